@@ -1,2 +1,20 @@
+//! What the kernel programs and user space must agree on, defined once.
+//!
+//! - [`histogram`]: the bucket layout, its integer-only index, and [`Histogram`].
+//! - [`signal`]: the measured signals and their names.
+//! - [`record`]: the `#[repr(C)]` records of the maps shared with the kernel.
+//!
+//! It is `no_std` and depends on nothing, so that the BPF target, the models
+//! and the analyzer can all use it. It is deliberately not a wire format
+//! (that is `honeyguide-proto`). Read [`histogram`] first.
 #![no_std]
-//! Skeleton.
+
+#[cfg(test)]
+extern crate std;
+
+pub mod histogram;
+pub mod record;
+pub mod signal;
+
+pub use histogram::Histogram;
+pub use signal::Signal;

@@ -1,0 +1,1 @@
+//! The `#[repr(C)]` records of the maps shared with the kernel programs.
