@@ -1,0 +1,79 @@
+//! The traits a transport implements.
+
+use std::future::Future;
+
+use crate::{Delivery, PartitionId, Position, Record, Topic};
+
+/// Publishes records. Cheap to clone or share; used from many tasks.
+pub trait Producer: Send + Sync {
+    /// Number of partitions of a topic.
+    fn partitions(&self, topic: Topic) -> u32;
+
+    /// Publishes one record and returns once it is accepted: stored by the
+    /// in-process bus, or acknowledged by the broker.
+    ///
+    /// # Errors
+    /// [`PublishError`]; the record comes back in it, nothing is lost.
+    fn publish(&self, record: Record) -> impl Future<Output = Result<(), PublishError>> + Send;
+}
+
+/// Why a record was not accepted; it is returned with the reason.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The partition holds as much as it may and nobody reads fast enough.
+    #[error("partition {} of {} is full", .0.partition, .0.topic.name())]
+    Full(Box<Record>),
+    /// The topic has no such partition.
+    #[error("{} has no partition {}", .0.topic.name(), .0.partition)]
+    NoSuchPartition(Box<Record>),
+    /// The bus was closed.
+    #[error("the bus is closed")]
+    Closed(Box<Record>),
+}
+
+/// Reads the partitions of one topic assigned to one member of a group.
+pub trait Consumer: Send {
+    /// The next thing that happened. Cancel safe: what was not returned comes
+    /// again. Pends while there is nothing to read.
+    ///
+    /// # Errors
+    /// [`ConsumeError`] when nothing more can be read.
+    fn next(&mut self) -> impl Future<Output = Result<ConsumerEvent, ConsumeError>> + Send;
+
+    /// Says that the state of everything before these positions is stored.
+    /// A restarted group continues there.
+    ///
+    /// # Errors
+    /// [`ConsumeError`] when the commit is not recorded; the records will be
+    /// delivered again after a restart.
+    fn commit(
+        &mut self,
+        positions: &[Position],
+    ) -> impl Future<Output = Result<(), ConsumeError>> + Send;
+}
+
+/// What a consumer has to act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConsumerEvent {
+    /// These partitions are this member's from now on: restore their state.
+    Assigned(Vec<PartitionId>),
+    /// These partitions are taken away: store their state, commit, forget it.
+    Revoked(Vec<PartitionId>),
+    /// A record. Offsets ascend within a partition; after a restart delivery
+    /// begins at the committed position.
+    Delivery(Delivery),
+}
+
+/// Why reading or committing failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsumeError {
+    /// The bus was closed and everything was read.
+    #[error("the bus is closed")]
+    Closed,
+    /// The position is beyond what this member was given.
+    #[error("offset {} of partition {} was never delivered", .0.offset, .0.partition)]
+    NeverDelivered(Position),
+    /// The partition is not assigned to this member (any more).
+    #[error("partition {0} is not assigned here")]
+    NotAssigned(PartitionId),
+}
