@@ -1,0 +1,130 @@
+//! What can be set, checked once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ParamsError;
+use crate::series::{HORIZON_SECS, HORIZONS};
+
+/// Settings of all models of one analyzer. [`Params::validate`] makes the
+/// checked form that every function takes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Params {
+    /// Length of a window in seconds, 1..=300. Default 10.
+    pub step_secs: u32,
+    /// Share of windows of an undisturbed series whose anomaly score may
+    /// exceed 1.0, in [1e-6, 0.1]. Default 1e-4: one in 28 h at 10 s windows.
+    pub false_alarm_rate: f64,
+    /// Windows between two refits of a series, 6..=8640. Default 60.
+    pub refit_windows: u32,
+    /// Ridge penalty per standardised feature, in rows: a feature needs about
+    /// this many rows of evidence to count by half. In (0, 1e6]. Default 10.
+    pub ridge: f64,
+    /// Seed of the simulated paths behind breach probabilities.
+    pub seed: u64,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Params {
+            step_secs: 10,
+            false_alarm_rate: 1e-4,
+            refit_windows: 60,
+            ridge: 10.0,
+            seed: 0x686f_6e65_7967_7569,
+        }
+    }
+}
+
+impl Params {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// The first parameter that is out of range, with its value.
+    pub fn validate(self) -> Result<ValidParams, ParamsError> {
+        if !(1..=300).contains(&self.step_secs) {
+            return Err(ParamsError::StepSecs(self.step_secs));
+        }
+        if !(1e-6..=0.1).contains(&self.false_alarm_rate) {
+            return Err(ParamsError::FalseAlarmRate(self.false_alarm_rate));
+        }
+        if !(6..=8640).contains(&self.refit_windows) {
+            return Err(ParamsError::RefitWindows(self.refit_windows));
+        }
+        if !(self.ridge > 0.0 && self.ridge <= 1e6) {
+            return Err(ParamsError::Ridge(self.ridge));
+        }
+        Ok(ValidParams { params: self })
+    }
+}
+
+/// [`Params`] in range.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ValidParams {
+    params: Params,
+}
+
+impl ValidParams {
+    /// The settings.
+    pub fn get(&self) -> &Params {
+        &self.params
+    }
+
+    /// Length of a window in seconds.
+    pub fn step_secs(&self) -> f64 {
+        f64::from(self.params.step_secs)
+    }
+
+    /// Windows until a horizon: its length divided by the step, at least 1.
+    pub fn horizon_windows(&self) -> [usize; HORIZONS] {
+        HORIZON_SECS.map(|secs| self.windows_in(secs))
+    }
+
+    /// Windows in a span of time, rounded, at least 1.
+    pub(crate) fn windows_in(&self, secs: u32) -> usize {
+        let step = self.params.step_secs;
+        (((secs + step / 2) / step) as usize).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        let params = Params::default().validate().unwrap();
+        assert_eq!(params.horizon_windows(), [6, 30, 90, 180, 360]);
+    }
+
+    #[test]
+    fn long_steps_still_look_one_window_ahead() {
+        let params = Params {
+            step_secs: 300,
+            ..Params::default()
+        };
+        assert_eq!(
+            params.validate().unwrap().horizon_windows(),
+            [1, 1, 3, 6, 12]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn validation_accepts_exactly_what_is_in_range(
+            step_secs in prop_oneof![0u32..400, any::<u32>()],
+            false_alarm_rate in prop_oneof![-1.0..1.0f64, any::<f64>()],
+            refit_windows in prop_oneof![0u32..10_000, any::<u32>()],
+            ridge in prop_oneof![-1.0..2e6f64, any::<f64>()],
+        ) {
+            let params = Params { step_secs, false_alarm_rate, refit_windows, ridge, seed: 0 };
+            let fine = step_secs >= 1 && step_secs <= 300
+                && false_alarm_rate >= 1e-6 && false_alarm_rate <= 0.1
+                && refit_windows >= 6 && refit_windows <= 8640
+                && ridge > 0.0 && ridge <= 1e6;
+            prop_assert_eq!(params.validate().is_ok(), fine);
+        }
+    }
+}
