@@ -1,0 +1,100 @@
+//! Reading kernel structures.
+//!
+//! Field offsets are read-only globals that the loader patches from the
+//! running kernel's BTF. The verifier knows read-only data, so each becomes a
+//! constant and the access a direct, checked load.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_skc_to_tcp_sock};
+
+/// A pointer to a kernel structure that the verifier has type information for.
+pub type Object = *const c_void;
+
+/// Offset of a field in bytes; see [`crate::kernel`].
+pub struct Offset(u32);
+
+/// Declares offsets. Every one starts from a value of its own that is not 0:
+/// LLVM merges equal constants, so a patched global could otherwise change an
+/// unrelated one, and an offset that was not patched is far outside of any
+/// structure, so the verifier refuses the program.
+macro_rules! offsets {
+    ($($name:ident = $sentinel:literal;)*) => {
+        $(#[unsafe(no_mangle)] pub static $name: Offset = Offset(0xa5a5_0000 + $sentinel);)*
+    };
+}
+
+offsets! {
+    OFFSET_TASK_PID = 1;
+    OFFSET_TASK_TGID = 2;
+    OFFSET_TASK_FLAGS = 3;
+    OFFSET_TASK_COMM = 4;
+    OFFSET_TASK_GROUP_LEADER = 5;
+    OFFSET_TASK_SELF_EXEC_ID = 6;
+    OFFSET_TASK_CGROUPS = 7;
+    OFFSET_TASK_STATE = 8;
+    OFFSET_TASK_LAST_QUEUED = 9;
+    OFFSET_TASK_RUN_DELAY = 10;
+    OFFSET_TASK_PCOUNT = 11;
+    OFFSET_TASK_CFS_RQ = 12;
+    OFFSET_CFS_RQ_RQ = 13;
+    OFFSET_RQ_CLOCK = 14;
+    OFFSET_CSS_SET_CGROUP = 15;
+    OFFSET_CSS_SET_SUBSYS = 16;
+    OFFSET_CSS_CGROUP = 17;
+    OFFSET_CGROUP_KN = 18;
+    OFFSET_KERNFS_ID = 19;
+    OFFSET_REQUEST_START = 20;
+    OFFSET_REQUEST_IO_START = 21;
+    OFFSET_REQUEST_BIO = 22;
+    OFFSET_REQUEST_TAG = 23;
+    OFFSET_BIO_BLKG = 24;
+    OFFSET_BLKG_BLKCG = 25;
+    OFFSET_SOCK_FAMILY = 26;
+    OFFSET_SOCK_PROTOCOL = 27;
+    OFFSET_SOCK_NUM = 28;
+    OFFSET_TCP_SRTT = 29;
+    OFFSET_REGS_SYSCALL = 30;
+    OFFSET_REGS_FIRST_ARGUMENT = 31;
+    OFFSET_REQUEST_QUEUE = 32;
+    OFFSET_SOCK_STATE = 33;
+}
+
+/// Loads the field at `offset` of `object`.
+///
+/// # Safety
+/// `object` must be a pointer whose type the verifier knows, and `offset` the
+/// offset of a field of type `T` in it; the verifier checks both at load.
+#[inline(always)]
+pub unsafe fn load<T: Copy>(object: Object, offset: &'static Offset) -> T {
+    // SAFETY: volatile, so that the compiler does not fold the sentinel in;
+    // the rest is the caller's promise.
+    unsafe {
+        let offset = core::ptr::read_volatile(&raw const offset.0) as usize;
+        *object.byte_add(offset).cast::<T>()
+    }
+}
+
+/// The task that runs on this CPU.
+#[inline(always)]
+pub fn current_task() -> Object {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_current_task_btf() as Object }
+}
+
+/// The socket as a `tcp_sock`, or null.
+///
+/// # Safety
+/// `socket` must be a `struct sock` of a tracepoint argument.
+#[inline(always)]
+pub unsafe fn tcp_sock(socket: Object) -> Object {
+    // SAFETY: the caller's promise.
+    unsafe { bpf_skc_to_tcp_sock(socket.cast_mut()) as Object }
+}
+
+/// Nanoseconds since boot.
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() }
+}

@@ -1,0 +1,34 @@
+//! The kernel programs of the Honeyguide sensor.
+//!
+//! Each program measures one thing and is loaded and attached on its own.
+//! Entry points live in [`probes`], one file per subject; what they share is
+//! in [`service`] (who is charged), [`histogram`] (how a value is counted) and
+//! [`kernel`] (how kernel memory is read).
+//!
+//! Deliberately absent: ring buffers and any other per-event output.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![allow(
+    internal_features,
+    reason = "atomic addition without a result is not reachable through core::sync on this target"
+)]
+
+mod config;
+mod histogram;
+mod kernel;
+mod loss;
+mod probes;
+mod service;
+mod storage;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Helpers that read kernel memory are only given to GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

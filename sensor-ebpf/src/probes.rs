@@ -1,0 +1,8 @@
+//! Entry points, one file per subject.
+
+mod block;
+mod calibration;
+mod reclaim;
+mod scheduler;
+mod syscalls;
+mod tcp;

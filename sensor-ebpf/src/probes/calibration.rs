@@ -1,0 +1,37 @@
+//! Programs that measure nothing: the floor that costs are compared with, and
+//! the bucket index for comparison with user space.
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
+use sensor_common::histogram::position;
+
+/// Returns the bucket of its first argument; run by `BPF_PROG_TEST_RUN`, never attached.
+#[raw_tracepoint(tracepoint = "sched_switch")]
+pub fn bucket_position(context: RawTracePointContext) -> i32 {
+    position(context.arg::<u64>(0)) as i32
+}
+
+macro_rules! empty {
+    ($($name:ident on $function:literal;)*) => {
+        $(
+            #[btf_tracepoint(function = $function)]
+            pub fn $name(_context: BtfTracePointContext) -> i32 {
+                0
+            }
+        )*
+    };
+}
+
+empty! {
+    empty_sched_switch on "sched_switch";
+    empty_block_complete on "block_rq_complete";
+    empty_block_start on "block_io_start";
+    empty_data_ready on "sk_data_ready";
+    empty_receive on "sock_recv_length";
+    empty_send on "sock_send_length";
+    empty_state on "inet_sock_set_state";
+    empty_sys_enter on "sys_enter";
+    empty_sys_exit on "sys_exit";
+}

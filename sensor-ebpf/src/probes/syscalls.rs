@@ -1,0 +1,85 @@
+//! System-call latency by class.
+//!
+//! Two programs on every system call: off by default, and only attached while
+//! a class is wanted.
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, map},
+    maps::Array,
+    programs::BtfTracePointContext,
+};
+use sensor_common::{Signal, record::SYSCALLS_MAX, signal::SIGNALS};
+
+use crate::{
+    config::{self, Draw},
+    histogram::{Event, record},
+    kernel::{current_task, now_ns},
+    service,
+};
+
+/// Signal number of each system call; 255 where there is none.
+#[map]
+static SYSCALL_SIGNALS: Array<u8> = Array::with_max_entries(SYSCALLS_MAX, 0);
+
+/// The class of a system call.
+#[inline(always)]
+fn class_of(number: u32) -> Option<Signal> {
+    let signal = *SYSCALL_SIGNALS.get(number)?;
+    if signal as usize >= SIGNALS {
+        return None;
+    }
+    Signal::from_number(signal)
+}
+
+#[btf_tracepoint(function = "sys_enter")]
+pub fn syscall_enter(context: BtfTracePointContext) -> i32 {
+    on_enter(context.arg::<i64>(1) as u32);
+    0
+}
+
+#[inline(always)]
+fn on_enter(number: u32) -> Option<()> {
+    let global = config::global()?;
+    let signal = class_of(number)?;
+    Draw::first_stage(global, signal)?;
+    // SAFETY: the current task is trusted.
+    let state = unsafe { service::task_state(current_task()) }?;
+    state.syscall_number = number;
+    state.syscall_begin_ns = now_ns();
+    Some(())
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn syscall_exit(_context: BtfTracePointContext) -> i32 {
+    on_exit();
+    0
+}
+
+/// A call without a begin was not sampled, or began before the sensor.
+#[inline(always)]
+fn on_exit() -> Option<()> {
+    let task = current_task();
+    // SAFETY: the current task is trusted.
+    let state = unsafe { service::existing_task_state(task) }?;
+    let begin_ns = core::mem::take(&mut state.syscall_begin_ns);
+    if begin_ns == 0 {
+        return None;
+    }
+    let value_ns = now_ns() - begin_ns;
+    let global = config::global()?;
+    let signal = class_of(state.syscall_number)?;
+    // SAFETY: as above.
+    let charged = unsafe { service::of_task(global, task, state) }?;
+    // The first stage was drawn at the begin; this draw decides the rest.
+    let first = global.first_stage[signal as usize];
+    // SAFETY: a live map value.
+    let config = unsafe { (*charged.service).config[signal as usize & 31] };
+    let weight = Draw::second_stage(first, config)?;
+    let event = Event {
+        signal,
+        value_ns,
+        weight,
+    };
+    record(global, charged, event);
+    Some(())
+}

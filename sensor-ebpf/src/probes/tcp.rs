@@ -1,0 +1,505 @@
+//! Request/response exchanges on TCP sockets, without knowing the protocol.
+//!
+//! A socket's state goes IDLE → REQUEST (first bytes of a request) → RESPONSE
+//! (first bytes of its response) → and the next request closes the exchange.
+//!
+//! - Server: the request begins when its data is *ready*, not when it is read:
+//!   under load most of the wait is in the socket's queue.
+//! - Client: the request begins with the first send.
+//!
+//! Pipelined and multiplexed requests are one exchange here. Payload is not read.
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, map},
+    maps::Array,
+    programs::BtfTracePointContext,
+};
+use sensor_common::{
+    Signal,
+    record::{GlobalConfig, Loss},
+};
+
+use crate::{
+    config::{self, Draw},
+    histogram::{Event, record},
+    kernel::{
+        OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_SRTT, Object,
+        current_task, load, now_ns, tcp_sock,
+    },
+    loss,
+    service::{self, Charged},
+    storage::SocketStorage,
+};
+
+#[unsafe(link_section = ".maps")]
+#[unsafe(export_name = "SOCKETS")]
+static SOCKETS: SocketStorage<Socket> = SocketStorage::new();
+
+/// One bit per local port that was listening when the sensor started: tells
+/// the role of connections that are older.
+#[map]
+static LISTENING_PORTS: Array<u64> = Array::with_max_entries(65_536 / 64, 0);
+
+/// What is kept with each socket.
+#[repr(C)]
+struct Socket {
+    /// Server: when data of the next request arrived. Client: when it connected.
+    ready_ns: u64,
+    request_ns: u64,
+    read_ns: u64,
+    /// Last send (server) or read (client) of the response.
+    last_ns: u64,
+    /// Weight of the exchange under way; 0 when it is not sampled.
+    weight: u32,
+    index: u32,
+    generation: u32,
+    phase: u8,
+    role: u8,
+}
+
+mod phase {
+    /// Nothing seen yet, or older than the sensor.
+    pub const IDLE: u8 = 0;
+    pub const REQUEST: u8 = 1;
+    pub const RESPONSE: u8 = 2;
+}
+
+mod role {
+    pub const UNKNOWN: u8 = 0;
+    pub const SERVER: u8 = 1;
+    pub const CLIENT: u8 = 2;
+}
+
+/// States of `include/net/tcp_states.h`.
+mod tcp {
+    pub const ESTABLISHED: i32 = 1;
+    pub const SYN_SENT: i32 = 2;
+    pub const SYN_RECV: i32 = 3;
+    pub const FIN_WAIT1: i32 = 4;
+    pub const CLOSE: i32 = 7;
+    pub const CLOSE_WAIT: i32 = 8;
+}
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
+const MSG_PEEK: i32 = 2;
+
+#[inline(always)]
+unsafe fn is_tcp(socket: Object) -> bool {
+    // SAFETY: the caller passes a socket of a tracepoint.
+    unsafe {
+        let family: u16 = load(socket, &OFFSET_SOCK_FAMILY);
+        let protocol: u16 = load(socket, &OFFSET_SOCK_PROTOCOL);
+        (family == AF_INET || family == AF_INET6) && protocol == IPPROTO_TCP
+    }
+}
+
+#[btf_tracepoint(function = "sk_data_ready")]
+pub fn tcp_data_ready(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the socket is the first argument.
+    unsafe { on_ready(context.arg(0)) };
+    0
+}
+
+/// Runs in the interrupt that received the data; only notes the time.
+#[inline(always)]
+unsafe fn on_ready(socket: Object) -> Option<()> {
+    // SAFETY: the caller passes a socket of a tracepoint.
+    let state = unsafe {
+        if !is_tcp(socket) {
+            return None;
+        }
+        existing(socket)?
+    };
+    if state.role == role::SERVER && state.phase != phase::REQUEST && state.ready_ns == 0 {
+        state.ready_ns = now_ns();
+    }
+    Some(())
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn tcp_receive(context: BtfTracePointContext) -> i32 {
+    let (length, flags): (i32, i32) = (context.arg(1), context.arg(2));
+    if length > 0 && flags & MSG_PEEK == 0 {
+        // SAFETY: the socket is the first argument.
+        unsafe { on_receive(context.arg(0)) };
+    }
+    0
+}
+
+#[inline(always)]
+unsafe fn on_receive(socket: Object) -> Option<()> {
+    // SAFETY: the caller passes a socket of a tracepoint.
+    unsafe {
+        if !is_tcp(socket) {
+            return None;
+        }
+        let state = get_or_create(socket)?;
+        if state.role == role::SERVER {
+            if state.phase != phase::REQUEST {
+                server_request_begins(state);
+            }
+            return Some(());
+        }
+        let now_ns = now_ns();
+        if state.phase == phase::REQUEST {
+            client_response_begins(socket, state, now_ns);
+        }
+        state.last_ns = now_ns;
+    }
+    Some(())
+}
+
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn tcp_send(context: BtfTracePointContext) -> i32 {
+    let length: i32 = context.arg(1);
+    if length > 0 {
+        // SAFETY: the socket is the first argument.
+        unsafe { on_send(context.arg(0)) };
+    }
+    0
+}
+
+#[inline(always)]
+unsafe fn on_send(socket: Object) -> Option<()> {
+    // SAFETY: the caller passes a socket of a tracepoint.
+    unsafe {
+        if !is_tcp(socket) {
+            return None;
+        }
+        let state = get_or_create(socket)?;
+        if state.role == role::CLIENT {
+            if state.phase != phase::REQUEST {
+                client_request_begins(state);
+            }
+            return Some(());
+        }
+        let now_ns = now_ns();
+        if state.phase == phase::REQUEST {
+            server_response_begins(socket, state, now_ns);
+        }
+        state.last_ns = now_ns;
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn server_request_begins(state: &mut Socket) -> Option<()> {
+    let global = config::global()?;
+    exchange_ends(global, state, Signal::ServerResponse);
+    let now_ns = now_ns();
+    state.phase = phase::REQUEST;
+    state.request_ns = if state.ready_ns != 0 {
+        state.ready_ns
+    } else {
+        now_ns
+    };
+    state.read_ns = now_ns;
+    state.ready_ns = 0;
+    charge(global, state, Signal::ServerRequest)
+}
+
+#[inline(always)]
+unsafe fn server_response_begins(socket: Object, state: &mut Socket, now_ns: u64) -> Option<()> {
+    state.phase = phase::RESPONSE;
+    // What arrived meanwhile belongs to this request.
+    state.ready_ns = 0;
+    if state.weight == 0 {
+        return None;
+    }
+    let global = config::global()?;
+    let charged = Charged::cached(state.index, state.generation)?;
+    let weight = state.weight;
+    let (request_ns, read_ns) = (state.request_ns, state.read_ns);
+    for (signal, begin_ns, end_ns) in [
+        (Signal::ServerRequest, request_ns, now_ns),
+        (Signal::ServerQueue, request_ns, read_ns),
+        (Signal::ServerService, read_ns, now_ns),
+    ] {
+        count(global, charged, weight, signal, begin_ns, end_ns);
+    }
+    // SAFETY: the caller passes a socket of a tracepoint.
+    unsafe { round_trip(global, socket, charged, weight) }
+}
+
+#[inline(always)]
+fn client_request_begins(state: &mut Socket) -> Option<()> {
+    let global = config::global()?;
+    exchange_ends(global, state, Signal::ClientResponse);
+    state.phase = phase::REQUEST;
+    state.request_ns = now_ns();
+    charge(global, state, Signal::ClientRequest)
+}
+
+#[inline(always)]
+unsafe fn client_response_begins(socket: Object, state: &mut Socket, now_ns: u64) -> Option<()> {
+    state.phase = phase::RESPONSE;
+    if state.weight == 0 {
+        return None;
+    }
+    let global = config::global()?;
+    let charged = Charged::cached(state.index, state.generation)?;
+    count(
+        global,
+        charged,
+        state.weight,
+        Signal::ClientRequest,
+        state.request_ns,
+        now_ns,
+    );
+    // SAFETY: the caller passes a socket of a tracepoint.
+    unsafe { round_trip(global, socket, charged, state.weight) }
+}
+
+/// Counts the whole of a response once it is known that no more of it comes.
+#[inline(always)]
+fn exchange_ends(global: &GlobalConfig, state: &mut Socket, signal: Signal) -> Option<()> {
+    if state.phase != phase::RESPONSE || state.weight == 0 {
+        return None;
+    }
+    let charged = Charged::cached(state.index, state.generation)?;
+    count(
+        global,
+        charged,
+        state.weight,
+        signal,
+        state.request_ns,
+        state.last_ns,
+    );
+    Some(())
+}
+
+/// Decides whether the exchange that begins is sampled, and who is charged.
+#[inline(always)]
+fn charge(global: &GlobalConfig, state: &mut Socket, signal: Signal) -> Option<()> {
+    state.weight = 0;
+    let draw = Draw::first_stage(global, signal)?;
+    let charged = match Charged::cached(state.index, state.generation) {
+        Some(charged) if state.index != 0 => charged,
+        _ => {
+            let charged = current_service(global)?;
+            state.index = charged.index;
+            state.generation = charged.generation;
+            charged
+        }
+    };
+    // SAFETY: a live map value.
+    state.weight = draw.passes(unsafe { (*charged.service).config[signal as usize] })?;
+    Some(())
+}
+
+#[inline(always)]
+fn current_service(global: &GlobalConfig) -> Option<Charged> {
+    let task = current_task();
+    // SAFETY: the current task is trusted.
+    unsafe {
+        let state = service::task_state(task)?;
+        service::of_task(global, task, state)
+    }
+}
+
+#[inline(always)]
+fn count(
+    global: &GlobalConfig,
+    charged: Charged,
+    weight: u32,
+    signal: Signal,
+    begin_ns: u64,
+    end_ns: u64,
+) {
+    if end_ns < begin_ns {
+        loss::count(Loss::NegativeDuration);
+        return;
+    }
+    let event = Event {
+        signal,
+        value_ns: end_ns - begin_ns,
+        weight,
+    };
+    record(global, charged, event);
+}
+
+/// Counts the smoothed round-trip time of the connection.
+#[inline(always)]
+unsafe fn round_trip(
+    global: &GlobalConfig,
+    socket: Object,
+    charged: Charged,
+    weight: u32,
+) -> Option<()> {
+    if global.first_stage[Signal::TcpRtt as usize] & sensor_common::record::SIGNAL_OFF != 0 {
+        return None;
+    }
+    // SAFETY: the caller passes a socket of a tracepoint.
+    let value_ns = unsafe { smoothed_rtt_ns(socket) }?;
+    let event = Event {
+        signal: Signal::TcpRtt,
+        value_ns,
+        weight,
+    };
+    record(global, charged, event);
+    Some(())
+}
+
+/// `srtt_us` holds eight times the smoothed round-trip time in microseconds.
+#[inline(always)]
+unsafe fn smoothed_rtt_ns(socket: Object) -> Option<u64> {
+    // SAFETY: the caller passes a socket of a tracepoint.
+    unsafe {
+        let tcp = tcp_sock(socket);
+        if tcp.is_null() {
+            loss::count(Loss::ReadError);
+            return None;
+        }
+        let srtt: u32 = load(tcp, &OFFSET_TCP_SRTT);
+        Some(u64::from(srtt) * 125)
+    }
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn tcp_state(context: BtfTracePointContext) -> i32 {
+    let (old, new): (i32, i32) = (context.arg(1), context.arg(2));
+    // SAFETY: the socket is the first argument.
+    unsafe { on_state(context.arg(0), old, new) };
+    0
+}
+
+#[inline(always)]
+unsafe fn on_state(socket: Object, old: i32, new: i32) -> Option<()> {
+    // SAFETY: the caller passes a socket of a tracepoint.
+    unsafe {
+        if !is_tcp(socket) {
+            return None;
+        }
+        match (old, new) {
+            (_, tcp::SYN_SENT) => connect_begins(create(socket)?),
+            (tcp::SYN_SENT, tcp::ESTABLISHED) => connect_ends(existing(socket)?),
+            (tcp::SYN_RECV, tcp::ESTABLISHED) => {
+                create(socket)?.role = role::SERVER;
+                Some(())
+            }
+            (tcp::ESTABLISHED, tcp::FIN_WAIT1 | tcp::CLOSE_WAIT | tcp::CLOSE) => {
+                connection_ends(existing(socket)?)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[inline(always)]
+fn connect_begins(state: &mut Socket) -> Option<()> {
+    state.role = role::CLIENT;
+    let global = config::global()?;
+    charge(global, state, Signal::TcpConnect)?;
+    state.ready_ns = now_ns();
+    Some(())
+}
+
+#[inline(always)]
+fn connect_ends(state: &mut Socket) -> Option<()> {
+    let begin_ns = core::mem::take(&mut state.ready_ns);
+    if begin_ns == 0 || state.weight == 0 {
+        return None;
+    }
+    let global = config::global()?;
+    let charged = Charged::cached(state.index, state.generation)?;
+    count(
+        global,
+        charged,
+        state.weight,
+        Signal::TcpConnect,
+        begin_ns,
+        now_ns(),
+    );
+    Some(())
+}
+
+/// The last response of a connection ends with the connection.
+#[inline(always)]
+fn connection_ends(state: &mut Socket) -> Option<()> {
+    let global = config::global()?;
+    let signal = if state.role == role::SERVER {
+        Signal::ServerResponse
+    } else {
+        Signal::ClientResponse
+    };
+    exchange_ends(global, state, signal);
+    state.phase = phase::IDLE;
+    Some(())
+}
+
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+pub fn tcp_retransmit(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the socket is the first argument.
+    unsafe { on_retransmit(context.arg(0)) };
+    0
+}
+
+/// Retransmissions are rare and never sampled away.
+#[inline(always)]
+unsafe fn on_retransmit(socket: Object) -> Option<()> {
+    let global = config::global()?;
+    // SAFETY: the caller passes a socket of a tracepoint.
+    unsafe {
+        let charged = match existing(socket) {
+            Some(state) if state.index != 0 => Charged::cached(state.index, state.generation),
+            _ => None,
+        };
+        let charged = match charged {
+            Some(charged) => charged,
+            None => Charged::host()?,
+        };
+        let event = Event {
+            signal: Signal::TcpRetransmit,
+            value_ns: smoothed_rtt_ns(socket)?,
+            weight: 1,
+        };
+        record(global, charged, event);
+    }
+    Some(())
+}
+
+#[inline(always)]
+unsafe fn existing(socket: Object) -> Option<&'static mut Socket> {
+    // SAFETY: the caller passes a socket of a tracepoint; the socket's lock, or
+    // the one CPU that receives for it, keeps others away.
+    unsafe { SOCKETS.get(socket).as_mut() }
+}
+
+#[inline(always)]
+unsafe fn create(socket: Object) -> Option<&'static mut Socket> {
+    // SAFETY: as [`existing`].
+    let state = unsafe { SOCKETS.get_or_create(socket).as_mut() };
+    if state.is_none() {
+        loss::count(Loss::StateFull);
+    }
+    state
+}
+
+/// The socket's state; a connection older than the sensor gets its role from
+/// the ports that were listening then.
+#[inline(always)]
+unsafe fn get_or_create(socket: Object) -> Option<&'static mut Socket> {
+    // SAFETY: as [`existing`].
+    unsafe {
+        let state = create(socket)?;
+        if state.role == role::UNKNOWN {
+            let port: u16 = load(socket, &OFFSET_SOCK_NUM);
+            state.role = if is_listening(port) {
+                role::SERVER
+            } else {
+                role::CLIENT
+            };
+        }
+        Some(state)
+    }
+}
+
+#[inline(always)]
+fn is_listening(port: u16) -> bool {
+    match LISTENING_PORTS.get(u32::from(port) / 64) {
+        Some(bits) => bits >> (port % 64) & 1 != 0,
+        None => false,
+    }
+}
