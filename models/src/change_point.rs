@@ -4,20 +4,23 @@
 //! (Huber) so that a single outlier cannot raise the alarm. Standardised
 //! residuals z go in; S⁺ ← max(0, S⁺ + min(z, clip) − drift), likewise S⁻; a
 //! change is declared when a sum passes `THRESHOLD`, and dated to the window
-//! after that sum was last 0.
+//! after that sum was last within noise.
 
 use serde::{Deserialize, Serialize};
 
 use crate::series::Target;
 
 /// Half the smallest lasting shift worth finding, in standard deviations.
-const DRIFT: f64 = 0.75;
-/// With `DRIFT` and clipped Gaussian noise a false alarm comes after more than
-/// 1e5 windows on average (Siegmund's approximation).
-const THRESHOLD: f64 = 9.0;
-/// Largest step one window can add; at least `THRESHOLD / (CLIP - DRIFT)` = 4
+const DRIFT: f64 = 1.0;
+/// With `DRIFT` and Gaussian noise a false alarm comes after more than 1e6
+/// windows on average (Siegmund's approximation); the margin is for noise that
+/// is not Gaussian, nor independent.
+const THRESHOLD: f64 = 8.0;
+/// Largest step one window can add; more than `THRESHOLD / (CLIP - DRIFT)` = 4
 /// windows must agree.
 const CLIP: f64 = 3.0;
+/// A sum up to here is what noise leaves behind, no part of the change.
+const NOISE: f64 = 1.5;
 
 /// A lasting change of level.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +42,7 @@ pub struct ChangePoint {
 /// let mut cusum = Cusum::default();
 /// assert!((0..100).all(|i| cusum.update(if i % 2 == 0 { 0.5 } else { -0.5 }).is_none()));
 /// let found = (0..10).find_map(|_| cusum.update(4.0)).unwrap();
-/// assert_eq!(found, 3); // The change came 3 windows before it was certain.
+/// assert_eq!(found, 4); // The change came 4 windows before it was certain.
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cusum {
@@ -71,12 +74,12 @@ impl Cusum {
 }
 
 fn accumulate(sum: &mut f64, windows: &mut u32, by: f64) {
-    *sum += by;
-    *windows = windows.saturating_add(1);
-    if *sum <= 0.0 {
-        *sum = 0.0;
-        *windows = 0;
-    }
+    *sum = (*sum + by).max(0.0);
+    *windows = if *sum <= NOISE {
+        0
+    } else {
+        windows.saturating_add(1)
+    };
 }
 
 #[cfg(test)]

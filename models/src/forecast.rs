@@ -26,8 +26,9 @@ pub struct Interval {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
     /// By horizon ([`crate::HORIZON_SECS`]), then by [`Target::index`]. Within
-    /// a horizon `yhat` never falls from p50 to p99.9.
-    pub points: [[Interval; TARGETS]; HORIZONS],
+    /// a horizon `yhat` never falls from p50 to p99.9. `None` as long as nothing
+    /// of the target was ever observed.
+    pub points: [[Option<Interval>; TARGETS]; HORIZONS],
     /// The newest window as observed, in seconds and events/s; `None` where
     /// nothing was.
     pub y: [Option<f32>; TARGETS],
@@ -43,11 +44,12 @@ pub struct Forecast {
 }
 
 impl Forecast {
-    /// The forecast of a target at the horizon at this position.
+    /// The forecast of a target at the horizon at this position of
+    /// [`crate::HORIZON_SECS`].
     ///
     /// # Panics
     /// If `horizon` ≥ [`HORIZONS`].
-    pub fn point(&self, horizon: usize, target: Target) -> &Interval {
-        &self.points[horizon][target.index()]
+    pub fn point(&self, horizon: usize, target: Target) -> Option<&Interval> {
+        self.points[horizon][target.index()].as_ref()
     }
 }

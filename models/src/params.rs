@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::ParamsError;
+use crate::level::{SPAN_SECS, SPANS};
 use crate::series::{HORIZON_SECS, HORIZONS};
 
 /// Settings of all models of one analyzer. [`Params::validate`] makes the
@@ -54,14 +55,26 @@ impl Params {
         if !(self.ridge > 0.0 && self.ridge <= 1e6) {
             return Err(ParamsError::Ridge(self.ridge));
         }
-        Ok(ValidParams { params: self })
+        let step_secs = f64::from(self.step_secs);
+        Ok(ValidParams {
+            params: self,
+            decays: SPAN_SECS.map(|span| (-step_secs / span).exp()),
+            horizon_windows: HORIZON_SECS.map(|secs| windows_in(secs, self.step_secs)),
+        })
     }
 }
 
-/// [`Params`] in range.
+/// Windows in a span of time, rounded, at least 1.
+fn windows_in(secs: u32, step_secs: u32) -> usize {
+    (((secs + step_secs / 2) / step_secs) as usize).max(1)
+}
+
+/// [`Params`] in range, with what follows from them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ValidParams {
     params: Params,
+    decays: [f64; SPANS],
+    horizon_windows: [usize; HORIZONS],
 }
 
 impl ValidParams {
@@ -76,14 +89,18 @@ impl ValidParams {
     }
 
     /// Windows until a horizon: its length divided by the step, at least 1.
-    pub fn horizon_windows(&self) -> [usize; HORIZONS] {
-        HORIZON_SECS.map(|secs| self.windows_in(secs))
+    pub fn horizon_windows(&self) -> &[usize; HORIZONS] {
+        &self.horizon_windows
     }
 
     /// Windows in a span of time, rounded, at least 1.
     pub(crate) fn windows_in(&self, secs: u32) -> usize {
-        let step = self.params.step_secs;
-        (((secs + step / 2) / step) as usize).max(1)
+        windows_in(secs, self.params.step_secs)
+    }
+
+    /// What a level of each span keeps from one window to the next.
+    pub(crate) fn decays(&self) -> &[f64; SPANS] {
+        &self.decays
     }
 }
 
@@ -96,7 +113,7 @@ mod tests {
     #[test]
     fn defaults_are_valid() {
         let params = Params::default().validate().unwrap();
-        assert_eq!(params.horizon_windows(), [6, 30, 90, 180, 360]);
+        assert_eq!(params.horizon_windows(), &[6, 30, 90, 180, 360]);
     }
 
     #[test]
@@ -107,7 +124,7 @@ mod tests {
         };
         assert_eq!(
             params.validate().unwrap().horizon_windows(),
-            [1, 1, 3, 6, 12]
+            &[1, 1, 3, 6, 12]
         );
     }
 

@@ -26,3 +26,14 @@ impl Noise {
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 }
+
+/// A complete, well-sampled window whose p50 is e^`level` ms, with p90, p99 and
+/// p99.9 0.7, 1.4 and 2.1 above, and whose rate follows the level.
+pub fn window_of(level: f64) -> crate::Window {
+    let base = 1e-3f64.ln() + level;
+    crate::Window {
+        y: [base, base + 0.7, base + 1.4, base + 2.1, 5.0 + level].map(|v| v as f32),
+        samples: 20_000.0,
+        completeness: 1.0,
+    }
+}

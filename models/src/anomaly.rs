@@ -1,0 +1,250 @@
+//! How unusual the newest window is: `anomaly_score`, with 1.0 as the line.
+//!
+//! Three kinds of views look at each window: (a) the distance of each target
+//! from its 3-minute level, for spikes; (b) the distance of its 30-second from
+//! its 1-hour level, for shifts that last; (c) the Wasserstein-1 distance in
+//! log latency between the window and the 15-minute reference, from their
+//! quantiles, for changes of shape. Each is divided by its own usual size; the
+//! largest is the window's deviation. The score is the deviation over the
+//! threshold that an undisturbed series exceeds at the declared rate.
+//!
+//! That rate is far out in the tail, so the threshold is extrapolated (peaks
+//! over threshold; Siffer et al., "Anomaly detection in streams with extreme
+//! value theory", KDD 2017): excesses over the 98 % quantile are taken as
+//! generalised Pareto with a fixed shape, and their mean is tracked.
+
+use serde::{Deserialize, Serialize};
+
+use crate::level::{FAST, LONG, Level, MEDIUM, SLOW, SeriesLevels};
+use crate::params::ValidParams;
+use crate::series::{TARGETS, Target, Window};
+
+const SD_PER_MEAN_ABS: f64 = 1.253_314_137_315_5;
+/// A deviation teaches the usual size as at most so many of it.
+const CLIP: f64 = 4.0;
+/// Belief about the usual size (mean absolute, in model space) and its weight
+/// in windows: a shift is slow to show its usual size, so its belief is strong.
+const SPIKE_BELIEF: (f64, f64) = (0.2, 20.0);
+const SHIFT_BELIEF: (f64, f64) = (0.15, 90.0);
+const SHAPE_BELIEF: (f64, f64) = (0.2, 40.0);
+/// Deviations of a constant series are measured against this, about half a
+/// histogram bucket.
+const SIZE_MIN: f64 = 0.04;
+/// Weight of p50, p90, p99 and p99.9 in the integral over the quantile
+/// function: half-way to the neighbours on each side.
+const QUANTILE_MASS: [f64; 4] = [0.7, 0.245, 0.0495, 0.0055];
+/// No score before so many windows; half of it after twice as many.
+const QUIET_WINDOWS: u32 = 6;
+
+/// The quantile of deviations above which they are excesses.
+const EXCESS_RATE: f64 = 0.02;
+/// Shape of the generalised Pareto tail: heavier than exponential, as
+/// Student's t with 7 degrees of freedom.
+const SHAPE: f64 = 0.15;
+/// Step of the quantile tracker, in ln, …
+const QUANTILE_GAIN: f64 = 0.05;
+/// … and the share of it that an anomalous window moves it by: an incident
+/// must not become normal, yet a series that turned wild must be re-learned.
+const ANOMALY_GAIN: f64 = 0.1;
+/// What an excess weighs after the next one.
+const KEEP_EXCESS: f64 = 0.98;
+/// Belief about the mean excess and its weight in excesses.
+const EXCESS_BELIEF: (f64, f64) = (0.7, 10.0);
+const QUANTILE_BELIEF: f64 = 3.0;
+
+/// The tail of a stream of deviations.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Tail {
+    quantile: f64,
+    excess: Level,
+}
+
+impl Tail {
+    /// The deviation that is exceeded at `rate`.
+    fn threshold(&self, rate: f64) -> f64 {
+        let scale = self.excess.or(EXCESS_BELIEF.0) * (1.0 - SHAPE);
+        let ratio = (EXCESS_RATE / rate).powf(SHAPE);
+        (self.quantile + scale * (ratio - 1.0) / SHAPE).max(self.quantile * 0.5)
+    }
+
+    /// Learns a deviation; what lies beyond the threshold counts as being on it.
+    fn update(&mut self, deviation: f64, threshold: f64) {
+        if deviation > self.quantile {
+            let weight = if deviation > threshold {
+                ANOMALY_GAIN
+            } else {
+                1.0
+            };
+            let excess = deviation.min(threshold.max(self.quantile)) - self.quantile;
+            let keep = 1.0 - (1.0 - KEEP_EXCESS) * weight;
+            self.excess.update(keep, excess, weight);
+            self.quantile *= (QUANTILE_GAIN * weight * (1.0 - EXCESS_RATE)).exp();
+        } else {
+            self.quantile *= (-QUANTILE_GAIN * EXCESS_RATE).exp();
+        }
+        self.quantile = self.quantile.clamp(1.0, 30.0);
+    }
+}
+
+/// The anomaly detector of one series.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Detector {
+    spike: [Level; TARGETS],
+    shift: [Level; TARGETS],
+    shape: Level,
+    tail: Tail,
+    windows: u32,
+}
+
+impl Default for Detector {
+    fn default() -> Self {
+        let believe = |(mean, weight)| Level::believed(mean, weight);
+        Detector {
+            spike: [believe(SPIKE_BELIEF); TARGETS],
+            shift: [believe(SHIFT_BELIEF); TARGETS],
+            shape: believe(SHAPE_BELIEF),
+            tail: Tail {
+                quantile: QUANTILE_BELIEF,
+                excess: believe(EXCESS_BELIEF),
+            },
+            windows: 0,
+        }
+    }
+}
+
+impl Detector {
+    /// Scores the newest window and learns from it. `before` and `after` are
+    /// the levels around it; `extra_variance` is by how much its sampling
+    /// variance exceeds the usual.
+    pub(crate) fn update(
+        &mut self,
+        params: &ValidParams,
+        window: &Window,
+        (before, after): (&SeriesLevels, &SeriesLevels),
+        extra_variance: &[f64; TARGETS],
+    ) -> f64 {
+        let keep = params.decays()[LONG];
+        let mut deviation: f64 = 0.0;
+        let mut distance = 0.0;
+        for target in Target::ALL {
+            let k = target.index();
+            let Some(value) = window.value(target).filter(|_| window.weight(target) > 0.0) else {
+                continue;
+            };
+            let (levels, now) = (&before.levels[k], &after.levels[k]);
+            let Some(usual) = levels.get(MEDIUM) else {
+                continue;
+            };
+            let extra = extra_variance[k];
+            let spike = (value - usual).abs();
+            deviation = deviation.max(unusual(&mut self.spike[k], keep, spike, extra));
+            let shift = (now.get(FAST).unwrap_or(usual) - now.get(LONG).unwrap_or(usual)).abs();
+            deviation = deviation.max(unusual(&mut self.shift[k], keep, shift, extra));
+            if let (Some(mass), Some(reference)) = (QUANTILE_MASS.get(k), levels.get(SLOW)) {
+                distance += mass * (value - reference).abs();
+            }
+        }
+        if distance > 0.0 {
+            let extra = extra_variance[Target::P50.index()];
+            deviation = deviation.max(unusual(&mut self.shape, keep, distance, extra));
+        }
+        self.score(deviation, params.get().false_alarm_rate)
+    }
+
+    fn score(&mut self, deviation: f64, rate: f64) -> f64 {
+        let threshold = self.tail.threshold(rate);
+        self.tail.update(deviation, threshold);
+        self.windows = self.windows.saturating_add(1);
+        if self.windows <= QUIET_WINDOWS {
+            return 0.0;
+        }
+        let learned = f64::from(self.windows - QUIET_WINDOWS);
+        let ramp = learned / (learned + f64::from(QUIET_WINDOWS));
+        ramp * deviation / threshold
+    }
+}
+
+/// `size` over its usual size, which learns from it.
+fn unusual(usual: &mut Level, keep: f64, size: f64, extra_variance: f64) -> f64 {
+    let mean = usual.or(SIZE_MIN).max(SIZE_MIN);
+    let sd = SD_PER_MEAN_ABS * mean;
+    usual.update(keep, size.min(CLIP * mean), 1.0);
+    size / (sd * sd + extra_variance).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Params;
+    use crate::testing::{Noise, window_of};
+
+    /// Scores of a series of log levels.
+    fn scores(levels: impl IntoIterator<Item = f64>) -> Vec<f64> {
+        let params = Params::default().validate().unwrap();
+        let (mut detector, mut after) = (Detector::default(), SeriesLevels::default());
+        levels
+            .into_iter()
+            .map(|level| {
+                let (window, before) = (window_of(level), after);
+                after.update(params.decays(), &window);
+                detector.update(&params, &window, (&before, &after), &[0.0; TARGETS])
+            })
+            .collect()
+    }
+
+    fn alarms(scores: &[f64]) -> usize {
+        scores.iter().filter(|score| **score > 1.0).count()
+    }
+
+    #[test]
+    fn undisturbed_series_stay_below_the_line_at_the_declared_rate() {
+        let n = 40_000;
+        let mut noise = Noise::new(31);
+        let mut state = 0.0;
+        let autoregressive: Vec<f64> = (0..n)
+            .map(|_| {
+                state = 0.8 * state + 0.2 * noise.normal();
+                state
+            })
+            .collect();
+        let gaussian: Vec<f64> = (0..n).map(|_| 0.3 * noise.normal()).collect();
+        let heavy: Vec<f64> = (0..n)
+            .map(|_| {
+                let chi: f64 = (0..7).map(|_| noise.normal().powi(2)).sum::<f64>() / 7.0;
+                0.2 * noise.normal() / chi.sqrt()
+            })
+            .collect();
+        for (name, levels) in [("ar", autoregressive), ("gauss", gaussian), ("t7", heavy)] {
+            // Declared: 4 in 40,000.
+            let count = alarms(&scores(levels));
+            assert!(count <= 12, "{name}: {count} alarms");
+        }
+    }
+
+    #[test]
+    fn a_tenfold_rise_is_an_anomaly_at_once_and_while_it_lasts() {
+        let mut noise = Noise::new(32);
+        let n = 400;
+        let levels: Vec<f64> = (0..n)
+            .map(|i| 0.15 * noise.normal() + if i >= 360 { 10f64.ln() } else { 0.0 })
+            .collect();
+        let scores = scores(levels);
+        assert_eq!(alarms(&scores[..360]), 0);
+        assert!(scores[360] > 1.0, "{}", scores[360]);
+        assert!(alarms(&scores[360..]) >= 30, "{}", alarms(&scores[360..]));
+    }
+
+    #[test]
+    fn the_first_windows_are_quiet() {
+        assert!(
+            scores([0.0, 3.0, -3.0, 5.0, 0.0, 9.0])
+                .iter()
+                .all(|score| *score == 0.0)
+        );
+    }
+
+    #[test]
+    fn a_constant_series_scores_nothing() {
+        assert!(scores(vec![1.0; 500]).iter().all(|score| *score < 1e-3));
+    }
+}

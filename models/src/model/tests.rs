@@ -1,0 +1,296 @@
+use super::*;
+use crate::Params;
+use crate::testing::{Noise, window_of};
+
+fn params() -> ValidParams {
+    Params::default().validate().unwrap()
+}
+
+/// Refreshes (and refits when due) over a whole history; all forecasts.
+fn run(windows: &[Window]) -> Vec<Forecast> {
+    let (params, mut model) = (params(), SeriesModel::new());
+    (0..windows.len())
+        .map(|i| {
+            let input = SeriesInput {
+                step: 10_000 + i as u64,
+                own: &windows[..=i],
+                drivers: &[],
+            };
+            let forecast = model.refresh(&params, input);
+            if model.refit_due(&params) {
+                model.refit(&params, input);
+            }
+            forecast
+        })
+        .collect()
+}
+
+fn noisy(n: usize, seed: u64) -> Vec<Window> {
+    let mut noise = Noise::new(seed);
+    (0..n).map(|_| window_of(0.2 * noise.normal())).collect()
+}
+
+fn assert_sane(forecast: &Forecast) {
+    assert!(forecast.anomaly_score >= 0.0 && forecast.anomaly_score.is_finite());
+    for row in &forecast.points {
+        for point in row.iter().flatten() {
+            let ends = [
+                point.lower_95,
+                point.lower_80,
+                point.yhat,
+                point.upper_80,
+                point.upper_95,
+            ];
+            assert!(ends.iter().all(|end| end.is_finite()), "{point:?}");
+            assert!(ends.is_sorted(), "{point:?}");
+        }
+        let quantiles: Vec<f32> = row[..4].iter().flatten().map(|p| p.yhat).collect();
+        assert!(quantiles.is_sorted(), "{quantiles:?}");
+    }
+}
+
+#[test]
+fn the_first_window_already_has_a_wide_forecast() {
+    let forecast = &run(&noisy(1, 1))[0];
+    assert_sane(forecast);
+    let [minute, hour] = [0, 4].map(|h| forecast.point(h, Target::P99).unwrap());
+    let width = |p: &Interval| (p.upper_95 / p.lower_95).ln();
+    assert!(
+        width(minute) > 1.0 && width(hour) > 3.0,
+        "{minute:?} {hour:?}"
+    );
+    assert_eq!(forecast.anomaly_score, 0.0);
+    assert_eq!(forecast.history_windows, 1);
+}
+
+#[test]
+fn intervals_narrow_as_residuals_arrive() {
+    let forecasts = run(&noisy(1500, 2));
+    let width = |i: usize, h| {
+        let point = forecasts[i].point(h, Target::P99).unwrap();
+        (point.upper_95 / point.lower_95).ln()
+    };
+    assert!(
+        width(1499, 0) < 0.7 * width(1, 0),
+        "{} {}",
+        width(1499, 0),
+        width(1, 0)
+    );
+    // Around 0.2: 2 · 1.96 · 0.2 = 0.78.
+    assert!((0.6..1.2).contains(&width(1499, 0)), "{}", width(1499, 0));
+    assert!(width(1499, 4) < 0.5 * width(1, 4));
+}
+
+#[test]
+fn degenerate_histories_give_sane_forecasts() {
+    let odd = |f: fn(usize) -> f32| -> Vec<Window> {
+        let of = |i: usize| Window {
+            y: [f(i); TARGETS],
+            samples: f(i),
+            completeness: f(i),
+        };
+        (0..200).map(of).collect()
+    };
+    let mut cases: Vec<Vec<Window>> = vec![
+        vec![],
+        vec![Window::MISSING; 200],
+        vec![window_of(0.0); 500],
+        odd(|_| f32::NAN),
+        odd(|_| f32::INFINITY),
+        odd(|_| f32::MAX),
+        odd(|_| f32::MIN_POSITIVE),
+        odd(|i| if i % 2 == 0 { 30.0 } else { -30.0 }),
+    ];
+    cases.push(
+        (0..300)
+            .map(|i| {
+                if i % 7 == 3 {
+                    window_of(1.0)
+                } else {
+                    Window::MISSING
+                }
+            })
+            .collect(),
+    );
+    let empty = Window {
+        y: [f32::NAN, f32::NAN, f32::NAN, f32::NAN, 0.0],
+        samples: 0.0,
+        completeness: 1.0,
+    };
+    cases.push(vec![empty; 300]);
+    for windows in &cases {
+        run(windows).iter().for_each(assert_sane);
+    }
+    let silent = &run(&cases[1])[199];
+    assert!(silent.points.iter().flatten().all(Option::is_none));
+    let idle = &run(&cases[9])[299];
+    assert!(idle.point(0, Target::P50).is_none());
+    assert!(idle.point(0, Target::Rate).unwrap().yhat < 1e-6);
+}
+
+/// A service twice as slow has forecasts twice as high.
+#[test]
+fn forecasts_scale_with_the_unit() {
+    let windows = noisy(700, 3);
+    let mut slower = windows.clone();
+    let factor = 4.0f32;
+    for window in &mut slower {
+        window.y[..4].iter_mut().for_each(|y| *y += factor.ln());
+    }
+    let (a, b) = (run(&windows).pop().unwrap(), run(&slower).pop().unwrap());
+    for h in 0..HORIZONS {
+        for target in &Target::ALL[..4] {
+            let (a, b) = (a.point(h, *target).unwrap(), b.point(h, *target).unwrap());
+            for (a, b) in [
+                (a.yhat, b.yhat),
+                (a.lower_95, b.lower_95),
+                (a.upper_80, b.upper_80),
+            ] {
+                assert!(
+                    (b / a / factor - 1.0).abs() < 0.02,
+                    "{target:?} {h}: {a} {b}"
+                );
+            }
+        }
+    }
+    assert!((a.anomaly_score - b.anomaly_score).abs() < 0.01);
+}
+
+#[test]
+fn the_order_of_drivers_does_not_matter() {
+    let (params, own) = (params(), noisy(400, 4));
+    let others = [noisy(400, 4), noisy(400, 5), noisy(400, 6)];
+    let forecast = |order: [usize; 3]| {
+        let drivers = order.map(|i| crate::Driver {
+            id: crate::DriverId(i as u32),
+            role: crate::Role::Work,
+            history: &others[i][..],
+        });
+        let input = SeriesInput {
+            step: 99,
+            own: &own[..],
+            drivers: &drivers,
+        };
+        let mut model = SeriesModel::new();
+        model.refresh(&params, input);
+        model.refit(&params, input);
+        model.refresh(&params, SeriesInput { step: 100, ..input })
+    };
+    assert_eq!(forecast([0, 1, 2]), forecast([2, 0, 1]));
+}
+
+#[test]
+fn the_same_step_again_learns_nothing_twice() {
+    let (params, windows) = (params(), noisy(100, 7));
+    let input = SeriesInput {
+        step: 5000,
+        own: &windows[..],
+        drivers: &[],
+    };
+    let mut model = SeriesModel::new();
+    let first = model.refresh(&params, input);
+    let learned = model.clone();
+    assert_eq!(model.refresh(&params, input), first);
+    assert_eq!(model, learned);
+    model.refresh(
+        &params,
+        SeriesInput {
+            step: 4000,
+            ..input
+        },
+    );
+    assert_eq!(model.step, Some(5000));
+}
+
+/// A refresh that comes late does what the missed ones would have done.
+#[test]
+fn missed_windows_are_caught_up_with() {
+    let (params, windows) = (params(), noisy(300, 8));
+    let refresh = |model: &mut SeriesModel, i: usize| {
+        let input = SeriesInput {
+            step: i as u64,
+            own: &windows[..=i],
+            drivers: &[],
+        };
+        model.refresh(&params, input)
+    };
+    let (mut steady, mut late) = (SeriesModel::new(), SeriesModel::new());
+    (0..300).for_each(|i| drop(refresh(&mut steady, i)));
+    [0, 150, 151, 299]
+        .into_iter()
+        .for_each(|i| drop(refresh(&mut late, i)));
+    assert_eq!(steady, late);
+}
+
+#[test]
+fn gaps_widen_intervals() {
+    let mut windows = noisy(600, 9);
+    let whole = run(&windows).pop().unwrap();
+    windows[570..].fill(Window::MISSING);
+    let stale = run(&windows).pop().unwrap();
+    for target in Target::ALL {
+        let width = |f: &Forecast| {
+            let point = f.point(0, target).unwrap();
+            (point.upper_95 / point.lower_95).ln()
+        };
+        assert!(width(&stale) > 1.5 * width(&whole), "{target:?}");
+    }
+}
+
+#[test]
+fn coarser_sampling_widens_intervals() {
+    let mut windows = noisy(600, 10);
+    let fine = run(&windows).pop().unwrap();
+    windows[560..]
+        .iter_mut()
+        .for_each(|window| window.samples = 40.0);
+    let coarse = run(&windows).pop().unwrap();
+    let width = |f: &Forecast| {
+        let point = f.point(0, Target::P99).unwrap();
+        (point.upper_95 / point.lower_95).ln()
+    };
+    assert!(
+        width(&coarse) > 1.3 * width(&fine),
+        "{} {}",
+        width(&coarse),
+        width(&fine)
+    );
+}
+
+#[test]
+fn a_lasting_rise_is_reported_as_a_change_point() {
+    let mut windows = noisy(500, 11);
+    for window in &mut windows[460..] {
+        window.y[..4].iter_mut().for_each(|y| *y += 5f32.ln());
+    }
+    let forecasts = run(&windows);
+    assert!(forecasts[455].change_point.is_none());
+    let change = forecasts[499].change_point.unwrap();
+    assert!(change.windows_ago.abs_diff(39) <= 3, "{change:?}");
+    assert!(
+        (f64::from(change.log_change) - 5f64.ln()).abs() < 0.3,
+        "{change:?}"
+    );
+}
+
+#[test]
+fn a_stored_model_goes_on_as_if_it_had_never_stopped() {
+    let (params, windows) = (params(), noisy(400, 12));
+    let input = |i: usize| SeriesInput {
+        step: i as u64,
+        own: &windows[..=i],
+        drivers: &[],
+    };
+    let mut model = SeriesModel::new();
+    (0..300).for_each(|i| drop(model.refresh(&params, input(i))));
+    model.refit(&params, input(299));
+    let stored = serde_json::to_string(&model).unwrap();
+    let mut restored: SeriesModel = serde_json::from_str(&stored).unwrap();
+    assert_eq!(restored, model);
+    for i in 300..400 {
+        assert_eq!(
+            restored.refresh(&params, input(i)),
+            model.refresh(&params, input(i))
+        );
+    }
+}

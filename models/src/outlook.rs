@@ -1,0 +1,275 @@
+//! Forecasts in model space, and what is learned when they come true.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::combination::{
+    Combination, EXPERTS, LEVELS, PERSISTENCE, REGRESSION, SEASONAL, isotonic,
+};
+use crate::conformal::{Calibration, SCALE_MIN};
+use crate::features::{Ahead, Snapshot, Tracks, row};
+use crate::level::{FAST, LONG};
+use crate::model::NoiseTrack;
+use crate::params::ValidParams;
+use crate::refit::Regressions;
+use crate::series::{HORIZONS, TARGETS, Target, Window};
+
+/// Forecasts in flight per horizon: longer horizons learn from every
+/// (horizon / 8)th forecast, as neighbours have nearly the same outcome.
+const IN_FLIGHT: usize = 8;
+
+/// Prior sd of a window around its level, and per √minute of drift, in model
+/// space: at 60 minutes about ±2, a factor of 7 either way at 95 %.
+const PRIOR_NOISE: f64 = 0.25;
+const PRIOR_DRIFT: f64 = 0.12;
+/// The share of a series' distance from its hourly level that is uncertain to
+/// last, by horizon.
+const EXCURSION: [f64; HORIZONS] = [0.1, 0.2, 0.3, 0.35, 0.4];
+/// The residuals' recent over usual size may scale intervals this far.
+const RESTLESS: (f64, f64) = (0.5, 4.0);
+/// Horizons that a stale series' uncertainty may grow to.
+const STALE_MAX: f64 = 60.0;
+
+/// The forecast of one target at one horizon in model space.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Point {
+    pub(crate) median: f64,
+    pub(crate) lower_80: f64,
+    pub(crate) upper_80: f64,
+    pub(crate) lower_95: f64,
+    pub(crate) upper_95: f64,
+}
+
+/// What a forecast is made from.
+pub(crate) struct Evidence<'a> {
+    pub(crate) tracks: &'a Tracks,
+    pub(crate) noise: &'a [NoiseTrack; TARGETS],
+    pub(crate) regressions: &'a Regressions,
+    pub(crate) ahead: &'a Ahead,
+}
+
+/// A model-space number in 1/1024, or nothing: forecasts in flight need no
+/// more than 0.1 %, and there are hundreds per series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Fixed(i16);
+
+impl Fixed {
+    const NONE: Fixed = Fixed(i16::MIN);
+
+    fn new(value: f64) -> Fixed {
+        if value.is_nan() {
+            return Fixed::NONE;
+        }
+        Fixed((value * 1024.0).round().clamp(-32767.0, 32767.0) as i16)
+    }
+
+    /// NaN for nothing.
+    fn get(self) -> f64 {
+        if self == Fixed::NONE {
+            f64::NAN
+        } else {
+            f64::from(self.0) / 1024.0
+        }
+    }
+}
+
+/// One target of a forecast in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Claim {
+    median: Fixed,
+    scale: Fixed,
+    experts: [Fixed; EXPERTS],
+}
+
+/// A forecast whose outcome will be learned from at the step `due`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct InFlight {
+    due: u64,
+    claims: [Claim; TARGETS],
+}
+
+/// Calibration, combination and forecasts in flight of all points.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Outlook {
+    calibrations: [[Calibration; TARGETS]; HORIZONS],
+    combinations: [[Combination; TARGETS]; HORIZONS],
+    in_flight: [VecDeque<InFlight>; HORIZONS],
+}
+
+impl Default for Outlook {
+    fn default() -> Self {
+        Outlook {
+            calibrations: std::array::from_fn(|_| std::array::from_fn(|_| Calibration::default())),
+            combinations: Default::default(),
+            // One more than are in flight, so that a tick never allocates.
+            in_flight: std::array::from_fn(|_| VecDeque::with_capacity(IN_FLIGHT + 1)),
+        }
+    }
+}
+
+impl Outlook {
+    /// Whether any forecast of this step would be followed.
+    pub(crate) fn follows(&self, params: &ValidParams, step: u64) -> bool {
+        params
+            .horizon_windows()
+            .iter()
+            .any(|lead| is_followed(step, *lead))
+    }
+
+    /// Learns from the forecasts that are due at `step`.
+    pub(crate) fn settle(&mut self, step: u64, window: &Window) {
+        for h in 0..HORIZONS {
+            while let Some(forecast) = self.in_flight[h].pop_front_if(|f| f.due <= step) {
+                if forecast.due == step {
+                    self.settle_one(h, &forecast.claims, window);
+                }
+            }
+        }
+    }
+
+    fn settle_one(&mut self, h: usize, claims: &[Claim; TARGETS], window: &Window) {
+        let weight = f64::from(window.completeness).clamp(0.0, 1.0);
+        for target in Target::ALL {
+            let k = target.index();
+            let claim = &claims[k];
+            if let Some(value) = window.value(target)
+                && claim.median != Fixed::NONE
+            {
+                let residual = value - claim.median.get();
+                self.calibrations[h][k].settle(residual, claim.scale.get(), weight);
+                let experts = claim.experts.map(Fixed::get);
+                self.combinations[h][k].settle(&experts, value, weight);
+            }
+        }
+    }
+
+    /// Forecasts every point, and remembers those that are followed.
+    pub(crate) fn forecast(
+        &mut self,
+        params: &ValidParams,
+        step: u64,
+        evidence: &Evidence<'_>,
+    ) -> [[Option<Point>; TARGETS]; HORIZONS] {
+        let snapshot = evidence.tracks.snapshot();
+        let mut points = [[None; TARGETS]; HORIZONS];
+        for (h, lead) in params.horizon_windows().iter().enumerate() {
+            let experts = Target::ALL.map(|target| experts(evidence, &snapshot, target, h));
+            let medians = self.medians(h, &experts);
+            let scales = Target::ALL.map(|target| self.scale(params, evidence, target, h));
+            points[h] = std::array::from_fn(|k| {
+                let median = medians[k].is_finite().then_some(medians[k])?;
+                Some(point(median, scales[k], &self.calibrations[h][k]))
+            });
+            if is_followed(step, *lead) {
+                self.follow(h, step.saturating_add(*lead as u64), |k| Claim {
+                    median: Fixed::new(medians[k]),
+                    scale: Fixed::new(scales[k].max(SCALE_MIN)),
+                    experts: experts[k].map(Fixed::new),
+                });
+            }
+        }
+        points
+    }
+
+    /// The same step twice is followed once.
+    fn follow(&mut self, h: usize, due: u64, claim: impl FnMut(usize) -> Claim) {
+        let in_flight = &mut self.in_flight[h];
+        if in_flight.back().is_some_and(|newest| newest.due >= due) {
+            return;
+        }
+        if in_flight.len() > IN_FLIGHT {
+            in_flight.pop_front();
+        }
+        in_flight.push_back(InFlight {
+            due,
+            claims: std::array::from_fn(claim),
+        });
+    }
+
+    /// Combined forecasts by target; NaN where there is none. Quantiles ascend.
+    fn medians(&self, h: usize, experts: &[[f64; EXPERTS]; TARGETS]) -> [f64; TARGETS] {
+        let mut medians: [f64; TARGETS] = std::array::from_fn(|k| {
+            self.combinations[h][k]
+                .combine(&experts[k])
+                .unwrap_or(f64::NAN)
+        });
+        let latencies = [medians[0], medians[1], medians[2], medians[3]];
+        if latencies.iter().all(|median| median.is_finite()) {
+            medians[..4].copy_from_slice(&isotonic(latencies));
+        }
+        medians
+    }
+
+    /// The sd that a forecast announces.
+    fn scale(
+        &self,
+        params: &ValidParams,
+        evidence: &Evidence<'_>,
+        target: Target,
+        h: usize,
+    ) -> f64 {
+        let k = target.index();
+        let (own, noise) = (&evidence.tracks.own, &evidence.noise[k]);
+        let lead = params.horizon_windows()[h] as f64;
+        let minutes = lead * params.step_secs() / 60.0;
+        let sampling = noise.sampling_usual.or(0.0);
+        let prior = PRIOR_NOISE * PRIOR_NOISE + PRIOR_DRIFT * PRIOR_DRIFT * minutes + sampling;
+        let base = self.calibrations[h][k].scale(prior.sqrt());
+        let (recent, usual) = (noise.recent.or(1.0), noise.usual.or(1.0));
+        let restless = (recent / usual.max(1e-6))
+            .sqrt()
+            .clamp(RESTLESS.0, RESTLESS.1);
+        let stale = ((lead + f64::from(own.stale_windows[k])) / lead).min(STALE_MAX);
+        let excursion = match (own.levels[k].get(FAST), own.levels[k].get(LONG)) {
+            (Some(fast), Some(long)) => EXCURSION[h] * (fast - long),
+            _ => 0.0,
+        };
+        let coarser = (noise.sampling_recent.or(sampling) - sampling).max(0.0);
+        let incomplete = 2.0 - own.completeness.or(0.0).clamp(0.0, 1.0);
+        let own_variance = base * base * restless * restless * stale;
+        ((own_variance + excursion * excursion + coarser) * incomplete).sqrt()
+    }
+}
+
+/// Every (horizon / `IN_FLIGHT`)th step, the same for all series.
+fn is_followed(step: u64, lead: usize) -> bool {
+    step.is_multiple_of(lead.div_ceil(IN_FLIGHT) as u64)
+}
+
+/// What each expert expects; NaN where it expects nothing.
+fn experts(
+    evidence: &Evidence<'_>,
+    snapshot: &Snapshot,
+    target: Target,
+    h: usize,
+) -> [f64; EXPERTS] {
+    let k = target.index();
+    let mut forecasts = [f64::NAN; EXPERTS];
+    if evidence.tracks.own.levels[k].get(FAST).is_none() {
+        return forecasts;
+    }
+    let levels = &snapshot.levels[k];
+    forecasts[PERSISTENCE] = snapshot.last[k];
+    for (expert, span) in LEVELS {
+        forecasts[expert] = levels[span];
+    }
+    forecasts[SEASONAL] = evidence.ahead.seasonal[h][k];
+    if let Some(regression) = &evidence.regressions[h][k] {
+        let row = row(snapshot, evidence.ahead, target, h);
+        forecasts[REGRESSION] = levels[FAST] + regression.predict(&row);
+    }
+    forecasts
+}
+
+fn point(median: f64, scale: f64, calibration: &Calibration) -> Point {
+    let offsets = calibration.offsets();
+    let at = |offset: f32| median + scale * f64::from(offset);
+    Point {
+        median,
+        lower_80: at(offsets.lower_80),
+        upper_80: at(offsets.upper_80),
+        lower_95: at(offsets.lower_95),
+        upper_95: at(offsets.upper_95),
+    }
+}
