@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod anomaly;
+pub mod breach;
 pub mod change_point;
 mod combination;
 mod conformal;
