@@ -1,1 +1,31 @@
-//! Skeleton.
+//! The wire contract between sensors, analyzers and users.
+//!
+//! - [`v1`]: the generated messages and the gRPC forecast service.
+//! - [`batch`]: histogram batches, encoded compactly and decoded with every
+//!   check; foreign bytes give a [`batch::DecodeError`], never a panic.
+//! - [`service`]: who a series belongs to.
+//! - [`otlp`] and [`native_histogram`]: lossless conversions of
+//!   [`sensor_common::Histogram`].
+//!
+//! It deliberately does no I/O. Read `honeyguide/v1/telemetry.proto` first.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod native_histogram;
+pub mod otlp;
+pub mod service;
+
+pub use service::{ServiceId, ServiceKind};
+
+/// Generated from `honeyguide/v1/*.proto`.
+#[allow(
+    missing_docs,
+    clippy::all,
+    reason = "generated; documented in the .proto files"
+)]
+pub mod v1 {
+    tonic::include_proto!("honeyguide.v1");
+
+    /// Encoded file descriptors, for gRPC reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}

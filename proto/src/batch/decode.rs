@@ -1,0 +1,361 @@
+//! Bytes to series, with every check.
+
+use prost::Message;
+use sensor_common::{
+    Signal,
+    histogram::{BUCKETS, Totals},
+};
+
+use super::{
+    Batch, COUNT_MAX, Header, MIXED, PAYLOAD_LEN_MAX, SERIES_MAX, SERVICES_MAX, SHIFT_MAX,
+    SeriesWindow, WINDOW_DURATION_NS, expected_max_ns, expected_sum_ns,
+};
+use crate::{
+    ServiceId, ServiceKind,
+    service::{PART_LEN_MAX, ServiceIdError},
+    v1,
+};
+
+/// Why a payload is no batch.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DecodeError {
+    /// Longer than a batch may be.
+    #[error("payload of {len} bytes exceeds {PAYLOAD_LEN_MAX}; split the batch")]
+    TooLong {
+        /// Its length.
+        len: usize,
+    },
+    /// Not a protobuf message of this kind.
+    #[error("not a HistogramBatch: {0}")]
+    Protobuf(#[from] prost::DecodeError),
+    /// A field has a value that it cannot have.
+    #[error("{field} is {value}, expected {expected}")]
+    Field {
+        /// Name in `telemetry.proto`.
+        field: &'static str,
+        /// What it holds.
+        value: u64,
+        /// What it may hold.
+        expected: &'static str,
+    },
+    /// A column has another length than its neighbours need.
+    #[error("column {column} has {len} entries, expected {expected}")]
+    Column {
+        /// Name in `telemetry.proto`.
+        column: &'static str,
+        /// Its length.
+        len: usize,
+        /// The length of the others.
+        expected: usize,
+    },
+    /// A service is no service.
+    #[error("service {index}: {source}")]
+    Service {
+        /// Its place in the batch.
+        index: usize,
+        /// What is wrong.
+        source: ServiceIdError,
+    },
+    /// A series is not as it must be.
+    #[error("series {index}: {what}")]
+    Series {
+        /// Its place in the columns.
+        index: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+impl DecodeError {
+    /// The kind of error as a metric label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            DecodeError::TooLong { .. } => "too_long",
+            DecodeError::Protobuf(_) => "not_protobuf",
+            DecodeError::Field { .. } => "bad_field",
+            DecodeError::Column { .. } => "bad_column",
+            DecodeError::Service { .. } => "bad_service",
+            DecodeError::Series { .. } => "bad_series",
+        }
+    }
+}
+
+pub(super) fn decode(payload: &[u8]) -> Result<Batch, DecodeError> {
+    if payload.len() > PAYLOAD_LEN_MAX {
+        return Err(DecodeError::TooLong { len: payload.len() });
+    }
+    let message = v1::HistogramBatch::decode(payload)?;
+    let header = header(&message)?;
+    if message.services.len() > SERVICES_MAX {
+        return Err(field(
+            "services",
+            message.services.len() as u64,
+            "at most 16384 entries",
+        ));
+    }
+    let services = (0..).zip(&message.services).map(|(index, service)| {
+        decode_service(service, &message.strings)
+            .map_err(|source| DecodeError::Service { index, source })
+    });
+    let services = services.collect::<Result<Vec<_>, _>>()?;
+    let mut batch = Batch {
+        header,
+        services,
+        series: Vec::new(),
+        buckets: Vec::new(),
+        losses: message
+            .losses
+            .iter()
+            .map(|loss| (loss.reason, loss.count))
+            .collect(),
+        cost: message.cost,
+        unknown_signals: 0,
+    };
+    decode_series(&mut batch, &message.series.unwrap_or_default())?;
+    Ok(batch)
+}
+
+fn field(field: &'static str, value: u64, expected: &'static str) -> DecodeError {
+    DecodeError::Field {
+        field,
+        value,
+        expected,
+    }
+}
+
+fn header(message: &v1::HistogramBatch) -> Result<Header, DecodeError> {
+    let id_len = message.sensor_id.len();
+    if id_len == 0 || id_len > PART_LEN_MAX || message.sensor_id.contains(char::is_control) {
+        return Err(field(
+            "length of sensor_id",
+            id_len as u64,
+            "1 to 253 printable bytes",
+        ));
+    }
+    let boot_id = <[u8; 16]>::try_from(message.boot_id.as_slice())
+        .map_err(|_| field("length of boot_id", message.boot_id.len() as u64, "16"))?;
+    if message.seq == 0 {
+        return Err(field("seq", 0, "1 or more"));
+    }
+    if !WINDOW_DURATION_NS.contains(&message.window_duration_ns) {
+        return Err(field(
+            "window_duration_ns",
+            message.window_duration_ns,
+            "1 ms to 300 s",
+        ));
+    }
+    if message
+        .window_start_ns
+        .checked_add(message.window_duration_ns)
+        .is_none()
+    {
+        return Err(field(
+            "window_start_ns",
+            message.window_start_ns,
+            "a time before the year 2554",
+        ));
+    }
+    Ok(Header {
+        sensor_id: message.sensor_id.clone(),
+        boot_id,
+        seq: message.seq,
+        partition: message.partition,
+        window_start_ns: message.window_start_ns,
+        window_duration_ns: message.window_duration_ns,
+    })
+}
+
+fn decode_service(service: &v1::Service, strings: &[String]) -> Result<ServiceId, ServiceIdError> {
+    let part = |index: u32, part: &'static str| match index {
+        0 => Ok(""),
+        index => strings
+            .get(index as usize - 1)
+            .map(String::as_str)
+            .ok_or(ServiceIdError::Part { part }),
+    };
+    let kind = match service.kind() {
+        v1::ServiceKind::Kubernetes => ServiceKind::Kubernetes,
+        v1::ServiceKind::Container => ServiceKind::Container,
+        v1::ServiceKind::Systemd => ServiceKind::Systemd,
+        v1::ServiceKind::Process => ServiceKind::Process,
+        v1::ServiceKind::Host => ServiceKind::Host,
+        v1::ServiceKind::Unspecified => return Err(ServiceIdError::Part { part: "kind" }),
+    };
+    let parts = [
+        part(service.namespace, "namespace")?,
+        part(service.name, "name")?,
+        part(service.container, "container")?,
+    ];
+    ServiceId::from_parts(kind, parts)
+}
+
+fn decode_series(batch: &mut Batch, columns: &v1::SeriesColumns) -> Result<(), DecodeError> {
+    let series = columns.signal.len();
+    if series > SERIES_MAX {
+        return Err(field("series", series as u64, "at most 131072 entries"));
+    }
+    let mixed = columns
+        .sampling_shift
+        .iter()
+        .filter(|shift| **shift == MIXED)
+        .count();
+    let occupied = columns
+        .occupied
+        .iter()
+        .map(|count| usize::from(*count))
+        .sum();
+    let gaps = columns
+        .bucket
+        .iter()
+        .filter(|bucket| *bucket & 1 == 1)
+        .count();
+    for (column, len, expected) in [
+        ("service_delta", columns.service_delta.len(), series),
+        ("sampling_shift", columns.sampling_shift.len(), series),
+        ("sum_difference_ns", columns.sum_difference_ns.len(), series),
+        ("max_difference_ns", columns.max_difference_ns.len(), series),
+        ("occupied", columns.occupied.len(), series),
+        ("samples", columns.samples.len(), mixed),
+        ("bucket", columns.bucket.len(), occupied),
+        ("bucket_gap", columns.bucket_gap.len(), gaps),
+    ] {
+        if len != expected {
+            return Err(DecodeError::Column {
+                column,
+                len,
+                expected,
+            });
+        }
+    }
+    batch.series.reserve(series);
+    batch.buckets.reserve(occupied);
+    let mut cursor = Cursor::default();
+    for index in 0..series {
+        cursor
+            .next(batch, columns, index)
+            .map_err(|what| DecodeError::Series { index, what })?;
+    }
+    Ok(())
+}
+
+/// Places in the columns that are not one entry per series.
+#[derive(Default)]
+struct Cursor {
+    service: u32,
+    signal: Option<u8>,
+    samples: usize,
+    bucket: usize,
+    gap: usize,
+}
+
+impl Cursor {
+    /// Decodes one series; column lengths were checked before.
+    fn next(
+        &mut self,
+        batch: &mut Batch,
+        columns: &v1::SeriesColumns,
+        index: usize,
+    ) -> Result<(), &'static str> {
+        let delta = columns.service_delta[index];
+        let number = columns.signal[index];
+        if delta == 0 && self.signal.is_some_and(|previous| previous >= number) {
+            return Err("is not after its predecessor in the order of service and signal");
+        }
+        self.signal = Some(number);
+        self.service = self
+            .service
+            .checked_add(delta)
+            .ok_or("refers to no service")?;
+        if self.service as usize >= batch.services.len() {
+            return Err("refers to no service");
+        }
+        let begin = batch.buckets.len();
+        let count = self.buckets(batch, columns, columns.occupied[index])?;
+        let shift = columns.sampling_shift[index];
+        let samples = self.samples(columns, shift, count)?;
+
+        let buckets = &batch.buckets[begin..];
+        let max_ns = expected_max_ns(buckets).wrapping_add_signed(columns.max_difference_ns[index]);
+        let weight = if shift == MIXED { 1 } else { 1 << shift };
+        let sum_ns = expected_sum_ns(buckets, weight, max_ns)
+            .wrapping_add_signed(columns.sum_difference_ns[index]);
+        let Some(signal) = Signal::from_number(number) else {
+            batch.buckets.truncate(begin);
+            batch.unknown_signals += 1;
+            return Ok(());
+        };
+        batch.series.push(SeriesWindow {
+            service: self.service,
+            signal,
+            count,
+            totals: Totals {
+                samples,
+                sum_ns,
+                max_ns,
+            },
+            buckets: begin as u32..batch.buckets.len() as u32,
+        });
+        Ok(())
+    }
+
+    fn samples(
+        &mut self,
+        columns: &v1::SeriesColumns,
+        shift: u8,
+        count: u64,
+    ) -> Result<u64, &'static str> {
+        let samples = match shift {
+            MIXED => {
+                self.samples += 1;
+                columns.samples[self.samples - 1]
+            }
+            shift if shift <= SHIFT_MAX && count.trailing_zeros() >= u32::from(shift) => {
+                count >> shift
+            }
+            _ => return Err("has a sampling shift that does not divide its count"),
+        };
+        if samples == 0 || samples > count {
+            return Err("has more samples than events, or none");
+        }
+        Ok(samples)
+    }
+
+    fn buckets(
+        &mut self,
+        batch: &mut Batch,
+        columns: &v1::SeriesColumns,
+        occupied: u8,
+    ) -> Result<u64, &'static str> {
+        if occupied == 0 {
+            return Err("is empty");
+        }
+        let mut total = 0;
+        let mut previous: Option<usize> = None;
+        for _ in 0..occupied {
+            let bucket = columns.bucket[self.bucket];
+            self.bucket += 1;
+            let position = if bucket & 1 == 1 {
+                let gap = usize::from(columns.bucket_gap[self.gap]);
+                self.gap += 1;
+                match previous {
+                    Some(_) if gap == 0 => return Err("has a bucket twice"),
+                    Some(previous) => previous + gap,
+                    None => gap,
+                }
+            } else {
+                previous.ok_or("has no first bucket")? + 1
+            };
+            let count = bucket >> 1;
+            if position >= BUCKETS {
+                return Err("has a bucket past the last one");
+            }
+            if count == 0 || count > COUNT_MAX {
+                return Err("has a bucket with no events, or too many");
+            }
+            batch.buckets.push((position as u8, count));
+            previous = Some(position);
+            total += count;
+        }
+        Ok(total)
+    }
+}

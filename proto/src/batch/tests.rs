@@ -1,0 +1,164 @@
+use proptest::prelude::*;
+use prost::Message;
+use sensor_common::Histogram;
+
+use super::*;
+use crate::ServiceKind;
+
+fn header() -> Header {
+    Header {
+        sensor_id: "node-1".to_owned(),
+        boot_id: [7; 16],
+        seq: 1,
+        partition: 3,
+        window_start_ns: 1_700_000_000_000_000_000,
+        window_duration_ns: 10_000_000_000,
+    }
+}
+
+fn services(count: usize) -> Vec<ServiceId> {
+    (0..count)
+        .map(|index| ServiceId::named(ServiceKind::Process, &format!("service-{index}")))
+        .collect()
+}
+
+/// (service, signal) with its events: (nanoseconds, sampling shift).
+type Events = Vec<(u64, u8)>;
+
+fn histogram(events: &Events) -> Histogram {
+    let mut histogram = Histogram::new();
+    for (value_ns, shift) in events {
+        histogram.add(sensor_common::histogram::position(*value_ns), 1 << shift);
+        histogram.add_totals(Totals {
+            samples: 1,
+            sum_ns: value_ns << shift,
+            max_ns: *value_ns,
+        });
+    }
+    histogram
+}
+
+fn encoded(series: &std::collections::BTreeMap<(u32, u8), Events>) -> (Vec<u8>, Vec<Histogram>) {
+    let histograms: Vec<Histogram> = series.values().map(histogram).collect();
+    let references = series
+        .keys()
+        .zip(&histograms)
+        .map(|((service, signal), histogram)| SeriesRef {
+            service: *service,
+            signal: Signal::from_number(*signal).unwrap(),
+            histogram,
+        });
+    let payload = encode(
+        &header(),
+        &services(5),
+        references.collect(),
+        &[(1, 2)],
+        None,
+    );
+    (payload, histograms)
+}
+
+fn any_series() -> impl Strategy<Value = std::collections::BTreeMap<(u32, u8), Events>> {
+    let event = (1_000u64..20_000_000_000, 0u8..7);
+    prop::collection::btree_map(
+        (0u32..5, 0u8..24),
+        prop::collection::vec(event, 1..40),
+        0..20,
+    )
+}
+
+fn example() -> Vec<u8> {
+    let series = [
+        ((0, 0), vec![(5_000, 0), (9_000_000, 0)]),
+        ((2, 7), vec![(70_000, 3)]),
+    ];
+    encoded(&series.into_iter().collect()).0
+}
+
+/// Decodes `example()` after `change` was made to the message.
+fn changed(change: impl FnOnce(&mut v1::HistogramBatch)) -> Result<Batch, DecodeError> {
+    let mut message = v1::HistogramBatch::decode(example().as_slice()).unwrap();
+    change(&mut message);
+    Batch::decode(&message.encode_to_vec())
+}
+
+proptest! {
+    #[test]
+    fn batches_round_trip(series in any_series()) {
+        let (payload, histograms) = encoded(&series);
+        let batch = Batch::decode(&payload).unwrap();
+        prop_assert_eq!(&batch.header, &header());
+        prop_assert_eq!(&batch.losses, &[(1, 2)]);
+        let keys: Vec<_> = batch.series.iter().map(|s| (s.service, s.signal.number())).collect();
+        prop_assert_eq!(keys, series.keys().copied().collect::<Vec<_>>());
+        for (series, expected) in batch.series.iter().zip(histograms) {
+            prop_assert_eq!(batch.histogram(series), expected);
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Batch::decode(&bytes);
+    }
+
+    #[test]
+    fn changed_bytes_never_panic(at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
+        let mut payload = example();
+        let at = at.index(payload.len());
+        payload[at] = byte;
+        payload.truncate(cut.index(payload.len() + 1));
+        if let Ok(batch) = Batch::decode(&payload) {
+            for series in &batch.series {
+                prop_assert!(series.totals.samples <= series.count);
+                prop_assert_eq!(batch.histogram(series).count(), series.count);
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_fields_are_errors_that_name_them() {
+    type Change = fn(&mut v1::HistogramBatch);
+    let cases: [(&str, Change); 8] = [
+        ("sensor_id", |m| m.sensor_id.clear()),
+        ("boot_id", |m| m.boot_id.push(0)),
+        ("seq", |m| m.seq = 0),
+        ("window_duration_ns", |m| m.window_duration_ns = 1),
+        ("window_start_ns", |m| m.window_start_ns = u64::MAX),
+        ("samples", |m| m.series.as_mut().unwrap().samples.push(1)),
+        ("service 0", |m| m.services[0].name = 99),
+        ("series 0", |m| {
+            m.series.as_mut().unwrap().sampling_shift[0] = 40
+        }),
+    ];
+    for (name, change) in cases {
+        let error = changed(change).unwrap_err().to_string();
+        assert!(error.contains(name), "{error} does not name {name}");
+    }
+}
+
+#[test]
+fn series_twice_is_an_error() {
+    let error = changed(|m| {
+        let columns = m.series.as_mut().unwrap();
+        columns.service_delta[1] = 0;
+        columns.signal[1] = 0;
+    });
+    assert!(
+        matches!(error, Err(DecodeError::Series { index: 1, .. })),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn unknown_signal_is_left_out_and_counted() {
+    let batch = changed(|m| m.series.as_mut().unwrap().signal[1] = 200).unwrap();
+    assert_eq!(batch.unknown_signals, 1);
+    assert_eq!(batch.series.len(), 1);
+}
+
+#[test]
+fn too_long_payload_is_refused_unread() {
+    let error = Batch::decode(&vec![0; PAYLOAD_LEN_MAX + 1]).unwrap_err();
+    assert_eq!(error.reason(), "too_long");
+}
