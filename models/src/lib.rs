@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 
 mod anomaly;
+pub mod attribution;
 pub mod breach;
 pub mod change_point;
 mod combination;
 mod conformal;
 mod correlation;
 mod error;
+pub mod evaluation;
 mod features;
 mod forecast;
 mod level;

@@ -1,0 +1,486 @@
+//! Why a series is at risk: ranked reasons with signed shares and leads.
+//!
+//! For each candidate — the series itself, its load, its drivers — three things
+//! are taken from the histories: how far it is from its usual value now, in
+//! robust units (median and interquartile range of the windows before the last
+//! five minutes, as BARO does for root causes; Pham et al., FSE 2024); how well
+//! the series follows it, and after how many windows (best lagged correlation);
+//! and by how much the series moves when it moves (least-squares slope). A
+//! reason's contribution is slope × its deviation, discounted by the
+//! correlation and for small deviations.
+//!
+//! Correlation is no proof of cause. The one causal belief put in is the
+//! [`Role`]: waiting for a resource explains slow work, rarely the reverse, and
+//! one part of the work hardly explains another, as they contain each other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::correlation::{Sums, lagged};
+use crate::params::ValidParams;
+use crate::refit::{LEAD_MARGIN, LEADS, values};
+use crate::series::{DriverId, History, Role, SeriesInput, Target, Window};
+
+/// Windows read per series.
+const WINDOWS_MAX: usize = 720;
+/// Windows at the end that may be the incident and do not count as usual; at
+/// most half of what there is.
+const RECENT_WINDOWS: usize = 30;
+/// "Now" is the mean of at most so many windows …
+const NOW_WINDOWS: usize = 3;
+/// … among the newest so many.
+const NOW_WITHIN: usize = 6;
+/// Fewer windows than this tell nothing.
+const WINDOWS_MIN: usize = 4;
+/// Drivers looked at, in the order of their ids.
+const DRIVERS_CONSIDERED: usize = 32;
+/// Reasons given at most.
+const REASONS_MAX: usize = 8;
+/// Smaller shares are not worth a line.
+const SHARE_MIN: f64 = 0.02;
+/// IQR of a normal in standard deviations.
+const SDS_PER_IQR: f64 = 1.349;
+/// Smallest usual spread: half a histogram bucket.
+const SPREAD_MIN: f64 = 0.05;
+/// A deviation of fewer sds is discounted in proportion.
+const CLEAR_SDS: f64 = 3.0;
+/// Correlation over fewer pairs is not trusted.
+const PAIRS_MIN: usize = 8;
+/// Discounts by what explains what (see the module).
+const WORK_FOR_SATURATION: f64 = 0.25;
+const SAME_ROLE: f64 = 0.5;
+const LOAD: f64 = 0.7;
+
+/// What is to be explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// What kind of time the series measures.
+    pub role: Role,
+    /// Its target at risk.
+    pub target: Target,
+}
+
+/// Who is to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// The series itself: for [`Role::Saturation`] a cause in its own right, for
+    /// [`Role::Work`] what nothing else explains.
+    Own,
+    /// More (or fewer) events of the series per second.
+    Load,
+    /// Another series of the service.
+    Driver(DriverId),
+}
+
+/// One reason for a series' deviation or risk.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Who.
+    pub cause: Cause,
+    /// Signed share: positive pushes the target up. Absolute values sum to 1
+    /// over all reasons found, of which the smallest are left out.
+    pub contribution: f64,
+    /// By how many seconds it leads the target; 0 when simultaneous.
+    pub lead_secs: f64,
+    /// Its value now (p99; rate for [`Cause::Load`]) over its usual value.
+    pub ratio_to_usual: f64,
+}
+
+/// Where a quantity is, against where it usually is.
+#[derive(Clone, Copy, Debug)]
+struct Deviation {
+    change: f64,
+    sds: f64,
+    /// Of natural values.
+    ratio: f64,
+}
+
+/// Ranks the reasons, the largest share first; ties in the order of [`Cause`].
+///
+/// Empty when the subject was hardly observed, or nothing moved at all. Reads
+/// up to 720 windows per series, so call it for what is shown or at risk:
+/// O(series · windows), some 50 µs per driver.
+///
+/// ```
+/// use honeyguide_models::attribution::{Cause, Subject, attribute};
+/// use honeyguide_models::{Driver, DriverId, Params, Role, SeriesInput, Target, Window};
+///
+/// let params = Params::default().validate()?;
+/// let window = |ms: f32| {
+///     let latency = (ms * 1e-3).ln();
+///     Window { y: [latency, latency, latency, latency, 4.0], samples: 1000.0, completeness: 1.0 }
+/// };
+/// // The run queue rises tenfold, requests follow threefold; the disk is calm.
+/// let rise = |from: usize, by: f32| -> Vec<Window> {
+///     (0..120).map(|i| window(1.0 + (i % 5) as f32 * 0.05 + if i >= from { by } else { 0.0 })).collect()
+/// };
+/// let (request, runq, disk) = (rise(102, 2.0), rise(100, 9.0), rise(999, 0.0));
+/// let drivers = [(0, &runq), (1, &disk)].map(|(id, history)| Driver {
+///     id: DriverId(id), role: Role::Saturation, history: &history[..],
+/// });
+/// let input = SeriesInput { step: 0, own: &request[..], drivers: &drivers };
+/// let reasons = attribute(&params, Subject { role: Role::Work, target: Target::P99 }, input);
+/// assert_eq!(reasons[0].cause, Cause::Driver(DriverId(0)));
+/// assert_eq!(reasons[0].lead_secs, 20.0);
+/// assert!(reasons[0].ratio_to_usual > 8.0 && reasons[0].contribution > 0.8);
+/// # Ok::<(), honeyguide_models::ParamsError>(())
+/// ```
+pub fn attribute<H: History + ?Sized>(
+    params: &ValidParams,
+    subject: Subject,
+    input: SeriesInput<'_, H>,
+) -> Vec<Reason> {
+    let windows = input.own.len().min(WINDOWS_MAX);
+    let own = newest(input.own, windows);
+    let effect = values(&own, subject.target);
+    let Some(deviation) = deviation(&effect, subject.target) else {
+        return Vec::new();
+    };
+    let mut reasons = drivers(params, subject, &input, &effect, deviation.change);
+    reasons.extend(load(params, subject, &own, &effect, deviation.change));
+    reasons.extend(itself(subject, deviation, &reasons));
+    rank(reasons)
+}
+
+fn newest<H: History + ?Sized>(history: &H, windows: usize) -> Vec<Window> {
+    (0..windows).rev().map(|ago| history.window(ago)).collect()
+}
+
+fn drivers<H: History + ?Sized>(
+    params: &ValidParams,
+    subject: Subject,
+    input: &SeriesInput<'_, H>,
+    effect: &[f64],
+    moved: f64,
+) -> Vec<Reason> {
+    let mut drivers = input.drivers.to_vec();
+    drivers.sort_by_key(|driver| driver.id);
+    let mut reasons = Vec::with_capacity(drivers.len() + 2);
+    for driver in drivers.iter().take(DRIVERS_CONSIDERED) {
+        let cause = values(&newest(driver.history, effect.len()), Target::P99);
+        let discount = match (driver.role, subject.role) {
+            (Role::Saturation, Role::Work) => 1.0,
+            (Role::Work, Role::Saturation) => WORK_FOR_SATURATION,
+            _ => SAME_ROLE,
+        };
+        if let Some(deviation) = deviation(&cause, Target::P99) {
+            let follows = follow(&cause, effect);
+            reasons.push(Reason {
+                cause: Cause::Driver(driver.id),
+                contribution: discount * follows.contribution(deviation, moved),
+                lead_secs: follows.lead as f64 * params.step_secs(),
+                ratio_to_usual: deviation.ratio,
+            });
+        }
+    }
+    reasons
+}
+
+fn load(
+    params: &ValidParams,
+    subject: Subject,
+    own: &[Window],
+    effect: &[f64],
+    moved: f64,
+) -> Option<Reason> {
+    if subject.target == Target::Rate {
+        return None;
+    }
+    let rates = values(own, Target::Rate);
+    let deviation = deviation(&rates, Target::Rate)?;
+    let follows = follow(&rates, effect);
+    Some(Reason {
+        cause: Cause::Load,
+        contribution: LOAD * follows.contribution(deviation, moved),
+        lead_secs: follows.lead as f64 * params.step_secs(),
+        ratio_to_usual: deviation.ratio,
+    })
+}
+
+/// The series as its own reason: all of its deviation if it is a saturation,
+/// else what the others leave unexplained.
+fn itself(subject: Subject, deviation: Deviation, others: &[Reason]) -> Option<Reason> {
+    let explained: f64 = others.iter().map(|reason| reason.contribution).sum();
+    let rest = deviation.change - explained;
+    let contribution = match subject.role {
+        Role::Saturation => deviation.change,
+        Role::Work if rest * deviation.change > 0.0 => rest,
+        Role::Work => 0.0,
+    };
+    Some(Reason {
+        cause: Cause::Own,
+        contribution,
+        lead_secs: 0.0,
+        ratio_to_usual: deviation.ratio,
+    })
+}
+
+/// Turns contributions into shares, drops what is negligible, sorts.
+fn rank(mut reasons: Vec<Reason>) -> Vec<Reason> {
+    let total: f64 = reasons.iter().map(|reason| reason.contribution.abs()).sum();
+    if total <= 0.0 || !total.is_finite() {
+        return Vec::new();
+    }
+    for reason in &mut reasons {
+        reason.contribution /= total;
+    }
+    reasons.retain(|reason| reason.contribution.abs() >= SHARE_MIN);
+    reasons.sort_by(|a, b| {
+        let by_size = b.contribution.abs().total_cmp(&a.contribution.abs());
+        by_size.then(a.cause.cmp(&b.cause))
+    });
+    reasons.truncate(REASONS_MAX);
+    reasons
+}
+
+/// Compares the newest values with the median before the last minutes.
+fn deviation(values: &[f64], target: Target) -> Option<Deviation> {
+    if values.len() < WINDOWS_MIN {
+        return None;
+    }
+    let recent = RECENT_WINDOWS.min(values.len() / 2);
+    let mut usual: Vec<f64> = values[..values.len() - recent].to_vec();
+    usual.retain(|value| value.is_finite());
+    usual.sort_by(f64::total_cmp);
+    let newest = values
+        .iter()
+        .rev()
+        .take(NOW_WITHIN)
+        .filter(|value| value.is_finite());
+    let now: Vec<f64> = newest.take(NOW_WINDOWS).copied().collect();
+    if usual.is_empty() || now.is_empty() {
+        return None;
+    }
+    let now = now.iter().sum::<f64>() / now.len() as f64;
+    let at = |share: f64| usual[(share * (usual.len() - 1) as f64).round() as usize];
+    let spread = ((at(0.75) - at(0.25)) / SDS_PER_IQR).max(SPREAD_MIN);
+    let change = now - at(0.5);
+    Some(Deviation {
+        change,
+        sds: change / spread,
+        ratio: target.to_natural(now) / target.to_natural(at(0.5)).max(1e-12),
+    })
+}
+
+/// How an effect follows a cause.
+#[derive(Clone, Copy, Debug)]
+struct Follows {
+    sums: Sums,
+    lead: usize,
+}
+
+impl Follows {
+    /// The effect's movement that the cause's deviation accounts for: at most
+    /// the effect's own movement and the cause's, whichever is larger.
+    fn contribution(&self, cause: Deviation, effect_moved: f64) -> f64 {
+        let correlation = self.sums.correlation();
+        if self.sums.pairs() < PAIRS_MIN || correlation <= 0.0 {
+            return 0.0;
+        }
+        let clear = (cause.sds.abs() / CLEAR_SDS).min(1.0);
+        let limit = effect_moved.abs().max(cause.change.abs());
+        clear * correlation * (self.sums.slope() * cause.change).clamp(-limit, limit)
+    }
+}
+
+/// The lead at which the effect follows best; the shorter one when in doubt.
+fn follow(cause: &[f64], effect: &[f64]) -> Follows {
+    let mut best = Follows {
+        sums: lagged(cause, effect, 0),
+        lead: 0,
+    };
+    for lead in LEADS {
+        let sums = lagged(cause, effect, lead);
+        if sums.pairs() >= PAIRS_MIN && sums.correlation() > best.sums.correlation() + LEAD_MARGIN {
+            best = Follows { sums, lead };
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Noise, window_of};
+    use crate::{Driver, Params};
+
+    const WORK: Subject = Subject {
+        role: Role::Work,
+        target: Target::P99,
+    };
+    const SATURATION: Subject = Subject {
+        role: Role::Saturation,
+        target: Target::P99,
+    };
+
+    /// Noise around a level that rises by `rise` (in ln) at window `from`.
+    fn series(seed: u64, n: usize, from: usize, rise: f64) -> Vec<Window> {
+        let mut noise = Noise::new(seed);
+        let rise = |i: usize| if i >= from { rise } else { 0.0 };
+        (0..n)
+            .map(|i| {
+                let mut window = window_of(0.1 * noise.normal() + rise(i));
+                window.y[Target::Rate.index()] = 4.0 + 0.05 * noise.normal() as f32;
+                window
+            })
+            .collect()
+    }
+
+    fn explain(
+        subject: Subject,
+        own: &[Window],
+        others: &[(u32, Role, &Vec<Window>)],
+    ) -> Vec<Reason> {
+        let drivers: Vec<Driver<'_, [Window]>> = others
+            .iter()
+            .map(|(id, role, history)| Driver {
+                id: DriverId(*id),
+                role: *role,
+                history: &history[..],
+            })
+            .collect();
+        let params = Params::default().validate().unwrap();
+        attribute(
+            &params,
+            subject,
+            SeriesInput {
+                step: 77,
+                own,
+                drivers: &drivers,
+            },
+        )
+    }
+
+    /// The run queue tenfold, requests and everything in them follow.
+    #[test]
+    fn the_run_queue_comes_first_when_it_rises_tenfold_and_requests_follow() {
+        for (n, from) in [(700, 690), (700, 640), (60, 50), (20, 14)] {
+            let request = series(1, n, from, 2.0);
+            let runq = series(2, n, from, 10f64.ln());
+            let (disk, service, connect) = (
+                series(3, n, n, 0.0),
+                series(4, n, from, 2.1),
+                series(5, n, from, 0.3),
+            );
+            let reasons = explain(
+                WORK,
+                &request,
+                &[
+                    (9, Role::Work, &service),
+                    (1, Role::Saturation, &disk),
+                    (0, Role::Saturation, &runq),
+                    (3, Role::Work, &connect),
+                ],
+            );
+            assert_eq!(
+                reasons[0].cause,
+                Cause::Driver(DriverId(0)),
+                "{n}: {reasons:?}"
+            );
+            assert!(
+                reasons[0].contribution > 0.3 && reasons[0].ratio_to_usual > 7.0,
+                "{reasons:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_saturation_is_its_own_first_reason() {
+        for (n, from) in [(700, 690), (20, 14)] {
+            let runq = series(1, n, from, 10f64.ln());
+            let (request, disk) = (series(2, n, from, 2.5), series(3, n, from, 2.5));
+            let others = [(7, Role::Work, &request), (1, Role::Saturation, &disk)];
+            let reasons = explain(SATURATION, &runq, &others);
+            assert_eq!(reasons[0].cause, Cause::Own, "{n}: {reasons:?}");
+        }
+    }
+
+    #[test]
+    fn work_that_nothing_explains_is_its_own_reason() {
+        let request = series(1, 400, 380, 1.5);
+        let disk = series(2, 400, 999, 0.0);
+        let reasons = explain(WORK, &request, &[(1, Role::Saturation, &disk)]);
+        assert_eq!(reasons[0].cause, Cause::Own);
+        assert!(reasons[0].contribution > 0.8, "{reasons:?}");
+    }
+
+    #[test]
+    fn load_explains_what_follows_it() {
+        let mut request = series(1, 500, 470, 1.0);
+        for window in &mut request[464..] {
+            window.y[Target::Rate.index()] += 1.1;
+        }
+        let reasons = explain(WORK, &request, &[]);
+        assert_eq!(reasons[0].cause, Cause::Load, "{reasons:?}");
+        assert!((reasons[0].lead_secs - 60.0).abs() < 31.0, "{reasons:?}");
+    }
+
+    /// A driver that has moved while the series has not yet: the reason to worry.
+    #[test]
+    fn a_leading_driver_is_named_before_the_series_moves() {
+        let n = 700;
+        let pulse = |lag: usize| -> Vec<Window> {
+            let mut noise = Noise::new(lag as u64 + 1);
+            let high = |i: usize| {
+                [(200, 230), (400, 430), (690, 760)]
+                    .iter()
+                    .any(|(a, b)| (a + lag..b + lag).contains(&i))
+            };
+            (0..n)
+                .map(|i| window_of(0.05 * noise.normal() + if high(i) { 1.5 } else { 0.0 }))
+                .collect()
+        };
+        let (mut request, runq) = (pulse(12), pulse(0));
+        request
+            .iter_mut()
+            .for_each(|window| window.y[Target::Rate.index()] = 4.0);
+        let reasons = explain(WORK, &request, &[(0, Role::Saturation, &runq)]);
+        assert_eq!(reasons[0].cause, Cause::Driver(DriverId(0)), "{reasons:?}");
+        assert_eq!(reasons[0].lead_secs, 120.0);
+    }
+
+    #[test]
+    fn shares_are_signed_and_sum_to_one() {
+        let request = series(1, 600, 560, 1.0);
+        let (up, down) = (series(2, 600, 560, 1.0), series(3, 600, 560, -1.0));
+        let reasons = explain(
+            WORK,
+            &request,
+            &[(1, Role::Saturation, &up), (2, Role::Saturation, &down)],
+        );
+        let sum: f64 = reasons.iter().map(|reason| reason.contribution.abs()).sum();
+        assert!((0.9..=1.0 + 1e-9).contains(&sum), "{reasons:?}");
+        assert!(reasons[0].contribution > 0.0);
+        // What falls while the series rises explains nothing.
+        assert!(
+            reasons
+                .iter()
+                .all(|reason| reason.cause != Cause::Driver(DriverId(2)))
+        );
+    }
+
+    #[test]
+    fn equal_drivers_rank_by_id() {
+        let (request, twin) = (series(1, 300, 280, 1.0), series(2, 300, 280, 1.0));
+        let reasons = explain(
+            WORK,
+            &request,
+            &[(8, Role::Saturation, &twin), (3, Role::Saturation, &twin)],
+        );
+        let order: Vec<Cause> = reasons.iter().map(|reason| reason.cause).take(2).collect();
+        assert_eq!(
+            order,
+            [Cause::Driver(DriverId(3)), Cause::Driver(DriverId(8))]
+        );
+    }
+
+    #[test]
+    fn nothing_observed_or_moved_has_no_reason() {
+        let missing = vec![Window::MISSING; 100];
+        let constant = vec![window_of(0.0); 100];
+        assert!(explain(WORK, &[], &[]).is_empty());
+        assert!(explain(WORK, &missing, &[(1, Role::Work, &constant)]).is_empty());
+        assert!(explain(WORK, &constant, &[(1, Role::Work, &missing)]).is_empty());
+        assert!(explain(WORK, &constant[..2], &[]).is_empty());
+    }
+}
