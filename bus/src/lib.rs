@@ -6,12 +6,13 @@
 //! that after a crash it is given again whatever was not yet stored.
 //!
 //! [`memory`] is the in-process bus of one machine. A Kafka transport fits
-//! behind the same two traits. The bus deliberately knows nothing of what the
+//! behind the same two traits. [`recording`] keeps records in a file. The bus deliberately knows nothing of what the
 //! payloads mean. Read [`Producer`] and [`Consumer`] first.
 
 pub mod memory;
 mod partition;
 mod record;
+pub mod recording;
 mod transport;
 
 pub use partition::partition_of;
