@@ -1,0 +1,197 @@
+//! The targets: what each bench reports, and the value it must reach.
+
+use Comparison::{AtLeast, AtMost, Exactly};
+
+/// How a value is compared with its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// Value ≤ target.
+    AtMost,
+    /// Value ≥ target.
+    AtLeast,
+    /// Value = target.
+    Exactly,
+}
+
+/// The target of one key.
+#[derive(Clone, Copy, Debug)]
+pub struct Bar {
+    /// Key, unit last.
+    pub key: &'static str,
+    /// How to compare.
+    pub comparison: Comparison,
+    /// What must be reached.
+    pub must: f64,
+    /// Where we want to be.
+    pub aim: Option<f64>,
+    /// What is measured, where the key does not say it.
+    pub what: &'static str,
+}
+
+impl Bar {
+    const fn new(key: &'static str, comparison: Comparison, must: f64) -> Self {
+        Self {
+            key,
+            comparison,
+            must,
+            aim: None,
+            what: "",
+        }
+    }
+
+    const fn aim(mut self, aim: f64) -> Self {
+        self.aim = Some(aim);
+        self
+    }
+
+    const fn what(mut self, what: &'static str) -> Self {
+        self.what = what;
+        self
+    }
+
+    /// Whether `value` reaches `bound`.
+    pub fn reaches(&self, value: f64, bound: f64) -> bool {
+        match self.comparison {
+            AtMost => value <= bound,
+            AtLeast => value >= bound,
+            Exactly => value == bound,
+        }
+    }
+
+    /// Unit, from the end of the key.
+    pub fn unit(&self) -> &'static str {
+        match self.key.rsplit('_').next() {
+            Some("ns") => "ns",
+            Some("ms") => "ms",
+            Some("mb") => "MB",
+            _ if self.key.starts_with("bytes_") => "B",
+            _ => "",
+        }
+    }
+
+    /// "≤ 5, aim ≤ 3".
+    pub fn target(&self) -> String {
+        let sign = match self.comparison {
+            AtMost => "≤",
+            AtLeast => "≥",
+            Exactly => "=",
+        };
+        match self.aim {
+            Some(aim) => format!("{sign} {}, aim {sign} {aim}", self.must),
+            None => format!("{sign} {}", self.must),
+        }
+    }
+}
+
+/// Every bench with its targets.
+const BENCHES: [(&str, &[Bar]); 5] = [
+    (
+        "histogram",
+        &[
+            Bar::new("mismatches", Exactly, 0.0)
+                .what("kernel and user-space index against big-integer reference"),
+            Bar::new("index_ns", AtMost, 5.0).aim(3.0),
+            Bar::new("merge_ns", AtMost, 60.0)
+                .aim(30.0)
+                .what("two full 192-bucket histograms"),
+            Bar::new("quantile_ns", AtMost, 100.0),
+        ],
+    ),
+    (
+        "probe-cost",
+        &[
+            Bar::new("runq_net_ns", AtMost, 80.0)
+                .aim(60.0)
+                .what("all programs per context switch, above empty"),
+            Bar::new("runq_vs_bcc", AtMost, 0.25).what("net, same logic in bcc"),
+            Bar::new("runq_vs_bpftrace", AtMost, 0.15),
+            Bar::new("blkio_net_ns", AtMost, 250.0),
+            Bar::new("blkio_vs_bcc", AtMost, 0.33),
+            Bar::new("exchange_net_ns", AtMost, 600.0)
+                .aim(400.0)
+                .what("per request and side"),
+            Bar::new("syscall_net_ns", AtMost, 210.0),
+            Bar::new("syscall_vs_bcc", AtMost, 0.6),
+            Bar::new("unsampled_net_ns", AtMost, 20.0),
+        ],
+    ),
+    (
+        "overhead",
+        &[
+            Bar::new("pipe_slowdown_vs_empty", AtMost, 0.02)
+                .what("perf bench sched pipe against the same hooks with empty programs"),
+            Bar::new("fio_slowdown", AtMost, 0.01),
+            Bar::new("nginx_small_slowdown", AtMost, 0.08)
+                .aim(0.04)
+                .what("12-byte page, requests/s"),
+            Bar::new("nginx_1ms_slowdown", AtMost, 0.01),
+            Bar::new("drain_6000_ms", AtMost, 3.0),
+            Bar::new("sensor_cpu_fraction", AtMost, 0.005)
+                .what("of one core, user space, 1,000 active services, 10 s flush"),
+            Bar::new("sensor_rss_mb", AtMost, 64.0).aim(32.0),
+        ],
+    ),
+    (
+        "wire",
+        &[
+            Bar::new("raw_vs_best_peer", AtMost, 0.5).what(
+                "bytes per series-window against the smaller of OTLP exponential and Prometheus native",
+            ),
+            Bar::new("zstd_vs_best_peer", AtMost, 0.5),
+        ],
+    ),
+    (
+        "analyze",
+        &[
+            Bar::new("series_per_core", AtLeast, 20_000.0)
+                .aim(100_000.0)
+                .what("refreshed per 10 s tick on one core: decode, window, features, forecast"),
+            Bar::new("bytes_per_series", AtMost, 65_536.0)
+                .aim(16_384.0)
+                .what("with 6 h of history"),
+        ],
+    ),
+];
+
+/// Names of all benches.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    BENCHES.iter().map(|(name, _)| *name)
+}
+
+/// Targets of a bench.
+pub fn of(name: &str) -> &'static [Bar] {
+    BENCHES
+        .iter()
+        .find(|(bench, _)| *bench == name)
+        .map_or(&[], |(_, bars)| bars)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_aim_is_harder_than_its_bar() {
+        for bar in names().flat_map(of) {
+            if let Some(aim) = bar.aim {
+                assert!(
+                    bar.reaches(aim, bar.must) && !bar.reaches(bar.must, aim),
+                    "{}",
+                    bar.key
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn units_come_from_keys() {
+        for (key, unit) in [
+            ("index_ns", "ns"),
+            ("sensor_rss_mb", "MB"),
+            ("bytes_per_series", "B"),
+            ("runq_vs_bcc", ""),
+        ] {
+            assert_eq!(Bar::new(key, AtMost, 0.0).unit(), unit);
+        }
+    }
+}

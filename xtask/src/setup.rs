@@ -1,0 +1,109 @@
+//! `cargo xtask setup`: installs what this machine lacks, asking nothing.
+//!
+//! First everything is asked (what is installed, mounted, offered), then the
+//! plan is computed by pure functions, then it is carried out and said aloud.
+//! When nothing lacks this takes well under two seconds.
+
+mod apt;
+mod ebpf;
+mod mounts;
+mod packages;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+pub use self::{
+    ebpf::{Rust, linker_path, prefix},
+    packages::Purpose,
+};
+use crate::{
+    machine::{self, Privilege},
+    step::{seconds, step},
+};
+
+/// Arguments of `cargo xtask setup`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the machine is needed for; `bench` includes every bench's tools.
+    #[arg(long = "for", value_enum, default_value_t = Purpose::Run)]
+    purpose: Purpose,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    prepare(args.purpose, &[])
+}
+
+/// Makes the machine ready for `purpose`; `benches` narrows
+/// [`Purpose::Bench`] to the tools of those benches.
+pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
+    let start = Instant::now();
+    let privilege = Privilege::detect();
+    let rust = Rust::find();
+    let linker = ebpf::linker();
+    let mut wanted = packages::tools(purpose, benches);
+    if rust.is_none() {
+        wanted.extend(packages::RUST_WITH_SOURCES);
+    }
+    wanted.extend(packages::C_COMPILER);
+    if machine::has_apt() {
+        install(privilege, wanted, linker.is_none(), rust.as_ref())?;
+    } else if rust.is_none() || linker.is_none() {
+        bail!(
+            "{}",
+            packages::by_hand(
+                rust.is_none(),
+                linker.is_none(),
+                &packages::tools(purpose, benches)
+            )
+        );
+    }
+    if linker.is_none() {
+        step("building bpf-linker (once; kept in the tool cache)", || {
+            ebpf::build_linker(&ebpf::prefix()?)
+        })?;
+    }
+    mounts::ensure(privilege);
+    println!("· this machine is ready ({})", seconds(start.elapsed()));
+    Ok(())
+}
+
+/// Installs those of `wanted` that are missing, and LLVM for the linker.
+fn install(
+    privilege: Privilege,
+    wanted: Vec<&str>,
+    linker_is_missing: bool,
+    rust: Option<&Rust>,
+) -> Result<()> {
+    let mut missing = packages::missing(&wanted, &apt::installed(&wanted));
+    if missing.is_empty() && !linker_is_missing {
+        return Ok(());
+    }
+    if privilege == Privilege::None {
+        bail!(
+            "this needs root once (or `sudo` without a password): run `sudo apt-get install {}`, \
+             then this command again",
+            missing.join(" ")
+        );
+    }
+    step("reading the package lists", || apt::update(privilege))?;
+    if linker_is_missing {
+        let offered = apt::offered_llvm();
+        let major = packages::choose_llvm(rust.and_then(Rust::llvm_major), &offered)?;
+        let llvm = packages::llvm(major);
+        let present = apt::installed(&llvm.each_ref().map(String::as_str));
+        missing.extend(llvm.into_iter().filter(|name| !present.contains(name)));
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    step(&format!("installing {}", missing.join(" ")), || {
+        apt::install(privilege, &missing)
+    })
+}
+
+/// Whether bpf-linker is there already.
+pub fn linker_is_present() -> bool {
+    ebpf::linker().is_some()
+}
