@@ -4,10 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray},
 };
-use sensor_common::{
-    Signal,
-    record::{GlobalConfig, SAMPLING_SHIFT_MASK, SIGNAL_OFF, SignalConfig},
-};
+use sensor_common::record::{GlobalConfig, SAMPLING_SHIFT_MASK, SIGNAL_OFF, SignalConfig};
 
 /// `BPF_F_MMAPABLE`: user space shares the memory.
 pub const MMAPABLE: u32 = 1 << 10;
@@ -26,6 +23,11 @@ pub fn global() -> Option<&'static GlobalConfig> {
     CONFIG.get(0)
 }
 
+/// Number of a [`sensor_common::Signal`]. Not the enumeration itself: the
+/// compiler trusts its range and drops the bounds check that the verifier
+/// needs to see.
+pub type SignalNumber = u32;
+
 /// Sampling decision of one event.
 ///
 /// One random number decides both stages, so an event that passes the
@@ -37,8 +39,8 @@ impl Draw {
     /// First stage: the smallest ratio any service has for `signal`. `None`
     /// ends the event at the cost of two loads.
     #[inline(always)]
-    pub fn first_stage(global: &GlobalConfig, signal: Signal) -> Option<Draw> {
-        let config = global.first_stage[signal as usize];
+    pub fn first_stage(global: &GlobalConfig, signal: SignalNumber) -> Option<Draw> {
+        let config = *global.first_stage.get(signal as usize)?;
         if config & SIGNAL_OFF != 0 {
             return None;
         }

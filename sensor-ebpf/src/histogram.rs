@@ -8,12 +8,16 @@ use aya_ebpf::{
     maps::{Array, Stack},
 };
 use sensor_common::{
-    Signal,
     histogram::{BUCKETS, position},
     record::{GlobalConfig, Loss, NO_ROW, ROWS_MAX, Row, RowOwner},
+    signal::SIGNALS_MAX,
 };
 
-use crate::{config::MMAPABLE, loss, service::Charged};
+use crate::{
+    config::{MMAPABLE, SignalNumber},
+    loss,
+    service::Charged,
+};
 
 /// Rows of all stripes: stripe × rows per stripe + row. The loader sets the size.
 #[map]
@@ -32,7 +36,7 @@ static ROWS_PER_STRIPE: u32 = 0xa5a5_1001;
 /// One measured event.
 #[derive(Clone, Copy)]
 pub struct Event {
-    pub signal: Signal,
+    pub signal: SignalNumber,
     pub value_ns: u64,
     /// Events it stands for: 2^k.
     pub weight: u32,
@@ -81,8 +85,11 @@ pub fn record(global: &GlobalConfig, charged: Charged, event: Event) {
 /// Two CPUs may both take one: the later replaces the earlier in the service,
 /// and user space merges both by owner, so that nothing is lost.
 #[inline(always)]
-fn row(charged: Charged, signal: Signal) -> Option<u32> {
-    let slot = signal as usize & 31;
+fn row(charged: Charged, signal: SignalNumber) -> Option<u32> {
+    let slot = signal as usize;
+    if slot >= SIGNALS_MAX {
+        return None;
+    }
     // SAFETY: `charged.service` is a live map value.
     let row = unsafe { (*charged.service).rows[slot] };
     if row != NO_ROW {
@@ -93,7 +100,7 @@ fn row(charged: Charged, signal: Signal) -> Option<u32> {
     // SAFETY: `owner` and `charged.service` are live map values.
     unsafe {
         (*owner).service = charged.index;
-        (*owner).signal_plus_one = signal as u32 + 1;
+        (*owner).signal_plus_one = signal + 1;
         (*charged.service).rows[slot] = row;
     }
     Some(row)

@@ -46,18 +46,14 @@ offsets! {
     OFFSET_KERNFS_ID = 19;
     OFFSET_REQUEST_START = 20;
     OFFSET_REQUEST_IO_START = 21;
-    OFFSET_REQUEST_BIO = 22;
-    OFFSET_REQUEST_TAG = 23;
-    OFFSET_BIO_BLKG = 24;
-    OFFSET_BLKG_BLKCG = 25;
+    OFFSET_REQUEST_TAG = 22;
+    OFFSET_REQUEST_INTERNAL_TAG = 23;
+    OFFSET_REQUEST_HARDWARE_QUEUE = 24;
+    OFFSET_HARDWARE_QUEUE_NUMBER = 25;
     OFFSET_SOCK_FAMILY = 26;
     OFFSET_SOCK_PROTOCOL = 27;
     OFFSET_SOCK_NUM = 28;
     OFFSET_TCP_SRTT = 29;
-    OFFSET_REGS_SYSCALL = 30;
-    OFFSET_REGS_FIRST_ARGUMENT = 31;
-    OFFSET_REQUEST_QUEUE = 32;
-    OFFSET_SOCK_STATE = 33;
 }
 
 /// Loads the field at `offset` of `object`.
@@ -67,11 +63,11 @@ offsets! {
 /// offset of a field of type `T` in it; the verifier checks both at load.
 #[inline(always)]
 pub unsafe fn load<T: Copy>(object: Object, offset: &'static Offset) -> T {
-    // SAFETY: volatile, so that the compiler does not fold the sentinel in;
-    // the rest is the caller's promise.
+    // SAFETY: volatile, so that the compiler neither folds the sentinel in nor
+    // moves the load; the rest is the caller's promise.
     unsafe {
         let offset = core::ptr::read_volatile(&raw const offset.0) as usize;
-        *object.byte_add(offset).cast::<T>()
+        core::ptr::read_volatile(object.byte_add(offset).cast::<T>())
     }
 }
 

@@ -9,12 +9,16 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, Stack},
 };
-use sensor_common::record::{
-    COMM_LEN, GlobalConfig, HOST_SERVICE, Loss, OTHER_SERVICE, SERVICES_MAX, Service, ServiceKey,
+use sensor_common::{
+    record::{
+        COMM_LEN, GlobalConfig, HOST_SERVICE, Loss, OTHER_SERVICE, SERVICES_MAX, SIGNAL_OFF,
+        Service, ServiceKey, SignalConfig,
+    },
+    signal::SIGNALS_MAX,
 };
 
 use crate::{
-    config::MMAPABLE,
+    config::{MMAPABLE, SignalNumber},
     kernel::{
         OFFSET_CGROUP_KN, OFFSET_CSS_CGROUP, OFFSET_CSS_SET_CGROUP, OFFSET_CSS_SET_SUBSYS,
         OFFSET_KERNFS_ID, OFFSET_TASK_CGROUPS, OFFSET_TASK_COMM, OFFSET_TASK_FLAGS,
@@ -45,7 +49,7 @@ static CGROUP_V1: u32 = 0xa5a5_1002;
 
 /// `PF_KTHREAD`: all kernel threads are one service.
 const KERNEL_THREAD: u32 = 0x0020_0000;
-const KERNEL_COMM: [u8; COMM_LEN] = *b"[kernel]\0\0\0\0\0\0\0\0";
+const KERNEL_COMM: u64 = u64::from_ne_bytes(*b"[kernel]");
 
 /// What is kept with each task.
 #[repr(C)]
@@ -94,6 +98,17 @@ impl Charged {
     #[inline(always)]
     pub fn cached(index: u32, generation: u32) -> Option<Charged> {
         Self::at(index).filter(|charged| charged.generation == generation)
+    }
+
+    /// What the service's switches say of `signal`.
+    #[inline(always)]
+    pub fn config(self, signal: SignalNumber) -> SignalConfig {
+        let slot = signal as usize;
+        if slot >= SIGNALS_MAX {
+            return SIGNAL_OFF;
+        }
+        // SAFETY: a live map value.
+        unsafe { (*self.service).config[slot] }
     }
 
     /// The machine itself.
@@ -156,17 +171,18 @@ pub unsafe fn of_task(
         }
         let leader: Object = load(task, &OFFSET_TASK_GROUP_LEADER);
         let flags: u32 = load(task, &OFFSET_TASK_FLAGS);
+        // Loaded before the choice, and as words: choosing where to load from
+        // would be one instruction with two kinds of pointer, which the
+        // verifier refuses.
+        let named: [u64; 2] = load(leader, &OFFSET_TASK_COMM);
+        let is_kernel = flags & KERNEL_THREAD != 0;
+        let comm = [
+            if is_kernel { KERNEL_COMM } else { named[0] },
+            if is_kernel { 0 } else { named[1] },
+        ];
         let key = ServiceKey {
-            cgroup_id: if cgroup.is_null() {
-                0
-            } else {
-                id_of_cgroup(cgroup)
-            },
-            comm: if flags & KERNEL_THREAD != 0 {
-                KERNEL_COMM
-            } else {
-                load(leader, &OFFSET_TASK_COMM)
-            },
+            cgroup_id: id_of_cgroup(cgroup),
+            comm: core::mem::transmute::<[u64; 2], [u8; COMM_LEN]>(comm),
         };
         let charged = by_key(global, &key, load(task, &OFFSET_TASK_TGID))?;
         state.cgroup = cgroup as u64;
@@ -193,6 +209,7 @@ fn by_key(global: &GlobalConfig, key: &ServiceKey, tgid: u32) -> Option<Charged>
     unsafe {
         (*charged.service).config = global.default;
         (*charged.service).tgid = tgid;
+        (*charged.service).key = *key;
     }
     if SERVICES_BY_KEY
         .insert(key, index, u64::from(BPF_NOEXIST))

@@ -17,9 +17,13 @@ use sensor_common::{
 };
 
 use crate::{
-    config::{self, Draw},
+    config::{self, Draw, SignalNumber},
     histogram::{Event, record},
-    kernel::{OFFSET_REQUEST_IO_START, OFFSET_REQUEST_START, Object, current_task, load, now_ns},
+    kernel::{
+        OFFSET_HARDWARE_QUEUE_NUMBER, OFFSET_REQUEST_HARDWARE_QUEUE, OFFSET_REQUEST_INTERNAL_TAG,
+        OFFSET_REQUEST_IO_START, OFFSET_REQUEST_START, OFFSET_REQUEST_TAG, Object, current_task,
+        load, now_ns,
+    },
     loss,
     service::{self, Charged},
 };
@@ -43,26 +47,38 @@ static SUBMITTERS: Array<Submitter> = Array::with_max_entries(SUBMITTERS_MAX, 0)
 #[map]
 static REQUESTS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16_384, 0);
 
+/// Where a request's submitter is noted: by its tag, which it keeps from start
+/// to completion (the scheduler's tag where the queue has a scheduler).
 #[inline(always)]
-fn entry(request: Object) -> u32 {
-    // Requests are allocated in slabs of a few hundred bytes.
-    let address = request as u64;
-    ((address >> 6) ^ (address >> 18)) as u32 & (SUBMITTERS_MAX - 1)
+unsafe fn entry(request: Object) -> u32 {
+    // SAFETY: the caller passes a request of a tracepoint.
+    unsafe {
+        let scheduler_tag: i32 = load(request, &OFFSET_REQUEST_INTERNAL_TAG);
+        let tag = if scheduler_tag >= 0 {
+            scheduler_tag
+        } else {
+            load(request, &OFFSET_REQUEST_TAG)
+        };
+        let context: Object = load(request, &OFFSET_REQUEST_HARDWARE_QUEUE);
+        let queue: u32 = load(context, &OFFSET_HARDWARE_QUEUE_NUMBER);
+        (tag as u32).wrapping_add(queue << 8) & (SUBMITTERS_MAX - 1)
+    }
 }
 
 #[btf_tracepoint(function = "block_io_start")]
 pub fn block_start(context: BtfTracePointContext) -> i32 {
-    note_submitter(context.arg(0));
+    // SAFETY: the request is the first argument.
+    unsafe { note_submitter(context.arg(0)) };
     0
 }
 
 #[inline(always)]
-fn note_submitter(request: Object) -> Option<()> {
+unsafe fn note_submitter(request: Object) -> Option<()> {
     let global = config::global()?;
     let task = current_task();
-    let submitter = SUBMITTERS.get_ptr_mut(entry(request))?;
     // SAFETY: the current task is trusted; `submitter` is a live map value.
     unsafe {
+        let submitter = SUBMITTERS.get_ptr_mut(entry(request))?;
         let state = service::task_state(task)?;
         let charged = service::of_task(global, task, state)?;
         (*submitter).index = charged.index;
@@ -74,10 +90,10 @@ fn note_submitter(request: Object) -> Option<()> {
 
 /// Whoever submitted `request`, else the machine.
 #[inline(always)]
-fn submitter_of(request: Object) -> Option<Charged> {
-    let submitter = SUBMITTERS.get_ptr_mut(entry(request))?;
-    // SAFETY: a live map value.
+unsafe fn submitter_of(request: Object) -> Option<Charged> {
+    // SAFETY: the caller passes a request of a tracepoint; a live map value.
     unsafe {
+        let submitter = SUBMITTERS.get_ptr_mut(entry(request))?;
         if (*submitter).request == request as u64 {
             (*submitter).request = 0;
             if let Some(charged) = Charged::cached((*submitter).index, (*submitter).generation) {
@@ -98,7 +114,7 @@ pub fn block_complete(context: BtfTracePointContext) -> i32 {
 #[inline(always)]
 unsafe fn on_complete(request: Object) -> Option<()> {
     let global = config::global()?;
-    let draw = Draw::first_stage(global, Signal::BlockIo)?;
+    let draw = Draw::first_stage(global, Signal::BlockIo as u32)?;
     // SAFETY: `request` is a request of the tracepoint.
     unsafe {
         let start_ns: u64 = load(request, &OFFSET_REQUEST_START);
@@ -106,14 +122,21 @@ unsafe fn on_complete(request: Object) -> Option<()> {
         let now_ns = now_ns();
         let charged = submitter_of(request)?;
         if start_ns != 0 {
-            count(global, charged, draw, Signal::BlockIo, start_ns, now_ns);
+            count(
+                global,
+                charged,
+                draw,
+                Signal::BlockIo as u32,
+                start_ns,
+                now_ns,
+            );
         }
         if io_start_ns != 0 {
             count(
                 global,
                 charged,
                 draw,
-                Signal::BlockIoDevice,
+                Signal::BlockIoDevice as u32,
                 io_start_ns,
                 now_ns,
             );
@@ -127,12 +150,11 @@ fn count(
     global: &GlobalConfig,
     charged: Charged,
     draw: Draw,
-    signal: Signal,
+    signal: SignalNumber,
     begin_ns: u64,
     now_ns: u64,
 ) -> Option<()> {
-    // SAFETY: a live map value.
-    let weight = draw.passes(unsafe { (*charged.service).config[signal as usize] })?;
+    let weight = draw.passes(charged.config(signal))?;
     if now_ns < begin_ns {
         loss::count(Loss::NegativeDuration);
         return None;
@@ -164,7 +186,7 @@ pub fn block_complete_timed(context: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn on_complete_timed(request: Object) -> Option<()> {
     let global = config::global()?;
-    let draw = Draw::first_stage(global, Signal::BlockIoDevice)?;
+    let draw = Draw::first_stage(global, Signal::BlockIoDevice as u32)?;
     let key = request as u64;
     // SAFETY: values are plain numbers.
     let Some(begin_ns) = (unsafe { REQUESTS.get(key).copied() }) else {
@@ -172,12 +194,12 @@ fn on_complete_timed(request: Object) -> Option<()> {
         return None;
     };
     let _ = REQUESTS.remove(key);
-    let charged = submitter_of(request)?;
+    let charged = Charged::host()?;
     count(
         global,
         charged,
         draw,
-        Signal::BlockIoDevice,
+        Signal::BlockIoDevice as u32,
         begin_ns,
         now_ns(),
     )

@@ -2,15 +2,17 @@
 //! the bucket index for comparison with user space.
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, raw_tracepoint},
+    macros::btf_tracepoint,
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use sensor_common::histogram::position;
 
-/// Returns the bucket of its first argument; run by `BPF_PROG_TEST_RUN`, never attached.
-#[raw_tracepoint(tracepoint = "sched_switch")]
-pub fn bucket_position(context: RawTracePointContext) -> i32 {
-    position(context.arg::<u64>(0)) as i32
+/// Returns the bucket of its first argument; run by `BPF_PROG_TEST_RUN`, never
+/// attached. By hand, because aya's macro drops the return value.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/sched_switch")]
+pub fn bucket_position(context: *mut core::ffi::c_void) -> i32 {
+    position(RawTracePointContext::new(context).arg::<u64>(0)) as i32
 }
 
 macro_rules! empty {

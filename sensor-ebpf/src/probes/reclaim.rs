@@ -36,13 +36,12 @@ fn on_end() -> Option<()> {
         loss::count(Loss::UnmatchedEnd);
         return None;
     }
-    let draw = Draw::first_stage(global, Signal::Reclaim)?;
+    let draw = Draw::first_stage(global, Signal::Reclaim as u32)?;
     // SAFETY: as above.
     let charged = unsafe { service::of_task(global, task, state) }?;
-    // SAFETY: a live map value.
-    let weight = draw.passes(unsafe { (*charged.service).config[Signal::Reclaim as usize] })?;
+    let weight = draw.passes(charged.config(Signal::Reclaim as u32))?;
     let event = Event {
-        signal: Signal::Reclaim,
+        signal: Signal::Reclaim as u32,
         value_ns: now_ns() - begin_ns,
         weight,
     };

@@ -31,7 +31,7 @@ pub fn run_queue(context: BtfTracePointContext) -> i32 {
 #[inline(always)]
 unsafe fn on_switch(next: Object) -> Option<()> {
     let global = config::global()?;
-    let draw = Draw::first_stage(global, Signal::RunQueue)?;
+    let draw = Draw::first_stage(global, Signal::RunQueue as u32)?;
     // SAFETY: `next` is a task; each load follows a pointer just loaded.
     unsafe {
         let queued_ns: u64 = load(next, &OFFSET_TASK_LAST_QUEUED);
@@ -64,9 +64,9 @@ unsafe fn on_switch(next: Object) -> Option<()> {
         // `sched_info_arrive` raises `pcount` right after this tracepoint.
 
         let charged = service::of_task(global, next, state)?;
-        let weight = draw.passes((*charged.service).config[Signal::RunQueue as usize])?;
+        let weight = draw.passes(charged.config(Signal::RunQueue as u32))?;
         let event = Event {
-            signal: Signal::RunQueue,
+            signal: Signal::RunQueue as u32,
             value_ns: on_this_queue_ns + on_earlier_queues_ns,
             weight,
         };
@@ -126,11 +126,11 @@ unsafe fn on_switch_after_wakeup(prev: Object, next: Object) -> Option<()> {
             loss::count(Loss::UnmatchedEnd);
             return None;
         }
-        let draw = Draw::first_stage(global, Signal::RunQueue)?;
+        let draw = Draw::first_stage(global, Signal::RunQueue as u32)?;
         let charged = service::of_task(global, next, state)?;
-        let weight = draw.passes((*charged.service).config[Signal::RunQueue as usize])?;
+        let weight = draw.passes(charged.config(Signal::RunQueue as u32))?;
         let event = Event {
-            signal: Signal::RunQueue,
+            signal: Signal::RunQueue as u32,
             value_ns: if now_ns > runnable_ns {
                 now_ns - runnable_ns
             } else {

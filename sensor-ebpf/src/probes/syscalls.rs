@@ -8,10 +8,10 @@ use aya_ebpf::{
     maps::Array,
     programs::BtfTracePointContext,
 };
-use sensor_common::{Signal, record::SYSCALLS_MAX, signal::SIGNALS};
+use sensor_common::{record::SYSCALLS_MAX, signal::SIGNALS_MAX};
 
 use crate::{
-    config::{self, Draw},
+    config::{self, Draw, SignalNumber},
     histogram::{Event, record},
     kernel::{current_task, now_ns},
     service,
@@ -23,12 +23,12 @@ static SYSCALL_SIGNALS: Array<u8> = Array::with_max_entries(SYSCALLS_MAX, 0);
 
 /// The class of a system call.
 #[inline(always)]
-fn class_of(number: u32) -> Option<Signal> {
+fn class_of(number: u32) -> Option<SignalNumber> {
     let signal = *SYSCALL_SIGNALS.get(number)?;
-    if signal as usize >= SIGNALS {
+    if usize::from(signal) >= SIGNALS_MAX {
         return None;
     }
-    Signal::from_number(signal)
+    Some(u32::from(signal))
 }
 
 #[btf_tracepoint(function = "sys_enter")]
@@ -71,9 +71,8 @@ fn on_exit() -> Option<()> {
     // SAFETY: as above.
     let charged = unsafe { service::of_task(global, task, state) }?;
     // The first stage was drawn at the begin; this draw decides the rest.
-    let first = global.first_stage[signal as usize];
-    // SAFETY: a live map value.
-    let config = unsafe { (*charged.service).config[signal as usize & 31] };
+    let first = *global.first_stage.get(signal as usize)?;
+    let config = charged.config(signal);
     let weight = Draw::second_stage(first, config)?;
     let event = Event {
         signal,

@@ -20,7 +20,7 @@ use sensor_common::{
 };
 
 use crate::{
-    config::{self, Draw},
+    config::{self, Draw, SignalNumber},
     histogram::{Event, record},
     kernel::{
         OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_SRTT, Object,
@@ -187,7 +187,7 @@ unsafe fn on_send(socket: Object) -> Option<()> {
 #[inline(always)]
 fn server_request_begins(state: &mut Socket) -> Option<()> {
     let global = config::global()?;
-    exchange_ends(global, state, Signal::ServerResponse);
+    exchange_ends(global, state, Signal::ServerResponse as u32);
     let now_ns = now_ns();
     state.phase = phase::REQUEST;
     state.request_ns = if state.ready_ns != 0 {
@@ -197,7 +197,7 @@ fn server_request_begins(state: &mut Socket) -> Option<()> {
     };
     state.read_ns = now_ns;
     state.ready_ns = 0;
-    charge(global, state, Signal::ServerRequest)
+    charge(global, state, Signal::ServerRequest as u32)
 }
 
 #[inline(always)]
@@ -213,9 +213,9 @@ unsafe fn server_response_begins(socket: Object, state: &mut Socket, now_ns: u64
     let weight = state.weight;
     let (request_ns, read_ns) = (state.request_ns, state.read_ns);
     for (signal, begin_ns, end_ns) in [
-        (Signal::ServerRequest, request_ns, now_ns),
-        (Signal::ServerQueue, request_ns, read_ns),
-        (Signal::ServerService, read_ns, now_ns),
+        (Signal::ServerRequest as u32, request_ns, now_ns),
+        (Signal::ServerQueue as u32, request_ns, read_ns),
+        (Signal::ServerService as u32, read_ns, now_ns),
     ] {
         count(global, charged, weight, signal, begin_ns, end_ns);
     }
@@ -226,10 +226,10 @@ unsafe fn server_response_begins(socket: Object, state: &mut Socket, now_ns: u64
 #[inline(always)]
 fn client_request_begins(state: &mut Socket) -> Option<()> {
     let global = config::global()?;
-    exchange_ends(global, state, Signal::ClientResponse);
+    exchange_ends(global, state, Signal::ClientResponse as u32);
     state.phase = phase::REQUEST;
     state.request_ns = now_ns();
-    charge(global, state, Signal::ClientRequest)
+    charge(global, state, Signal::ClientRequest as u32)
 }
 
 #[inline(always)]
@@ -244,7 +244,7 @@ unsafe fn client_response_begins(socket: Object, state: &mut Socket, now_ns: u64
         global,
         charged,
         state.weight,
-        Signal::ClientRequest,
+        Signal::ClientRequest as u32,
         state.request_ns,
         now_ns,
     );
@@ -254,7 +254,7 @@ unsafe fn client_response_begins(socket: Object, state: &mut Socket, now_ns: u64
 
 /// Counts the whole of a response once it is known that no more of it comes.
 #[inline(always)]
-fn exchange_ends(global: &GlobalConfig, state: &mut Socket, signal: Signal) -> Option<()> {
+fn exchange_ends(global: &GlobalConfig, state: &mut Socket, signal: SignalNumber) -> Option<()> {
     if state.phase != phase::RESPONSE || state.weight == 0 {
         return None;
     }
@@ -272,7 +272,7 @@ fn exchange_ends(global: &GlobalConfig, state: &mut Socket, signal: Signal) -> O
 
 /// Decides whether the exchange that begins is sampled, and who is charged.
 #[inline(always)]
-fn charge(global: &GlobalConfig, state: &mut Socket, signal: Signal) -> Option<()> {
+fn charge(global: &GlobalConfig, state: &mut Socket, signal: SignalNumber) -> Option<()> {
     state.weight = 0;
     let draw = Draw::first_stage(global, signal)?;
     let charged = match Charged::cached(state.index, state.generation) {
@@ -284,8 +284,7 @@ fn charge(global: &GlobalConfig, state: &mut Socket, signal: Signal) -> Option<(
             charged
         }
     };
-    // SAFETY: a live map value.
-    state.weight = draw.passes(unsafe { (*charged.service).config[signal as usize] })?;
+    state.weight = draw.passes(charged.config(signal))?;
     Some(())
 }
 
@@ -304,7 +303,7 @@ fn count(
     global: &GlobalConfig,
     charged: Charged,
     weight: u32,
-    signal: Signal,
+    signal: SignalNumber,
     begin_ns: u64,
     end_ns: u64,
 ) {
@@ -334,7 +333,7 @@ unsafe fn round_trip(
     // SAFETY: the caller passes a socket of a tracepoint.
     let value_ns = unsafe { smoothed_rtt_ns(socket) }?;
     let event = Event {
-        signal: Signal::TcpRtt,
+        signal: Signal::TcpRtt as u32,
         value_ns,
         weight,
     };
@@ -391,7 +390,7 @@ unsafe fn on_state(socket: Object, old: i32, new: i32) -> Option<()> {
 fn connect_begins(state: &mut Socket) -> Option<()> {
     state.role = role::CLIENT;
     let global = config::global()?;
-    charge(global, state, Signal::TcpConnect)?;
+    charge(global, state, Signal::TcpConnect as u32)?;
     state.ready_ns = now_ns();
     Some(())
 }
@@ -408,7 +407,7 @@ fn connect_ends(state: &mut Socket) -> Option<()> {
         global,
         charged,
         state.weight,
-        Signal::TcpConnect,
+        Signal::TcpConnect as u32,
         begin_ns,
         now_ns(),
     );
@@ -420,9 +419,9 @@ fn connect_ends(state: &mut Socket) -> Option<()> {
 fn connection_ends(state: &mut Socket) -> Option<()> {
     let global = config::global()?;
     let signal = if state.role == role::SERVER {
-        Signal::ServerResponse
+        Signal::ServerResponse as u32
     } else {
-        Signal::ClientResponse
+        Signal::ClientResponse as u32
     };
     exchange_ends(global, state, signal);
     state.phase = phase::IDLE;
@@ -451,7 +450,7 @@ unsafe fn on_retransmit(socket: Object) -> Option<()> {
             None => Charged::host()?,
         };
         let event = Event {
-            signal: Signal::TcpRetransmit,
+            signal: Signal::TcpRetransmit as u32,
             value_ns: smoothed_rtt_ns(socket)?,
             weight: 1,
         };

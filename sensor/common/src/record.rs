@@ -31,7 +31,7 @@ pub const COMM_LEN: usize = 16;
 
 /// What the kernel tells services apart by.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
     /// Inode number of the cgroup's directory.
     pub cgroup_id: u64,
@@ -56,22 +56,14 @@ pub const SAMPLING_SHIFT_MASK: SignalConfig = 0x1f;
 pub struct Service {
     /// Raised by user space when the index is given to another key.
     pub generation: u32,
-    /// Thread group last seen when the entry was made, to find the executable.
+    /// Thread group that caused the entry, to find the executable.
     pub tgid: u32,
+    /// What the entry was made for.
+    pub key: ServiceKey,
     /// Switches by signal number.
     pub config: [SignalConfig; SIGNALS_MAX],
     /// Row by signal number, [`NO_ROW`] until the first event.
     pub rows: [u32; SIGNALS_MAX],
-}
-
-impl Service {
-    /// An entry that nothing uses.
-    pub const EMPTY: Service = Service {
-        generation: 0,
-        tgid: 0,
-        config: [0; SIGNALS_MAX],
-        rows: [NO_ROW; SIGNALS_MAX],
-    };
 }
 
 /// Who a row belongs to; written once when the row is taken, before its first event.
@@ -99,7 +91,7 @@ pub struct Row {
 }
 
 const _: () = assert!(core::mem::size_of::<Row>() == 800);
-const _: () = assert!(core::mem::size_of::<Service>() == 168);
+const _: () = assert!(core::mem::size_of::<Service>() == 192);
 const _: () = assert!(core::mem::size_of::<ServiceKey>() == 24);
 const _: () = assert!(SIGNALS <= SIGNALS_MAX);
 

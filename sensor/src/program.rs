@@ -1,0 +1,430 @@
+//! The kernel programs: load, attach, detach, switch, and read.
+//!
+//! The only module that knows aya. [`Kernel`] owns the loaded object; a
+//! [`Probe`] is what users know (`runq`, `blkio`, …), made of one or more
+//! programs at the best [`level`](probe::Level) this kernel allows.
+
+pub mod btf;
+pub mod probe;
+pub mod tables;
+
+use std::collections::BTreeMap;
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, Stack},
+    programs::{Program, RawTracePointRunOptions, TestRun},
+};
+use sensor_common::record::{FIRST_SERVICE, Loss, ROWS_MAX, SERVICES_MAX, SYSCALLS_MAX, ServiceKey};
+
+use self::{
+    btf::{TypeError, TypeFormat},
+    probe::{OFFSETS, Probe, ProbeState, ProbeStatus, Refusal},
+    tables::Tables,
+};
+use crate::{identity::Hierarchy, syscall_class};
+
+/// The object that `build.rs` made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sensor-ebpf.o"));
+
+/// Stripes of a row at most; above, CPUs share one.
+const STRIPES_MAX: usize = 16;
+
+/// Sizes of the kernel maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Services told apart, at most [`SERVICES_MAX`].
+    pub services: u32,
+    /// Histogram rows, at most [`ROWS_MAX`].
+    pub rows: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            services: SERVICES_MAX,
+            rows: ROWS_MAX,
+        }
+    }
+}
+
+/// Why the kernel programs cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// No type information.
+    #[error(transparent)]
+    Types(#[from] TypeError),
+    /// The object was built for another system.
+    #[error("this build has no kernel programs")]
+    NoObject,
+    /// aya could not parse or load the object's maps.
+    #[error("failed to load the kernel object (root, or CAP_BPF and CAP_PERFMON, is needed): {0}")]
+    Load(#[source] Box<aya::EbpfError>),
+    /// A map is missing or of another type than this code expects.
+    #[error("failed to use the kernel map {name}: {source}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What aya says.
+        source: Box<aya::maps::MapError>,
+    },
+    /// Memory could not be shared with the kernel, or no cgroup hierarchy was found.
+    #[error("failed to {action}: {source}")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+}
+
+/// BPF run time of one program since it was loaded, while statistics are on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunStats {
+    /// Nanoseconds, including the kernel's own two clock reads.
+    pub run_time_ns: u64,
+    /// Runs counted.
+    pub runs: u64,
+}
+
+/// The loaded kernel programs and their maps.
+pub struct Kernel {
+    ebpf: Ebpf,
+    btf: Btf,
+    tables: Tables,
+    states: BTreeMap<Probe, ProbeState>,
+    missing: BTreeMap<&'static str, TypeError>,
+    services_by_key: HashMap<MapData, ServiceKey, u32>,
+    free_services: Stack<MapData, u32>,
+    free_rows: Stack<MapData, u32>,
+}
+
+impl Kernel {
+    /// Loads the object and its maps; no program is loaded or attached yet.
+    ///
+    /// # Errors
+    /// [`KernelError`] when nothing can be measured on this machine.
+    pub fn open(sizes: Sizes, hierarchy: &Hierarchy) -> Result<Kernel, KernelError> {
+        if OBJECT.is_empty() {
+            return Err(KernelError::NoObject);
+        }
+        let types = TypeFormat::of_running_kernel()?;
+        let stripes = stripes();
+        let rows = sizes.rows.min(ROWS_MAX);
+        // Index in `css_set.subsys` of the version 1 controller.
+        let subsystem = match hierarchy.v1_controller {
+            Some(name) => Some(types.enumerator("cgroup_subsys_id", &format!("{name}_cgrp_id"))?),
+            None => None,
+        };
+        let mut missing = BTreeMap::new();
+        let mut offsets = Vec::new();
+        for (global, path) in OFFSETS {
+            let path = match (*global, subsystem) {
+                ("OFFSET_CSS_SET_SUBSYS", Some(id)) => format!("css_set.subsys.{id}"),
+                _ => (*path).to_owned(),
+            };
+            match types.offset(&path) {
+                Ok(offset) => offsets.push((*global, offset)),
+                Err(error) => {
+                    missing.insert(*global, error);
+                }
+            }
+        }
+        let v1 = u32::from(subsystem.is_some());
+        let mut loader = EbpfLoader::new();
+        loader.allow_unsupported_maps();
+        for (global, offset) in &offsets {
+            loader.override_global(global, offset, true);
+        }
+        loader
+            .override_global("ROWS_PER_STRIPE", &rows, true)
+            .override_global("CGROUP_V1", &v1, true)
+            .map_max_entries("ROWS", rows * stripes as u32)
+            .map_max_entries("ROW_OWNERS", rows)
+            .map_max_entries("FREE_ROWS", rows);
+        let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let btf = Btf::from_sys_fs()
+            .map_err(|error| KernelError::Load(Box::new(aya::EbpfError::BtfError(error))))?;
+
+        let tables = Tables::map(&mut ebpf, stripes, rows)?;
+        let services_by_key = typed(&mut ebpf, "SERVICES_BY_KEY", HashMap::try_from)?;
+        let mut free_services: Stack<MapData, u32> = typed(&mut ebpf, "FREE_SERVICES", Stack::try_from)?;
+        let mut free_rows: Stack<MapData, u32> = typed(&mut ebpf, "FREE_ROWS", Stack::try_from)?;
+        // Descending, so that low numbers are used first and memory stays dense.
+        for service in (FIRST_SERVICE..sizes.services.min(SERVICES_MAX)).rev() {
+            free_services.push(service, 0).map_err(map_error("FREE_SERVICES"))?;
+        }
+        for row in (1..rows).rev() {
+            free_rows.push(row, 0).map_err(map_error("FREE_ROWS"))?;
+        }
+        let mut kernel = Kernel {
+            ebpf,
+            btf,
+            tables,
+            states: Probe::ALL.into_iter().map(|probe| (probe, ProbeState::Off)).collect(),
+            missing,
+            services_by_key,
+            free_services,
+            free_rows,
+        };
+        kernel.fill_syscall_classes()?;
+        kernel.fill_listening_ports()?;
+        kernel.seed_random()?;
+        Ok(kernel)
+    }
+
+    /// The memory shared with the kernel.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Loads and attaches `probe` at the best level that works, but not
+    /// better than level number `best` (0 is the best there is).
+    pub fn attach(&mut self, probe: Probe, best: usize) -> ProbeStatus {
+        self.detach(probe);
+        let mut refusals = Vec::new();
+        for (number, level) in probe.levels().iter().enumerate().skip(best) {
+            match self.attach_programs(level.programs) {
+                Ok(()) => {
+                    let state = ProbeState::Running {
+                        level: number,
+                        refusals,
+                    };
+                    self.states.insert(probe, state);
+                    return self.status(probe);
+                }
+                Err(why) => refusals.push(Refusal {
+                    level: number,
+                    why,
+                }),
+            }
+        }
+        self.states.insert(probe, ProbeState::Refused(refusals));
+        self.status(probe)
+    }
+
+    /// Attaches programs by name, all or none. For measuring single programs;
+    /// [`attach`](Self::attach) is for probes.
+    ///
+    /// # Errors
+    /// What the kernel said, on one line.
+    pub fn attach_programs(&mut self, programs: &[probe::ProgramSpec]) -> Result<(), String> {
+        for spec in programs {
+            if let Err(why) = self.attach_program(spec) {
+                self.unload(programs);
+                return Err(why);
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_program(&mut self, spec: &probe::ProgramSpec) -> Result<(), String> {
+        if let Some((_, error)) = spec.offsets.iter().find_map(|name| self.missing.get_key_value(name)) {
+            return Err(error.to_string());
+        }
+        let program = self.ebpf.program_mut(spec.program);
+        let Some(Program::BtfTracePoint(program)) = program else {
+            return Err(format!("the object has no program {}", spec.program));
+        };
+        let attached = program
+            .load(spec.tracepoint, &self.btf)
+            .and_then(|()| program.attach());
+        attached.map(drop).map_err(|error| one_line(spec, &error))
+    }
+
+    /// Detaches and unloads the programs of `probe`.
+    pub fn detach(&mut self, probe: Probe) {
+        if let Some(ProbeState::Running { level, .. }) = self.states.insert(probe, ProbeState::Off) {
+            self.unload(probe.levels()[level].programs);
+        }
+    }
+
+    /// Detaches and unloads programs by name.
+    pub fn unload(&mut self, programs: &[probe::ProgramSpec]) {
+        for spec in programs {
+            if let Some(Program::BtfTracePoint(program)) = self.ebpf.program_mut(spec.program) {
+                // Not loaded is what is wanted.
+                let _ = program.unload();
+            }
+        }
+    }
+
+    /// How `probe` stands.
+    pub fn status(&self, probe: Probe) -> ProbeStatus {
+        let state = self.states.get(&probe).cloned().unwrap_or(ProbeState::Off);
+        ProbeStatus { probe, state }
+    }
+
+    /// How every probe stands.
+    pub fn statuses(&self) -> Vec<ProbeStatus> {
+        Probe::ALL.into_iter().map(|probe| self.status(probe)).collect()
+    }
+
+    /// Losses by reason since the object was loaded.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`] if the counters cannot be read.
+    pub fn losses(&self) -> Result<[u64; Loss::ALL.len()], KernelError> {
+        let map = self.ebpf.map("LOSSES").ok_or(KernelError::NoObject)?;
+        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(map_error("LOSSES"))?;
+        let mut losses = [0; Loss::ALL.len()];
+        for (reason, loss) in losses.iter_mut().enumerate() {
+            let by_cpu = counters.get(&(reason as u32), 0).map_err(map_error("LOSSES"))?;
+            *loss = by_cpu.iter().sum();
+        }
+        Ok(losses)
+    }
+
+    /// Forgets `service`: its key leads nowhere from now on, and what tasks
+    /// and sockets remember of it is void. Its rows keep their counts until
+    /// [`recycle`](Self::recycle), which must wait for one more drain.
+    pub fn retire(&mut self, service: u32) {
+        let record = self.tables.service(service);
+        let _ = self.services_by_key.remove(&record.key);
+        self.tables.next_generation(service);
+    }
+
+    /// Gives the index and the rows of a retired service back.
+    pub fn recycle(&mut self, service: u32, rows: &[u32]) {
+        self.tables.clear_service(service);
+        for row in rows {
+            self.tables.clear_owner(*row);
+            let _ = self.free_rows.push(*row, 0);
+        }
+        let _ = self.free_services.push(service, 0);
+    }
+
+    /// Run-time statistics by program name, of the programs that are loaded.
+    /// They only grow while statistics are on (see [`enable_run_stats`]).
+    pub fn run_stats(&self) -> BTreeMap<String, RunStats> {
+        let mut stats = BTreeMap::new();
+        for (name, program) in self.ebpf.programs() {
+            if let Ok(fd) = program.fd()
+                && let Some(run) = tables::run_stats(fd)
+            {
+                stats.insert(name.to_owned(), run);
+            }
+        }
+        stats
+    }
+
+    /// The bucket that the kernel's build of the index gives, by `BPF_PROG_TEST_RUN`.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn bucket_position(&mut self, value_ns: u64) -> Result<u32, String> {
+        let program = self.ebpf.program_mut("bucket_position");
+        let Some(Program::RawTracePoint(program)) = program else {
+            return Err("the object has no program bucket_position".to_owned());
+        };
+        if program.fd().is_err() {
+            program.load().map_err(|error| error.to_string())?;
+        }
+        let mut options = RawTracePointRunOptions::new();
+        options.args[0] = value_ns;
+        let result = program.test_run(options).map_err(|error| error.to_string())?;
+        Ok(result.return_value)
+    }
+
+    fn fill_syscall_classes(&mut self) -> Result<(), KernelError> {
+        let mut classes: Array<&mut MapData, u8> = of_map(&mut self.ebpf, "SYSCALL_SIGNALS")?;
+        for number in 0..SYSCALLS_MAX {
+            let signal = syscall_class::signal_of(number).number();
+            classes.set(number, signal, 0).map_err(map_error("SYSCALL_SIGNALS"))?;
+        }
+        Ok(())
+    }
+
+    /// Without /proc/net the roles of old connections are guessed; not fatal.
+    fn fill_listening_ports(&mut self) -> Result<(), KernelError> {
+        let mut bits = vec![0u64; 65_536 / 64];
+        let mut sockets = procfs::net::tcp().unwrap_or_default();
+        sockets.extend(procfs::net::tcp6().unwrap_or_default());
+        for socket in sockets {
+            if socket.state == procfs::net::TcpState::Listen {
+                let port = usize::from(socket.local_address.port());
+                bits[port / 64] |= 1 << (port % 64);
+            }
+        }
+        let mut ports: Array<&mut MapData, u64> = of_map(&mut self.ebpf, "LISTENING_PORTS")?;
+        for (index, word) in (0u32..).zip(bits).filter(|(_, word)| *word != 0) {
+            ports.set(index, word, 0).map_err(map_error("LISTENING_PORTS"))?;
+        }
+        Ok(())
+    }
+
+    /// Different per CPU and start, so that sampling follows no pattern.
+    fn seed_random(&mut self) -> Result<(), KernelError> {
+        let map = self.ebpf.map_mut("RANDOM").ok_or(KernelError::NoObject)?;
+        let mut states: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(map_error("RANDOM"))?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, source)| KernelError::Io {
+            action: "count the CPUs",
+            source,
+        })?;
+        let seeds: Vec<u64> = (0..cpus).map(|_| uuid::Uuid::new_v4().as_u64_pair().0).collect();
+        let seeds = aya::maps::PerCpuValues::try_from(seeds).map_err(|source| KernelError::Io { action: "seed the sampling", source })?;
+        states.set(0, seeds, 0).map_err(map_error("RANDOM"))
+    }
+}
+
+/// While the returned value lives the kernel measures the run time of BPF
+/// programs, which costs each run about two clock reads.
+///
+/// # Errors
+/// The system call's (CAP_SYS_ADMIN is needed).
+pub fn enable_run_stats() -> std::io::Result<std::os::fd::OwnedFd> {
+    aya::sys::enable_stats(aya::sys::Stats::RunTime).map_err(|error| error.io_error)
+}
+
+fn typed<T>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    convert: impl FnOnce(Map) -> Result<T, aya::maps::MapError>,
+) -> Result<T, KernelError> {
+    let map = ebpf.take_map(name).ok_or(KernelError::NoObject)?;
+    convert(map).map_err(map_error(name))
+}
+
+fn of_map<'a, V: aya::Pod>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<Array<&'a mut MapData, V>, KernelError> {
+    let map = ebpf.map_mut(name).ok_or(KernelError::NoObject)?;
+    Array::try_from(map).map_err(map_error(name))
+}
+
+fn map_error(name: &'static str) -> impl Fn(aya::maps::MapError) -> KernelError {
+    move |source| KernelError::Map {
+        name,
+        source: Box::new(source),
+    }
+}
+
+/// CPUs rounded up to a power of two, within [`STRIPES_MAX`].
+fn stripes() -> usize {
+    let cpus = aya::util::nr_cpus().unwrap_or(1);
+    cpus.next_power_of_two().min(STRIPES_MAX)
+}
+
+/// How the lines begin that the verifier ends its log with.
+const VERIFIER_STATISTICS: [&str; 4] = ["processed ", "verification time", "stack depth", "mark_precise"];
+
+/// The last and most telling line of a verifier log, or the error itself.
+fn one_line(spec: &probe::ProgramSpec, error: &aya::programs::ProgramError) -> String {
+    use std::error::Error;
+    let cause = match error {
+        aya::programs::ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let told = log
+                .lines()
+                .rev()
+                .find(|line| !line.is_empty() && !VERIFIER_STATISTICS.iter().any(|begin| line.starts_with(begin)));
+            format!("{io_error}{}", told.map(|line| format!(": {line}")).unwrap_or_default())
+        }
+        other => match other.source() {
+            Some(source) => format!("{other}: {source}"),
+            None => other.to_string(),
+        },
+    };
+    format!("{} on {}: {cause}", spec.program, spec.tracepoint)
+}

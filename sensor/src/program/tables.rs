@@ -1,0 +1,257 @@
+//! The memory shared with the kernel programs.
+//!
+//! Counters are read while the kernel adds to them. Each is read once, whole
+//! and relaxed; buckets of one row may be of slightly different instants, so
+//! the count of a row is the sum of its buckets and the next drain has the rest.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+use aya::{Ebpf, maps::Map};
+use memmap2::{MmapOptions, MmapRaw};
+use sensor_common::{
+    histogram::BUCKETS,
+    record::{GlobalConfig, Row, RowOwner, SERVICES_MAX, Service, SignalConfig},
+    signal::SIGNALS_MAX,
+};
+
+use super::{KernelError, RunStats};
+
+/// Typed views of the shared arrays.
+pub struct Tables {
+    rows: MmapRaw,
+    owners: MmapRaw,
+    services: MmapRaw,
+    config: MmapRaw,
+    stripes: usize,
+    rows_per_stripe: u32,
+}
+
+impl Tables {
+    pub(super) fn map(ebpf: &mut Ebpf, stripes: usize, rows: u32) -> Result<Tables, KernelError> {
+        let tables = Tables {
+            rows: share::<Row>(ebpf, "ROWS", stripes * rows as usize)?,
+            owners: share::<RowOwner>(ebpf, "ROW_OWNERS", rows as usize)?,
+            services: share::<Service>(ebpf, "SERVICES", SERVICES_MAX as usize)?,
+            config: share::<GlobalConfig>(ebpf, "CONFIG", 1)?,
+            stripes,
+            rows_per_stripe: rows,
+        };
+        // SAFETY: the mapping holds one `GlobalConfig`; no program runs yet.
+        unsafe {
+            let config = tables.config.as_mut_ptr().cast::<GlobalConfig>();
+            (*config).stripe_mask = stripes as u32 - 1;
+        }
+        Ok(tables)
+    }
+
+    /// Number of rows, the unused row 0 included.
+    pub fn rows(&self) -> u32 {
+        self.rows_per_stripe
+    }
+
+    /// Who row `row` belongs to; `None` while it is free.
+    pub fn owner(&self, row: u32) -> Option<RowOwner> {
+        assert!(row < self.rows_per_stripe);
+        // SAFETY: in bounds; written once by the kernel before the row is used.
+        let owner = unsafe { ptr::read_volatile(self.owners.as_ptr().cast::<RowOwner>().add(row as usize)) };
+        (owner.signal_plus_one != 0).then_some(owner)
+    }
+
+    /// Events observed in `row` over all stripes.
+    pub fn samples(&self, row: u32) -> u64 {
+        self.stripes_of(row)
+            // SAFETY: a live row; the kernel adds to it atomically.
+            .map(|row| unsafe { AtomicU64::from_ptr(&raw mut (*row).samples) }.load(Relaxed))
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// Adds all stripes of `row` (cumulative, wrapping) into `into`.
+    pub fn read(&self, row: u32, into: &mut Cumulative) {
+        *into = Cumulative::default();
+        for row in self.stripes_of(row) {
+            // SAFETY: a live row; the kernel adds to it atomically.
+            unsafe {
+                let samples = AtomicU64::from_ptr(&raw mut (*row).samples).load(Relaxed);
+                let sum_ns = AtomicU64::from_ptr(&raw mut (*row).sum_ns).load(Relaxed);
+                into.samples = into.samples.wrapping_add(samples);
+                into.sum_ns = into.sum_ns.wrapping_add(sum_ns);
+                let buckets = (&raw mut (*row).buckets).cast::<u32>();
+                for (position, total) in into.buckets.iter_mut().enumerate() {
+                    let bucket = AtomicU32::from_ptr(buckets.add(position)).load(Relaxed);
+                    *total = total.wrapping_add(bucket);
+                }
+            }
+        }
+    }
+
+    /// Takes the maximum of the windows with the parity of `epoch`.
+    pub fn take_max_ns(&self, row: u32, epoch: u32) -> u64 {
+        self.stripes_of(row)
+            // SAFETY: a live row; the kernel writes the other parity now.
+            .map(|row| unsafe {
+                AtomicU64::from_ptr(&raw mut (*row).max_ns[(epoch & 1) as usize]).swap(0, Relaxed)
+            })
+            .fold(0, u64::max)
+    }
+
+    fn stripes_of(&self, row: u32) -> impl Iterator<Item = *mut Row> {
+        assert!(row < self.rows_per_stripe);
+        let first = self.rows.as_mut_ptr().cast::<Row>();
+        (0..self.stripes)
+            // SAFETY: in bounds of `stripes * rows_per_stripe` rows.
+            .map(move |stripe| unsafe { first.add(stripe * self.rows_per_stripe as usize + row as usize) })
+    }
+
+    /// The service at `index`.
+    pub fn service(&self, index: u32) -> Service {
+        // SAFETY: `service_ptr` is in bounds; fields are plain numbers.
+        unsafe { ptr::read_volatile(self.service_ptr(index)) }
+    }
+
+    /// Switches a signal of one service.
+    pub fn set_service_config(&self, index: u32, signal: u8, config: SignalConfig) {
+        // SAFETY: in bounds (the array index is checked); a single byte.
+        unsafe {
+            let slot = &raw mut (*self.service_ptr(index)).config[signal as usize];
+            ptr::write_volatile(slot, config);
+        }
+    }
+
+    pub(super) fn next_generation(&self, index: u32) {
+        // SAFETY: in bounds; only this process writes generations.
+        let generation = unsafe { AtomicU32::from_ptr(&raw mut (*self.service_ptr(index)).generation) };
+        generation.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn clear_service(&self, index: u32) {
+        // SAFETY: in bounds; the service is retired, so no program uses it.
+        unsafe { (*self.service_ptr(index)).rows = [0; SIGNALS_MAX] };
+    }
+
+    pub(super) fn clear_owner(&self, row: u32) {
+        assert!(row < self.rows_per_stripe);
+        let free = RowOwner {
+            service: 0,
+            signal_plus_one: 0,
+        };
+        // SAFETY: in bounds; the row's service is retired.
+        unsafe { ptr::write_volatile(self.owners.as_mut_ptr().cast::<RowOwner>().add(row as usize), free) };
+    }
+
+    fn service_ptr(&self, index: u32) -> *mut Service {
+        assert!(index < SERVICES_MAX);
+        // SAFETY: in bounds.
+        unsafe { self.services.as_mut_ptr().cast::<Service>().add(index as usize) }
+    }
+
+    /// The global configuration.
+    pub fn config(&self) -> GlobalConfig {
+        // SAFETY: the mapping holds one.
+        unsafe { ptr::read_volatile(self.config.as_ptr().cast::<GlobalConfig>()) }
+    }
+
+    /// Begins a new epoch; returns the one that ends.
+    pub fn next_epoch(&self) -> u32 {
+        let config = self.config.as_mut_ptr().cast::<GlobalConfig>();
+        // SAFETY: the mapping holds one; only this process writes it.
+        unsafe { AtomicU32::from_ptr(&raw mut (*config).epoch) }.fetch_add(1, Relaxed)
+    }
+
+    /// Sets what services not seen before start with, and what is decided
+    /// before a service is looked up.
+    pub fn set_signal_config(&self, signal: u8, default: SignalConfig, first_stage: SignalConfig) {
+        let config = self.config.as_mut_ptr().cast::<GlobalConfig>();
+        // SAFETY: the mapping holds one; single bytes, indexes are checked.
+        unsafe {
+            ptr::write_volatile(&raw mut (*config).default[signal as usize], default);
+            ptr::write_volatile(&raw mut (*config).first_stage[signal as usize], first_stage);
+        }
+    }
+}
+
+/// The cumulative counters of one row, summed over stripes; they wrap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cumulative {
+    /// Events observed.
+    pub samples: u64,
+    /// Weighted sum in nanoseconds.
+    pub sum_ns: u64,
+    /// Weighted counts.
+    pub buckets: [u32; BUCKETS],
+}
+
+impl Default for Cumulative {
+    fn default() -> Self {
+        Self {
+            samples: 0,
+            sum_ns: 0,
+            buckets: [0; BUCKETS],
+        }
+    }
+}
+
+/// Maps the memory of an mmap-able array of `entries` values of type `T`.
+fn share<T>(ebpf: &mut Ebpf, name: &'static str, entries: usize) -> Result<MmapRaw, KernelError> {
+    let Some(Map::Array(data)) = ebpf.map(name) else {
+        return Err(KernelError::NoObject);
+    };
+    let length = entries * size_of::<T>();
+    let fd = data.fd().as_fd();
+    MmapOptions::new()
+        .len(length.next_multiple_of(page_size()))
+        .map_raw(fd.as_raw_fd())
+        .map_err(|source| KernelError::Io {
+            action: "share memory with the kernel programs",
+            source,
+        })
+}
+
+fn page_size() -> usize {
+    // SAFETY: no preconditions.
+    unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
+}
+
+/// Run-time statistics of a program: `BPF_OBJ_GET_INFO_BY_FD`, fields of
+/// `struct bpf_prog_info` (include/uapi/linux/bpf.h) that aya does not expose.
+pub(super) fn run_stats(program: &aya::programs::ProgramFd) -> Option<RunStats> {
+    const INFO_LEN: usize = 232;
+    const RUN_TIME_NS: usize = 192;
+    const RUN_CNT: usize = 200;
+    let mut info = [0u8; INFO_LEN];
+    object_info(program.as_fd(), &mut info).ok()?;
+    let field = |at: usize| info[at..at + 8].try_into().map(u64::from_ne_bytes).ok();
+    Some(RunStats {
+        run_time_ns: field(RUN_TIME_NS)?,
+        runs: field(RUN_CNT)?,
+    })
+}
+
+fn object_info(fd: BorrowedFd<'_>, info: &mut [u8]) -> io::Result<()> {
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    #[repr(C)]
+    struct Attributes {
+        fd: u32,
+        info_len: u32,
+        info: u64,
+    }
+    let attributes = Attributes {
+        fd: fd.as_raw_fd() as u32,
+        info_len: info.len() as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    // SAFETY: the attributes describe a buffer that lives through the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

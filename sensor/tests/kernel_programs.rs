@@ -1,0 +1,36 @@
+//! The kernel programs with real kernel events. Needs root.
+#![cfg(feature = "kernel-tests")]
+
+use std::path::Path;
+
+use honeyguide_sensor::{
+    identity::Hierarchy,
+    program::{Kernel, Sizes, probe::Probe},
+};
+
+fn kernel() -> Kernel {
+    let hierarchy = Hierarchy::find(Path::new("/sys/fs/cgroup"));
+    Kernel::open(Sizes::default(), &hierarchy).expect("the kernel object loads")
+}
+
+#[test]
+fn every_probe_attaches_at_its_best_level() {
+    let mut kernel = kernel();
+    for probe in Probe::ALL {
+        let status = kernel.attach(probe, 0);
+        println!("{probe}: {} ({:?})", status.describe(), status.state);
+        assert!(status.is_running(), "{probe}: {}", status.describe());
+    }
+}
+
+#[test]
+fn kernel_index_equals_user_space_index() {
+    let mut kernel = kernel();
+    let bounds = (0..=192).map(|position| sensor_common::histogram::lower_bound_ns(position) as u64);
+    let around = bounds.flat_map(|bound| bound - 3..=bound + 3);
+    let powers = (0..64).flat_map(|bit| [1u64 << bit, (1u64 << bit) - 1, u64::MAX >> bit]);
+    for value_ns in around.chain(powers) {
+        let expected = sensor_common::histogram::position(value_ns) as u32;
+        assert_eq!(kernel.bucket_position(value_ns), Ok(expected), "{value_ns}");
+    }
+}
