@@ -26,9 +26,6 @@ const Z_80: f64 = 1.281_552;
 const Z_95: f64 = 1.959_964;
 /// A threshold so many standard deviations away at every horizon is out of reach.
 const OUT_OF_REACH: f64 = 8.0;
-/// The noise of a window around its level is smaller than the one-step residual,
-/// which also holds the noise of the 30-second level at 10 s windows.
-const NOISE_SHARE: f64 = 1.0 / 1.165;
 /// The persistent part keeps at least this share of the variance.
 const PERSISTENT_MIN: f64 = 0.02;
 /// Share of futures that must breach before a time is worth telling.
@@ -249,7 +246,7 @@ impl Knots {
             *marginal = Marginal::new(target, forecast.point(h, target)?);
         }
         let noise_sd = f64::from(forecast.noise_sd[target.index()]);
-        let noise_variance = noise_sd * noise_sd * NOISE_SHARE;
+        let noise_variance = noise_sd * noise_sd;
         let [quarter, hour] = [2, 4].map(|h| persistent(marginals[h].sd(), noise_variance));
         Some(Knots {
             marginals,

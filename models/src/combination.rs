@@ -24,7 +24,7 @@ const PRIOR_WEIGHT: f64 = 4.0;
 /// What a loss weighs after the next one: about 40 count.
 const KEEP: f64 = 0.975;
 /// Weights fall with this power of the loss; an even number of squarings.
-const POWER: i32 = 6;
+const POWER: i32 = 10;
 
 /// Discounted mean absolute errors of the experts at one horizon and target.
 ///

@@ -23,13 +23,19 @@ const PRIOR_RESIDUALS: f64 = 12.0;
 /// What a residual weighs after the next one: about 200 count.
 const KEEP: f64 = 0.995;
 /// The same for the scale, which must follow faster: about 60 count.
-const KEEP_SCALE: f64 = 0.983;
+const KEEP_SCALE: f64 = 0.993;
 /// E|x| of a standard normal is √(2/π): turns a mean absolute residual into an sd.
 const SD_PER_MEAN_ABS: f64 = 1.253_314_137_315_5;
 /// A residual counts for the scale as at most this many scales.
 const CLIP: f64 = 6.0;
 /// Miscoverage of the two intervals: 80 % and 95 %.
 const MISCOVERAGE: [f64; 2] = [0.2, 0.05];
+/// Quantiles of n residuals are read further out by this over n: split
+/// conformal prediction asks for 1, which is exact for the worst law; half of it
+/// is the expected shortfall of an interpolated quantile.
+const FINITE_SAMPLE: f64 = 0.5;
+/// … but a tail keeps at least this share of its level.
+const TAIL_SHARE_MIN: f64 = 0.4;
 /// Step of adaptive conformal inference, per settled forecast.
 const GAIN: [f64; 2] = [0.01, 0.005];
 /// Smallest scale in model space: below it lies the width of a histogram
@@ -107,13 +113,18 @@ impl Default for Calibration {
 }
 
 impl Calibration {
-    /// Typical residual: the empirical one mixed with the prior's sd.
+    /// Typical residual: the empirical one mixed with the prior's sd, in the
+    /// logarithm, so that a prior in the wrong unit is forgotten as fast when it
+    /// is too large as when it is too small.
     pub(crate) fn scale(&self, prior_sd: f64) -> f64 {
-        let empirical = SD_PER_MEAN_ABS * f64::from(self.mean_abs);
+        let prior_sd = prior_sd.max(SCALE_MIN);
         let weight = f64::from(self.weight);
-        let variance = (PRIOR_RESIDUALS * prior_sd * prior_sd + weight * empirical * empirical)
-            / (PRIOR_RESIDUALS + weight);
-        variance.sqrt().max(SCALE_MIN)
+        if weight == 0.0 {
+            return prior_sd;
+        }
+        let empirical = (SD_PER_MEAN_ABS * f64::from(self.mean_abs)).max(SCALE_MIN);
+        let trust = weight / (weight + PRIOR_RESIDUALS);
+        prior_sd * (empirical / prior_sd).powf(trust)
     }
 
     /// Interval ends relative to the forecast, in scales.
@@ -154,16 +165,16 @@ impl Calibration {
     }
 
     fn read_offsets(&self) -> Offsets {
-        let [miss_80, miss_95] = [0, 1].map(|i| MISCOVERAGE[i] + f64::from(self.moved[i]));
+        let counted: f64 = self.bins.iter().map(|mass| f64::from(*mass)).sum();
+        let [miss_80, miss_95] = [0, 1].map(|i| {
+            let tail = 0.5 * (MISCOVERAGE[i] + f64::from(self.moved[i]));
+            let finite = FINITE_SAMPLE * counted / (counted + PRIOR_RESIDUALS).powi(2);
+            (tail - finite).max(TAIL_SHARE_MIN * tail)
+        });
         // Nested whatever the two levels were moved to.
         let miss_95 = miss_95.min(miss_80);
-        let levels = [
-            miss_95 / 2.0,
-            miss_80 / 2.0,
-            1.0 - miss_80 / 2.0,
-            1.0 - miss_95 / 2.0,
-        ];
-        let [lower_95, lower_80, upper_80, upper_95] = self.quantiles(levels);
+        let levels = [miss_95, miss_80, 1.0 - miss_80, 1.0 - miss_95];
+        let [lower_95, lower_80, upper_80, upper_95] = self.quantiles(levels, counted);
         Offsets {
             lower_80,
             upper_80,
@@ -173,8 +184,7 @@ impl Calibration {
     }
 
     /// Quantiles of the mixture at ascending levels, interpolated within bins.
-    fn quantiles(&self, levels: [f64; 4]) -> [f32; 4] {
-        let total: f64 = self.bins.iter().map(|mass| f64::from(*mass)).sum();
+    fn quantiles(&self, levels: [f64; 4], total: f64) -> [f32; 4] {
         let prior = PRIOR_RESIDUALS / (PRIOR_RESIDUALS + total);
         let mut below = 0.0;
         let mut bins = (0..BINS).map(|i| {

@@ -3,7 +3,8 @@
 //! Differences of neighbouring spans are the trend at that scale, so levels
 //! replace a ring of lags. Weights (see [`Window::weight`]) make a mean ignore
 //! what was missing and lean on what was observed well; a mean is unbiased from
-//! its first value on.
+//! its first value on. There is no longer span than an hour on purpose: a
+//! regression that knows an older level expects every lasting change to revert.
 
 use serde::{Deserialize, Serialize};
 
@@ -57,11 +58,6 @@ impl Level {
     #[inline]
     pub(crate) fn or(&self, otherwise: f64) -> f64 {
         self.get().unwrap_or(otherwise)
-    }
-
-    /// Decayed weight of what was observed.
-    pub(crate) fn weight(&self) -> f64 {
-        self.weight
     }
 }
 

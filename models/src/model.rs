@@ -46,6 +46,8 @@ pub(crate) struct NoiseTrack {
     pub(crate) sampling_usual: Level,
     /// Mean absolute distance from the slow level.
     drift: Level,
+    /// Mean absolute change from one observed window to the next.
+    jitter: Level,
 }
 
 impl Default for NoiseTrack {
@@ -57,6 +59,7 @@ impl Default for NoiseTrack {
             sampling_recent: Level::default(),
             sampling_usual: Level::default(),
             drift: belief,
+            jitter: belief,
         }
     }
 }
@@ -114,6 +117,9 @@ pub struct SeriesModel {
     change_quiet_windows: [u32; TARGETS],
     change_point: Option<ChangePoint>,
 }
+
+/// A model must fit beside the history of its series (16 KB with its heap).
+const _: () = assert!(size_of::<SeriesModel>() <= 11 * 1024);
 
 impl SeriesModel {
     /// A model that has seen nothing.
@@ -190,6 +196,11 @@ impl SeriesModel {
             drivers: self.structure.drivers.iter().flatten().count(),
             regressions: self.regressions.iter().flatten().flatten().count(),
         }
+    }
+
+    /// Memory of the model in bytes, the heap included.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.outlook.heap_bytes()
     }
 
     /// Windows to learn from, the newest included.
@@ -321,9 +332,7 @@ impl SeriesModel {
             anomaly_score: self.anomaly_score as f32,
             change_point: self.change_point,
             history_windows: self.learned_windows,
-            noise_sd: self
-                .noise
-                .map(|noise| (SD_PER_MEAN_ABS * noise.usual.or(0.0)) as f32),
+            noise_sd: self.noise.map(|noise| noise.jitter_sd() as f32),
         }
     }
 }
@@ -346,6 +355,11 @@ impl NoiseTrack {
         let extra = (sampling - self.sampling_usual.or(sampling)).max(0.0);
         self.sampling_recent.update(medium, sampling, 1.0);
         self.sampling_usual.update(long, sampling, 1.0);
+        if let Some(last) = before.last[target.index()] {
+            let usual = self.jitter.or(NOISE_BELIEF.0).max(1e-3);
+            let change = (value - last).abs().min(NOISE_CLIP * usual);
+            self.jitter.update(long, change, 1.0);
+        }
         if let Some(level) = before.levels[target.index()].get(FAST) {
             let usual = self.usual.or(NOISE_BELIEF.0).max(1e-3);
             let residual = (value - level).abs().min(NOISE_CLIP * usual);
@@ -353,6 +367,12 @@ impl NoiseTrack {
             self.usual.update(long, residual, 1.0);
         }
         extra
+    }
+
+    /// Standard deviation of what changes from window to window: that of the
+    /// difference of two, over √2. What lasts longer cancels.
+    fn jitter_sd(&self) -> f64 {
+        SD_PER_MEAN_ABS * self.jitter.or(NOISE_BELIEF.0) / std::f64::consts::SQRT_2
     }
 
     /// Usual distance from the slow level as an sd, which learns from this one.

@@ -11,21 +11,22 @@ use crate::conformal::{Calibration, SCALE_MIN};
 use crate::features::{Ahead, Snapshot, Tracks, row};
 use crate::level::{FAST, LONG};
 use crate::model::NoiseTrack;
-use crate::params::ValidParams;
+use crate::params::{IN_FLIGHT, ValidParams};
 use crate::refit::Regressions;
 use crate::series::{HORIZONS, TARGETS, Target, Window};
 
-/// Forecasts in flight per horizon: longer horizons learn from every
-/// (horizon / 8)th forecast, as neighbours have nearly the same outcome.
-const IN_FLIGHT: usize = 8;
-
-/// Prior sd of a window around its level, and per √minute of drift, in model
-/// space: at 60 minutes about ±2, a factor of 7 either way at 95 %.
-const PRIOR_NOISE: f64 = 0.25;
-const PRIOR_DRIFT: f64 = 0.12;
-/// The share of a series' distance from its hourly level that is uncertain to
-/// last, by horizon.
-const EXCURSION: [f64; HORIZONS] = [0.1, 0.2, 0.3, 0.35, 0.4];
+/// Prior sd of the shortest horizon in model space: a window around its level,
+/// and a minute of drift.
+const PRIOR_SD: f64 = 0.28;
+/// A horizon's prior sd is that of the next shorter one times this power of
+/// their ratio: half-way between no growth (a stationary series) and √time (a
+/// random walk). From nothing it is 0.78 at 60 minutes: a factor of 6 either way
+/// at 95 %.
+const PRIOR_GROWTH: f64 = 0.25;
+/// The share of a series' distance from its hourly level by which it may
+/// return, on top of its usual changes, by horizon: it widens the interval on
+/// that side only.
+const RETURN: [f64; HORIZONS] = [0.1, 0.2, 0.3, 0.35, 0.4];
 /// The residuals' recent over usual size may scale intervals this far.
 const RESTLESS: (f64, f64) = (0.5, 4.0);
 /// Horizons that a stale series' uncertainty may grow to.
@@ -74,11 +75,14 @@ impl Fixed {
     }
 }
 
+/// Announced sds of residuals below and above the forecast.
+type Sides = [f64; 2];
+
 /// One target of a forecast in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Claim {
     median: Fixed,
-    scale: Fixed,
+    scales: [Fixed; 2],
     experts: [Fixed; EXPERTS],
 }
 
@@ -109,12 +113,20 @@ impl Default for Outlook {
 }
 
 impl Outlook {
+    /// Memory of the forecasts in flight.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.in_flight
+            .iter()
+            .map(|queue| queue.capacity() * size_of::<InFlight>())
+            .sum()
+    }
+
     /// Whether any forecast of this step would be followed.
     pub(crate) fn follows(&self, params: &ValidParams, step: u64) -> bool {
         params
-            .horizon_windows()
+            .followed_every()
             .iter()
-            .any(|lead| is_followed(step, *lead))
+            .any(|every| step.is_multiple_of(*every))
     }
 
     /// Learns from the forecasts that are due at `step`.
@@ -137,7 +149,8 @@ impl Outlook {
                 && claim.median != Fixed::NONE
             {
                 let residual = value - claim.median.get();
-                self.calibrations[h][k].settle(residual, claim.scale.get(), weight);
+                let scale = claim.scales[usize::from(residual > 0.0)].get();
+                self.calibrations[h][k].settle(residual, scale, weight);
                 let experts = claim.experts.map(Fixed::get);
                 self.combinations[h][k].settle(&experts, value, weight);
             }
@@ -152,19 +165,21 @@ impl Outlook {
         evidence: &Evidence<'_>,
     ) -> [[Option<Point>; TARGETS]; HORIZONS] {
         let snapshot = evidence.tracks.snapshot();
+        let scales: [[Sides; HORIZONS]; TARGETS] =
+            std::array::from_fn(|k| self.scales(params, evidence, k));
         let mut points = [[None; TARGETS]; HORIZONS];
         for (h, lead) in params.horizon_windows().iter().enumerate() {
             let experts = Target::ALL.map(|target| experts(evidence, &snapshot, target, h));
             let medians = self.medians(h, &experts);
-            let scales = Target::ALL.map(|target| self.scale(params, evidence, target, h));
+            let scales: [Sides; TARGETS] = std::array::from_fn(|k| scales[k][h]);
             points[h] = std::array::from_fn(|k| {
                 let median = medians[k].is_finite().then_some(medians[k])?;
                 Some(point(median, scales[k], &self.calibrations[h][k]))
             });
-            if is_followed(step, *lead) {
+            if step.is_multiple_of(params.followed_every()[h]) {
                 self.follow(h, step.saturating_add(*lead as u64), |k| Claim {
                     median: Fixed::new(medians[k]),
-                    scale: Fixed::new(scales[k].max(SCALE_MIN)),
+                    scales: scales[k].map(|scale| Fixed::new(scale.max(SCALE_MIN))),
                     experts: experts[k].map(Fixed::new),
                 });
             }
@@ -201,40 +216,35 @@ impl Outlook {
         medians
     }
 
-    /// The sd that a forecast announces.
-    fn scale(
-        &self,
-        params: &ValidParams,
-        evidence: &Evidence<'_>,
-        target: Target,
-        h: usize,
-    ) -> f64 {
-        let k = target.index();
+    /// The sds that a target's forecasts announce, by horizon and side.
+    fn scales(&self, params: &ValidParams, evidence: &Evidence<'_>, k: usize) -> [Sides; HORIZONS] {
         let (own, noise) = (&evidence.tracks.own, &evidence.noise[k]);
-        let lead = params.horizon_windows()[h] as f64;
-        let minutes = lead * params.step_secs() / 60.0;
-        let sampling = noise.sampling_usual.or(0.0);
-        let prior = PRIOR_NOISE * PRIOR_NOISE + PRIOR_DRIFT * PRIOR_DRIFT * minutes + sampling;
-        let base = self.calibrations[h][k].scale(prior.sqrt());
-        let (recent, usual) = (noise.recent.or(1.0), noise.usual.or(1.0));
-        let restless = (recent / usual.max(1e-6))
-            .sqrt()
-            .clamp(RESTLESS.0, RESTLESS.1);
-        let stale = ((lead + f64::from(own.stale_windows[k])) / lead).min(STALE_MAX);
-        let excursion = match (own.levels[k].get(FAST), own.levels[k].get(LONG)) {
-            (Some(fast), Some(long)) => EXCURSION[h] * (fast - long),
+        let usual_sampling = noise.sampling_usual.or(0.0);
+        let coarser = (noise.sampling_recent.or(0.0) - usual_sampling).max(0.0);
+        let restless = noise.recent.or(1.0) / noise.usual.or(1.0).max(1e-6);
+        let restless = restless.sqrt().clamp(RESTLESS.0, RESTLESS.1);
+        let away = match (own.levels[k].get(FAST), own.levels[k].get(LONG)) {
+            (Some(fast), Some(long)) => fast - long,
             _ => 0.0,
         };
-        let coarser = (noise.sampling_recent.or(sampling) - sampling).max(0.0);
         let incomplete = 2.0 - own.completeness.or(0.0).clamp(0.0, 1.0);
-        let own_variance = base * base * restless * restless * stale;
-        ((own_variance + excursion * excursion + coarser) * incomplete).sqrt()
+        let mut prior = (PRIOR_SD * PRIOR_SD + usual_sampling).sqrt();
+        let mut scales = [[0.0; 2]; HORIZONS];
+        for (h, lead) in params.horizon_windows().iter().enumerate() {
+            let lead = *lead as f64;
+            let base = self.calibrations[h][k].scale(prior);
+            let stale = ((lead + f64::from(own.stale_windows[k])) / lead).min(STALE_MAX);
+            let variance = base * base * restless * restless * stale + coarser;
+            scales[h] = [away.max(0.0), away.min(0.0)].map(|away| {
+                let back = RETURN[h] * away;
+                ((variance + back * back) * incomplete).sqrt()
+            });
+            if let Some(next) = params.horizon_windows().get(h + 1) {
+                prior = base * (*next as f64 / lead).powf(PRIOR_GROWTH);
+            }
+        }
+        scales
     }
-}
-
-/// Every (horizon / `IN_FLIGHT`)th step, the same for all series.
-fn is_followed(step: u64, lead: usize) -> bool {
-    step.is_multiple_of(lead.div_ceil(IN_FLIGHT) as u64)
 }
 
 /// What each expert expects; NaN where it expects nothing.
@@ -262,9 +272,9 @@ fn experts(
     forecasts
 }
 
-fn point(median: f64, scale: f64, calibration: &Calibration) -> Point {
+fn point(median: f64, [below, above]: Sides, calibration: &Calibration) -> Point {
     let offsets = calibration.offsets();
-    let at = |offset: f32| median + scale * f64::from(offset);
+    let at = |offset: f32| median + f64::from(offset) * if offset > 0.0 { above } else { below };
     Point {
         median,
         lower_80: at(offsets.lower_80),

@@ -15,9 +15,9 @@ use crate::series::{DriverId, HORIZONS, History, SeriesInput, TARGETS, Target, W
 
 /// Windows that a refit reads: two days at 10 s, so that a day can be a season.
 const HISTORY_WINDOWS_MAX: usize = 17_280 + 360;
-/// Origins that a refit learns from; more cost time and, being neighbours,
-/// tell little.
-const ORIGINS_MAX: usize = 320;
+/// Origins that a refit learns from, about; more cost time and, being
+/// neighbours, tell little.
+const ORIGINS: usize = 320;
 /// Windows before the first origin, for the levels to settle.
 const BURN_IN: usize = 12;
 /// Origins needed to fit, and to judge the fit.
@@ -140,7 +140,15 @@ fn best_lead(cause: &[f64], effect: &[f64]) -> Option<(f64, usize)> {
     best
 }
 
-/// Follows the levels through the history, stopping at evenly spaced origins.
+/// Whether a step is an origin: a hash draws a share of them, because evenly
+/// spaced ones would see only some phases of a season.
+fn is_origin(step: u64, share: f64) -> bool {
+    let hash = step.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let hash = (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    ((hash >> 11) as f64) < share * (1u64 << 53) as f64
+}
+
+/// Follows the levels through the history, stopping at the origins.
 fn walk(
     params: &ValidParams,
     structure: &Structure,
@@ -148,19 +156,15 @@ fn walk(
     own: &[Window],
     drivers: &[Vec<Window>; DRIVERS],
 ) -> (Vec<Origin>, [Levels; DRIVERS]) {
-    let stride = own
-        .len()
-        .saturating_sub(BURN_IN)
-        .div_ceil(ORIGINS_MAX)
-        .max(1);
+    let share = ORIGINS as f64 / own.len().max(1) as f64;
     let mut tracks = Tracks::default();
-    let mut origins = Vec::with_capacity(ORIGINS_MAX);
+    let mut origins = Vec::with_capacity(ORIGINS + ORIGINS / 4);
     for index in 0..own.len() {
         let at = [0, 1, 2].map(|d| drivers[d][index]);
         tracks.update(params.decays(), &own[index], &at);
-        if index >= BURN_IN && (own.len() - 1 - index).is_multiple_of(stride) {
+        let then = step.wrapping_sub((own.len() - 1 - index) as u64);
+        if index >= BURN_IN && is_origin(then, share) {
             let past = [0, 1, 2].map(|d| structure.drivers[d].map(|_| &drivers[d][..=index]));
-            let then = step.wrapping_sub((own.len() - 1 - index) as u64);
             let horizons = params.horizon_windows();
             origins.push(Origin {
                 index,

@@ -294,3 +294,27 @@ fn a_stored_model_goes_on_as_if_it_had_never_stopped() {
         );
     }
 }
+
+#[test]
+fn a_model_takes_at_most_sixteen_kilobytes_and_stays_there() {
+    let (params, windows) = (params(), noisy(900, 13));
+    let input = |i: usize| SeriesInput {
+        step: i as u64,
+        own: &windows[..=i],
+        drivers: &[],
+    };
+    let mut model = SeriesModel::new();
+    model.refresh(&params, input(0));
+    let bytes = model.bytes();
+    for i in 1..900 {
+        model.refresh(&params, input(i));
+        assert_eq!(model.bytes(), bytes, "allocated at {i}");
+    }
+    model.refit(&params, input(899));
+    println!(
+        "{bytes} bytes per series, {} inline",
+        size_of::<SeriesModel>()
+    );
+    assert_eq!(model.bytes(), bytes);
+    assert!(bytes <= 16_384, "{bytes}");
+}
