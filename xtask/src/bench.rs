@@ -4,7 +4,7 @@
 //! one of ours ([`overhead`]). It writes its figures as JSON,
 //! `{"metrics": {key: number}, "skipped": {key: reason}}`, to the path in
 //! `HONEYGUIDE_BENCH_OUT`; every key that has a target must be in one of the
-//! two. We add the machine, the commit and the targets, and keep the result in
+//! two. A second program, NAME`_kernel`, may add what needs root. We add the machine, the commit and the targets, and keep the result in
 //! `target/bench/NAME.json`.
 
 mod bars;
@@ -20,6 +20,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+pub use self::overhead::{BUSY_SERVICE, serve};
 use self::{
     bars::Bar,
     report::{Report, Verdict},
@@ -76,15 +77,12 @@ pub fn run(args: &Args) -> Result<()> {
 /// Runs one bench; returns how many targets are not met.
 fn bench(name: &str) -> Result<usize> {
     let out = out_path(name)?;
-    let _ = fs::remove_file(&out);
-    step(&format!("bench {name}"), || match name {
-        "overhead" => overhead::run(&out),
-        _ => run_program(name, &out),
+    let report = step(&format!("bench {name}"), || match name {
+        "overhead" => overhead::run(),
+        _ => programs(name, &out),
     })?;
     let bars = bars::of(name);
-    let text = fs::read_to_string(&out)
-        .with_context(|| format!("the bench wrote nothing to {}", out.display()))?;
-    let report = Report::parse(&text, bars)?;
+    report.check(bars)?;
     keep(&report, bars, &out)?;
     let verdicts = report.verdicts(bars);
     for (bar, verdict) in &verdicts {
@@ -105,12 +103,24 @@ fn out_path(name: &str) -> Result<PathBuf> {
     Ok(folder.join(format!("{name}.json")))
 }
 
-/// Builds and runs the bench or example called `name`.
-fn run_program(name: &str, out: &Path) -> Result<()> {
+/// Runs the bench or example called `name`, and its kernel part if there is one.
+fn programs(name: &str, out: &Path) -> Result<Report> {
     let target = cargo::program(name)?
         .with_context(|| format!("no crate has a bench or example called {name}"))?;
-    let mut command = command(&target)?;
-    show(command.env(OUT, out))
+    let mut report = program(&target, out)?;
+    if let Some(kernel) = cargo::program(&format!("{name}_kernel"))? {
+        report.add(program(&kernel, out)?);
+    }
+    Ok(report)
+}
+
+/// Builds and runs a bench program; returns what it wrote to `out`.
+fn program(target: &Target, out: &Path) -> Result<Report> {
+    let _ = fs::remove_file(out);
+    show(command(target)?.env(OUT, out))?;
+    let text = fs::read_to_string(out)
+        .with_context(|| format!("the bench wrote nothing to {}", out.display()))?;
+    Report::parse(&text)
 }
 
 /// The command of a bench program, built in the profile everything else is

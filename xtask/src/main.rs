@@ -47,6 +47,12 @@ enum Command {
     Bench(bench::Args),
     /// Clone HEAD into an empty folder with empty caches and run README's commands there.
     CleanRoom(clean_room::Args),
+    /// Be one of the services that `bench overhead` fills the machine with.
+    #[command(hide = true, name = bench::BUSY_SERVICE)]
+    BusyService {
+        /// Command name to go by.
+        name: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::CleanRoom(args) => clean_room::run(&args),
+        Command::BusyService { name } => bench::serve(&name),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

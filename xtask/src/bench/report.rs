@@ -30,12 +30,12 @@ pub enum Verdict {
 }
 
 impl Report {
-    /// Reads and validates what a bench wrote: numbers are finite, reasons are
-    /// given, and each key with a bar is either measured or skipped.
+    /// Reads and validates what a bench wrote: numbers are numbers, and reasons
+    /// are given.
     ///
     /// # Errors
     /// When it does not have this form; the message names the key.
-    pub fn parse(text: &str, bars: &[Bar]) -> Result<Self> {
+    pub fn parse(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).context("the bench wrote no valid JSON")?;
         let object = |name: &str| match &value[name] {
             Value::Object(entries) => Ok(entries.clone()),
@@ -58,14 +58,33 @@ impl Report {
             );
             report.skipped.insert(key, reason.to_owned());
         }
+        Ok(report)
+    }
+
+    /// Each key with a bar is either measured or skipped.
+    ///
+    /// # Errors
+    /// Names a key that is neither.
+    pub fn check(&self, bars: &[Bar]) -> Result<()> {
         for bar in bars {
             ensure!(
-                report.metrics.contains_key(bar.key) || report.skipped.contains_key(bar.key),
+                self.metrics.contains_key(bar.key) || self.skipped.contains_key(bar.key),
                 "\"{}\" is neither measured nor skipped",
                 bar.key
             );
         }
-        Ok(report)
+        Ok(())
+    }
+
+    /// Adds the other half of a bench that is two programs. A key of both is a
+    /// count and is summed; a half that was skipped leaves the whole unknown.
+    pub fn add(&mut self, other: Report) {
+        for (key, value) in other.metrics {
+            *self.metrics.entry(key).or_default() += value;
+        }
+        self.skipped.extend(other.skipped);
+        self.metrics
+            .retain(|key, _| !self.skipped.contains_key(key));
     }
 
     /// Each bar with its verdict.
@@ -145,7 +164,20 @@ mod tests {
     use super::{super::bars, *};
 
     fn check(text: &str) -> Result<Report> {
-        Report::parse(text, bars::of("wire"))
+        let report = Report::parse(text)?;
+        report.check(bars::of("wire"))?;
+        Ok(report)
+    }
+
+    #[test]
+    fn halves_add_up_unless_one_is_skipped() {
+        let half = |text| Report::parse(text).unwrap();
+        let mut sum = half(r#"{"metrics": {"mismatches": 1, "index_ns": 3}}"#);
+        sum.add(half(r#"{"metrics": {"mismatches": 2}}"#));
+        assert_eq!(sum.metrics["mismatches"], 3.0);
+        sum.add(half(r#"{"skipped": {"mismatches": "no root"}}"#));
+        assert!(!sum.metrics.contains_key("mismatches"));
+        assert_eq!(sum.metrics["index_ns"], 3.0);
     }
 
     #[test]
