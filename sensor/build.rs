@@ -19,7 +19,12 @@ const OBJECT: &str = "sensor-ebpf.o";
 fn main() -> anyhow::Result<()> {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("..");
     let out = PathBuf::from(variable("OUT_DIR")?);
-    for watched in ["sensor-ebpf/src", "sensor-ebpf/Cargo.toml", "sensor-ebpf/Cargo.lock", "sensor/common/src"] {
+    for watched in [
+        "sensor-ebpf/src",
+        "sensor-ebpf/Cargo.toml",
+        "sensor-ebpf/Cargo.lock",
+        "sensor/common/src",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     println!("cargo::rerun-if-env-changed=HONEYGUIDE_CACHE");
@@ -35,7 +40,14 @@ fn main() -> anyhow::Result<()> {
     let linker_path = linker_path()?;
     let status = toolchain
         .cargo()
-        .args(["build", "--release", "--locked", "-Zbuild-std=core", "--target", target])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "-Zbuild-std=core",
+            "--target",
+            target,
+        ])
         .current_dir(root.join("sensor-ebpf"))
         .env("CARGO_TARGET_DIR", out.join("bpf"))
         .env("PATH", linker_path)
@@ -67,7 +79,10 @@ enum Toolchain {
 impl Toolchain {
     fn find() -> anyhow::Result<Toolchain> {
         let sources = "lib/rustlib/src/rust/library/core/Cargo.toml";
-        if let Ok(listed) = Command::new("rustup").args(["toolchain", "list", "-v"]).output() {
+        if let Ok(listed) = Command::new("rustup")
+            .args(["toolchain", "list", "-v"])
+            .output()
+        {
             for line in String::from_utf8_lossy(&listed.stdout).lines() {
                 let mut words = line.split_whitespace();
                 let (Some(name), Some(path)) = (words.next(), words.next_back()) else {
@@ -109,7 +124,9 @@ impl Toolchain {
             }
         }
         if let Toolchain::Distribution = self {
-            command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1");
+            command
+                .env("RUSTC", "/usr/bin/rustc")
+                .env("RUSTC_BOOTSTRAP", "1");
         }
         command
     }
@@ -121,10 +138,15 @@ fn linker_path() -> anyhow::Result<OsString> {
         .map(PathBuf::from)
         .or_else(|| env::var_os("XDG_CACHE_HOME").map(|cache| Path::new(&cache).join("honeyguide")))
         .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache/honeyguide")));
-    let mut directories: Vec<PathBuf> = cache.into_iter().map(|cache| cache.join("tools/bin")).collect();
+    let mut directories: Vec<PathBuf> = cache
+        .into_iter()
+        .map(|cache| cache.join("tools/bin"))
+        .collect();
     directories.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     ensure!(
-        directories.iter().any(|directory| directory.join("bpf-linker").exists()),
+        directories
+            .iter()
+            .any(|directory| directory.join("bpf-linker").exists()),
         "bpf-linker was not found in PATH or the tool cache: run `cargo xtask setup`, or \
          `cargo install bpf-linker --version ^0.13`"
     );

@@ -45,7 +45,9 @@ impl Hierarchy {
             .find(|candidate| candidate.join("cgroup.controllers").exists());
         let has_groups = |path: &Path| {
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
-            entries.into_iter().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            entries
+                .into_iter()
+                .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         };
         let v2 = |root: PathBuf| Hierarchy {
             root,
@@ -93,7 +95,10 @@ impl Names {
         let mut pending = vec![self.hierarchy.root.clone()];
         while let Some(directory) = pending.pop() {
             if self.paths.len() == DIRECTORIES_MAX {
-                tracing::warn!(DIRECTORIES_MAX, "cgroup tree too large; the rest is named by executable");
+                tracing::warn!(
+                    DIRECTORIES_MAX,
+                    "cgroup tree too large; the rest is named by executable"
+                );
                 return;
             }
             // A group may vanish between listing and looking.
@@ -140,7 +145,11 @@ impl Names {
 }
 
 fn comm(key: &ServiceKey) -> String {
-    let end = key.comm.iter().position(|byte| *byte == 0).unwrap_or(key.comm.len());
+    let end = key
+        .comm
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(key.comm.len());
     String::from_utf8_lossy(&key.comm[..end]).into_owned()
 }
 
@@ -150,7 +159,10 @@ fn whole_name(comm: &str, tgid: u32) -> String {
         return comm.to_owned();
     }
     let executable = fs::read_link(format!("/proc/{tgid}/exe")).ok();
-    let name = executable.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy());
+    let name = executable
+        .as_deref()
+        .and_then(Path::file_name)
+        .map(|name| name.to_string_lossy());
     match name {
         Some(name) if name.starts_with(comm) => name.into_owned(),
         _ => comm.to_owned(),

@@ -1,5 +1,25 @@
-//! The sensor: kernel programs in, batches of histograms out.
-#![allow(missing_docs)]
+//! The sensor: latency histograms from the kernel to the bus.
+//!
+//! In reading order: [`program`] loads and attaches the kernel programs and
+//! shares memory with them; [`drain`] takes one window; [`identity`] names
+//! services; [`batches`] numbers and encodes; [`sensor`] runs it all;
+//! [`cost`] measures what it takes.
+//!
+//! Deliberately absent: per-event output of any kind, and knowledge of what
+//! becomes of the histograms.
+
+pub mod batches;
+pub mod clock;
+pub mod config;
+pub mod cost;
+pub mod drain;
 pub mod identity;
+pub mod metrics;
+pub mod privileges;
 pub mod program;
+pub mod sensor;
 mod syscall_class;
+
+pub use config::{Config, ConfigError, ValidConfig};
+pub use metrics::Metrics;
+pub use sensor::{AttachedSensor, Sensor, Status};

@@ -15,7 +15,9 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, Stack},
     programs::{Program, RawTracePointRunOptions, TestRun},
 };
-use sensor_common::record::{FIRST_SERVICE, Loss, ROWS_MAX, SERVICES_MAX, SYSCALLS_MAX, ServiceKey};
+use sensor_common::record::{
+    FIRST_SERVICE, Loss, ROWS_MAX, SERVICES_MAX, SYSCALLS_MAX, ServiceKey,
+};
 
 use self::{
     btf::{TypeError, TypeFormat},
@@ -142,17 +144,22 @@ impl Kernel {
             .map_max_entries("ROWS", rows * stripes as u32)
             .map_max_entries("ROW_OWNERS", rows)
             .map_max_entries("FREE_ROWS", rows);
-        let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
+        let mut ebpf = loader
+            .load(OBJECT)
+            .map_err(|error| KernelError::Load(Box::new(error)))?;
         let btf = Btf::from_sys_fs()
             .map_err(|error| KernelError::Load(Box::new(aya::EbpfError::BtfError(error))))?;
 
         let tables = Tables::map(&mut ebpf, stripes, rows)?;
         let services_by_key = typed(&mut ebpf, "SERVICES_BY_KEY", HashMap::try_from)?;
-        let mut free_services: Stack<MapData, u32> = typed(&mut ebpf, "FREE_SERVICES", Stack::try_from)?;
+        let mut free_services: Stack<MapData, u32> =
+            typed(&mut ebpf, "FREE_SERVICES", Stack::try_from)?;
         let mut free_rows: Stack<MapData, u32> = typed(&mut ebpf, "FREE_ROWS", Stack::try_from)?;
         // Descending, so that low numbers are used first and memory stays dense.
         for service in (FIRST_SERVICE..sizes.services.min(SERVICES_MAX)).rev() {
-            free_services.push(service, 0).map_err(map_error("FREE_SERVICES"))?;
+            free_services
+                .push(service, 0)
+                .map_err(map_error("FREE_SERVICES"))?;
         }
         for row in (1..rows).rev() {
             free_rows.push(row, 0).map_err(map_error("FREE_ROWS"))?;
@@ -161,7 +168,10 @@ impl Kernel {
             ebpf,
             btf,
             tables,
-            states: Probe::ALL.into_iter().map(|probe| (probe, ProbeState::Off)).collect(),
+            states: Probe::ALL
+                .into_iter()
+                .map(|probe| (probe, ProbeState::Off))
+                .collect(),
             missing,
             services_by_key,
             free_services,
@@ -193,10 +203,7 @@ impl Kernel {
                     self.states.insert(probe, state);
                     return self.status(probe);
                 }
-                Err(why) => refusals.push(Refusal {
-                    level: number,
-                    why,
-                }),
+                Err(why) => refusals.push(Refusal { level: number, why }),
             }
         }
         self.states.insert(probe, ProbeState::Refused(refusals));
@@ -219,7 +226,11 @@ impl Kernel {
     }
 
     fn attach_program(&mut self, spec: &probe::ProgramSpec) -> Result<(), String> {
-        if let Some((_, error)) = spec.offsets.iter().find_map(|name| self.missing.get_key_value(name)) {
+        if let Some((_, error)) = spec
+            .offsets
+            .iter()
+            .find_map(|name| self.missing.get_key_value(name))
+        {
             return Err(error.to_string());
         }
         let program = self.ebpf.program_mut(spec.program);
@@ -234,7 +245,8 @@ impl Kernel {
 
     /// Detaches and unloads the programs of `probe`.
     pub fn detach(&mut self, probe: Probe) {
-        if let Some(ProbeState::Running { level, .. }) = self.states.insert(probe, ProbeState::Off) {
+        if let Some(ProbeState::Running { level, .. }) = self.states.insert(probe, ProbeState::Off)
+        {
             self.unload(probe.levels()[level].programs);
         }
     }
@@ -257,7 +269,10 @@ impl Kernel {
 
     /// How every probe stands.
     pub fn statuses(&self) -> Vec<ProbeStatus> {
-        Probe::ALL.into_iter().map(|probe| self.status(probe)).collect()
+        Probe::ALL
+            .into_iter()
+            .map(|probe| self.status(probe))
+            .collect()
     }
 
     /// Losses by reason since the object was loaded.
@@ -266,10 +281,13 @@ impl Kernel {
     /// [`KernelError::Map`] if the counters cannot be read.
     pub fn losses(&self) -> Result<[u64; Loss::ALL.len()], KernelError> {
         let map = self.ebpf.map("LOSSES").ok_or(KernelError::NoObject)?;
-        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(map_error("LOSSES"))?;
+        let counters: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(map).map_err(map_error("LOSSES"))?;
         let mut losses = [0; Loss::ALL.len()];
         for (reason, loss) in losses.iter_mut().enumerate() {
-            let by_cpu = counters.get(&(reason as u32), 0).map_err(map_error("LOSSES"))?;
+            let by_cpu = counters
+                .get(&(reason as u32), 0)
+                .map_err(map_error("LOSSES"))?;
             *loss = by_cpu.iter().sum();
         }
         Ok(losses)
@@ -322,7 +340,9 @@ impl Kernel {
         }
         let mut options = RawTracePointRunOptions::new();
         options.args[0] = value_ns;
-        let result = program.test_run(options).map_err(|error| error.to_string())?;
+        let result = program
+            .test_run(options)
+            .map_err(|error| error.to_string())?;
         Ok(result.return_value)
     }
 
@@ -330,7 +350,9 @@ impl Kernel {
         let mut classes: Array<&mut MapData, u8> = of_map(&mut self.ebpf, "SYSCALL_SIGNALS")?;
         for number in 0..SYSCALLS_MAX {
             let signal = syscall_class::signal_of(number).number();
-            classes.set(number, signal, 0).map_err(map_error("SYSCALL_SIGNALS"))?;
+            classes
+                .set(number, signal, 0)
+                .map_err(map_error("SYSCALL_SIGNALS"))?;
         }
         Ok(())
     }
@@ -348,7 +370,9 @@ impl Kernel {
         }
         let mut ports: Array<&mut MapData, u64> = of_map(&mut self.ebpf, "LISTENING_PORTS")?;
         for (index, word) in (0u32..).zip(bits).filter(|(_, word)| *word != 0) {
-            ports.set(index, word, 0).map_err(map_error("LISTENING_PORTS"))?;
+            ports
+                .set(index, word, 0)
+                .map_err(map_error("LISTENING_PORTS"))?;
         }
         Ok(())
     }
@@ -356,13 +380,19 @@ impl Kernel {
     /// Different per CPU and start, so that sampling follows no pattern.
     fn seed_random(&mut self) -> Result<(), KernelError> {
         let map = self.ebpf.map_mut("RANDOM").ok_or(KernelError::NoObject)?;
-        let mut states: PerCpuArray<_, u64> = PerCpuArray::try_from(map).map_err(map_error("RANDOM"))?;
+        let mut states: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(map).map_err(map_error("RANDOM"))?;
         let cpus = aya::util::nr_cpus().map_err(|(_, source)| KernelError::Io {
             action: "count the CPUs",
             source,
         })?;
-        let seeds: Vec<u64> = (0..cpus).map(|_| uuid::Uuid::new_v4().as_u64_pair().0).collect();
-        let seeds = aya::maps::PerCpuValues::try_from(seeds).map_err(|source| KernelError::Io { action: "seed the sampling", source })?;
+        let seeds: Vec<u64> = (0..cpus)
+            .map(|_| uuid::Uuid::new_v4().as_u64_pair().0)
+            .collect();
+        let seeds = aya::maps::PerCpuValues::try_from(seeds).map_err(|source| KernelError::Io {
+            action: "seed the sampling",
+            source,
+        })?;
         states.set(0, seeds, 0).map_err(map_error("RANDOM"))
     }
 }
@@ -407,19 +437,32 @@ fn stripes() -> usize {
 }
 
 /// How the lines begin that the verifier ends its log with.
-const VERIFIER_STATISTICS: [&str; 4] = ["processed ", "verification time", "stack depth", "mark_precise"];
+const VERIFIER_STATISTICS: [&str; 4] = [
+    "processed ",
+    "verification time",
+    "stack depth",
+    "mark_precise",
+];
 
 /// The last and most telling line of a verifier log, or the error itself.
 fn one_line(spec: &probe::ProgramSpec, error: &aya::programs::ProgramError) -> String {
     use std::error::Error;
     let cause = match error {
-        aya::programs::ProgramError::LoadError { io_error, verifier_log } => {
+        aya::programs::ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
             let log = verifier_log.to_string();
-            let told = log
-                .lines()
-                .rev()
-                .find(|line| !line.is_empty() && !VERIFIER_STATISTICS.iter().any(|begin| line.starts_with(begin)));
-            format!("{io_error}{}", told.map(|line| format!(": {line}")).unwrap_or_default())
+            let told = log.lines().rev().find(|line| {
+                !line.is_empty()
+                    && !VERIFIER_STATISTICS
+                        .iter()
+                        .any(|begin| line.starts_with(begin))
+            });
+            format!(
+                "{io_error}{}",
+                told.map(|line| format!(": {line}")).unwrap_or_default()
+            )
         }
         other => match other.source() {
             Some(source) => format!("{other}: {source}"),

@@ -6,7 +6,9 @@ use sensor_common::Signal;
 /// numbers that are not named here count as [`Signal::SyscallOther`].
 pub fn signal_of(number: u32) -> Signal {
     let number = libc::c_long::from(number);
-    let class = CLASSES.iter().find(|(_, numbers)| numbers.contains(&number));
+    let class = CLASSES
+        .iter()
+        .find(|(_, numbers)| numbers.contains(&number));
     class.map_or(Signal::SyscallOther, |(signal, _)| *signal)
 }
 
@@ -55,7 +57,12 @@ const CLASSES: &[(Signal, &[libc::c_long])] = &[
     (Signal::SyscallFutex, &[libc::SYS_futex]),
     (
         Signal::SyscallPoll,
-        &[libc::SYS_ppoll, libc::SYS_pselect6, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2],
+        &[
+            libc::SYS_ppoll,
+            libc::SYS_pselect6,
+            libc::SYS_epoll_pwait,
+            libc::SYS_epoll_pwait2,
+        ],
     ),
     (
         Signal::SyscallFile,
@@ -108,9 +115,15 @@ const CLASSES: &[(Signal, &[libc::c_long])] = &[
             libc::SYS_waitid,
         ],
     ),
-    (Signal::SyscallSleep, &[libc::SYS_nanosleep, libc::SYS_clock_nanosleep]),
+    (
+        Signal::SyscallSleep,
+        &[libc::SYS_nanosleep, libc::SYS_clock_nanosleep],
+    ),
     #[cfg(target_arch = "x86_64")]
-    (Signal::SyscallPoll, &[libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_wait]),
+    (
+        Signal::SyscallPoll,
+        &[libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_wait],
+    ),
     #[cfg(target_arch = "x86_64")]
     (
         Signal::SyscallFile,

@@ -26,7 +26,8 @@ fn every_probe_attaches_at_its_best_level() {
 #[test]
 fn kernel_index_equals_user_space_index() {
     let mut kernel = kernel();
-    let bounds = (0..=192).map(|position| sensor_common::histogram::lower_bound_ns(position) as u64);
+    let bounds =
+        (0..=192).map(|position| sensor_common::histogram::lower_bound_ns(position) as u64);
     let around = bounds.flat_map(|bound| bound - 3..=bound + 3);
     let powers = (0..64).flat_map(|bit| [1u64 << bit, (1u64 << bit) - 1, u64::MAX >> bit]);
     for value_ns in around.chain(powers) {

@@ -52,7 +52,9 @@ pub fn owner(path: &Path) -> Owner {
     let in_session = parts.first().is_some_and(|part| *part == "user.slice");
     let unit = parts.iter().rev().find(|part| part.ends_with(".service"));
     match unit {
-        Some(name) if !name.starts_with("user@") && (!in_session || parts.contains(&"app.slice")) => {
+        Some(name)
+            if !name.starts_with("user@") && (!in_session || parts.contains(&"app.slice")) =>
+        {
             Owner::Unit {
                 name: (*name).to_owned(),
             }
@@ -81,7 +83,10 @@ fn pod_uid(part: &str) -> Option<String> {
         None => part.rsplit_once("-pod")?.1,
     };
     let uid = uid.replace('_', "-");
-    let is_uid = uid.len() >= 32 && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    let is_uid = uid.len() >= 32
+        && uid
+            .bytes()
+            .all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     is_uid.then_some(uid)
 }
 
@@ -144,7 +149,10 @@ mod tests {
             name: name.to_owned(),
         };
         check("system.slice/nginx.service", unit("nginx.service"));
-        check("system.slice/system-getty.slice/getty@tty1.service", unit("getty@tty1.service"));
+        check(
+            "system.slice/system-getty.slice/getty@tty1.service",
+            unit("getty@tty1.service"),
+        );
         check(
             "user.slice/user-1000.slice/user@1000.service/app.slice/syncthing.service",
             unit("syncthing.service"),

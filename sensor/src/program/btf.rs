@@ -43,7 +43,8 @@ impl TypeFormat {
     /// Reads the type information of the running kernel.
     pub fn of_running_kernel() -> Result<Self, TypeError> {
         let path = Path::new("/sys/kernel/btf/vmlinux");
-        let data = std::fs::read(path).map_err(|_| TypeError::Missing(path.display().to_string()))?;
+        let data =
+            std::fs::read(path).map_err(|_| TypeError::Missing(path.display().to_string()))?;
         Self::parse(data)
     }
 
@@ -87,7 +88,10 @@ impl TypeFormat {
     pub fn offset(&self, path: &str) -> Result<u32, TypeError> {
         let none = || TypeError::NoMember(path.to_owned());
         let mut names = path.split('.');
-        let mut id = *names.next().and_then(|name| self.by_name.get(name)).ok_or_else(none)?;
+        let mut id = *names
+            .next()
+            .and_then(|name| self.by_name.get(name))
+            .ok_or_else(none)?;
         let mut offset = 0;
         for name in names {
             if let (KIND_ARRAY, Ok(element)) = (self.kind(id)?, name.parse::<u32>()) {
@@ -168,24 +172,31 @@ impl TypeFormat {
     fn string(&self, offset: u32) -> Result<String, TypeError> {
         let begin = self.strings.saturating_add(offset as usize);
         let bytes = self.data.get(begin..).ok_or(TypeError::Malformed(begin))?;
-        let end = bytes.iter().position(|byte| *byte == 0).ok_or(TypeError::Malformed(begin))?;
+        let end = bytes
+            .iter()
+            .position(|byte| *byte == 0)
+            .ok_or(TypeError::Malformed(begin))?;
         Ok(String::from_utf8_lossy(&bytes[..end]).into_owned())
     }
 }
 
 fn word(data: &[u8], at: usize) -> Result<u32, TypeError> {
-    let bytes = data.get(at..at.saturating_add(4)).and_then(|bytes| bytes.try_into().ok());
-    bytes.map(u32::from_ne_bytes).ok_or(TypeError::Malformed(at))
+    let bytes = data
+        .get(at..at.saturating_add(4))
+        .and_then(|bytes| bytes.try_into().ok());
+    bytes
+        .map(u32::from_ne_bytes)
+        .ok_or(TypeError::Malformed(at))
 }
 
 /// Bytes that follow the 12 common ones of a type, by its info word.
 fn trailing(info: u32) -> usize {
     let members = (info & 0xffff) as usize;
     match info >> 24 & 0x1f {
-        1 | 14 | 17 => 4,                          // integer, variable, declaration tag
+        1 | 14 | 17 => 4, // integer, variable, declaration tag
         KIND_ARRAY => 12,
         KIND_STRUCT | KIND_UNION | 15 | 19 => 12 * members, // 15: data section, 19: 64-bit enum
-        KIND_ENUM | 13 => 8 * members,             // 13: function prototype
+        KIND_ENUM | 13 => 8 * members,                      // 13: function prototype
         _ => 0,
     }
 }
@@ -206,10 +217,19 @@ mod tests {
         words.extend([0, kind(4, 1), 16, b, 1, 64]); // 2: struct { b at 8 }
         words.extend([0, kind(5, 1), 16, 0, 2, 0]); // 3: union { 2 }
         words.extend([outer, kind(4, 2), 24, a, 1, 0, 0, 3, 64]); // 4: outer
-        let types: Vec<u8> = words.iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();
+        let types: Vec<u8> = words
+            .iter()
+            .flat_map(|word: &u32| word.to_ne_bytes())
+            .collect();
         let mut data = MAGIC.to_ne_bytes().to_vec();
         data.extend([1, 0]);
-        for field in [24, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
+        for field in [
+            24,
+            0,
+            types.len() as u32,
+            types.len() as u32,
+            strings.len() as u32,
+        ] {
             data.extend(field.to_ne_bytes());
         }
         data.extend(types);

@@ -5,7 +5,9 @@ use std::fmt;
 use sensor_common::Signal;
 
 /// A group of programs that measures something users know by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Probe {
     /// Run-queue delay.
@@ -64,7 +66,10 @@ pub const OFFSETS: &[(&str, &str)] = &[
     ("OFFSET_TASK_SELF_EXEC_ID", "task_struct.self_exec_id"),
     ("OFFSET_TASK_CGROUPS", "task_struct.cgroups"),
     ("OFFSET_TASK_STATE", "task_struct.__state"),
-    ("OFFSET_TASK_LAST_QUEUED", "task_struct.sched_info.last_queued"),
+    (
+        "OFFSET_TASK_LAST_QUEUED",
+        "task_struct.sched_info.last_queued",
+    ),
     ("OFFSET_TASK_RUN_DELAY", "task_struct.sched_info.run_delay"),
     ("OFFSET_TASK_PCOUNT", "task_struct.sched_info.pcount"),
     ("OFFSET_TASK_CFS_RQ", "task_struct.se.cfs_rq"),
@@ -175,7 +180,11 @@ const RUNQ: &[Level] = &[
         programs: &[
             spec("run_queue_wakeup", "sched_wakeup", SERVICE),
             spec("run_queue_wakeup_new", "sched_wakeup_new", SERVICE),
-            spec("run_queue_switch", "sched_switch", &["OFFSET_TASK_PID", "OFFSET_TASK_STATE"]),
+            spec(
+                "run_queue_switch",
+                "sched_switch",
+                &["OFFSET_TASK_PID", "OFFSET_TASK_STATE"],
+            ),
         ],
     },
 ];
@@ -227,7 +236,11 @@ const TCP: &[Level] = &[
 
 const TCP_RETRANSMIT: &[Level] = &[Level {
     what: "every retransmission",
-    programs: &[spec("tcp_retransmit", "tcp_retransmit_skb", &["OFFSET_TCP_SRTT"])],
+    programs: &[spec(
+        "tcp_retransmit",
+        "tcp_retransmit_skb",
+        &["OFFSET_TCP_SRTT"],
+    )],
 }];
 
 const RECLAIM: &[Level] = &[Level {
@@ -286,9 +299,9 @@ impl ProbeStatus {
         match &self.state {
             ProbeState::Off => "off".to_owned(),
             ProbeState::Running { level, .. } => self.probe.levels()[*level].what.to_owned(),
-            ProbeState::Refused(refusals) => {
-                refusals.first().map_or_else(|| "refused".to_owned(), |refusal| refusal.why.clone())
-            }
+            ProbeState::Refused(refusals) => refusals
+                .first()
+                .map_or_else(|| "refused".to_owned(), |refusal| refusal.why.clone()),
         }
     }
 

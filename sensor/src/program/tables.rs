@@ -58,7 +58,9 @@ impl Tables {
     pub fn owner(&self, row: u32) -> Option<RowOwner> {
         assert!(row < self.rows_per_stripe);
         // SAFETY: in bounds; written once by the kernel before the row is used.
-        let owner = unsafe { ptr::read_volatile(self.owners.as_ptr().cast::<RowOwner>().add(row as usize)) };
+        let owner = unsafe {
+            ptr::read_volatile(self.owners.as_ptr().cast::<RowOwner>().add(row as usize))
+        };
         (owner.signal_plus_one != 0).then_some(owner)
     }
 
@@ -104,7 +106,9 @@ impl Tables {
         let first = self.rows.as_mut_ptr().cast::<Row>();
         (0..self.stripes)
             // SAFETY: in bounds of `stripes * rows_per_stripe` rows.
-            .map(move |stripe| unsafe { first.add(stripe * self.rows_per_stripe as usize + row as usize) })
+            .map(move |stripe| unsafe {
+                first.add(stripe * self.rows_per_stripe as usize + row as usize)
+            })
     }
 
     /// The service at `index`.
@@ -124,7 +128,8 @@ impl Tables {
 
     pub(super) fn next_generation(&self, index: u32) {
         // SAFETY: in bounds; only this process writes generations.
-        let generation = unsafe { AtomicU32::from_ptr(&raw mut (*self.service_ptr(index)).generation) };
+        let generation =
+            unsafe { AtomicU32::from_ptr(&raw mut (*self.service_ptr(index)).generation) };
         generation.fetch_add(1, Relaxed);
     }
 
@@ -140,13 +145,26 @@ impl Tables {
             signal_plus_one: 0,
         };
         // SAFETY: in bounds; the row's service is retired.
-        unsafe { ptr::write_volatile(self.owners.as_mut_ptr().cast::<RowOwner>().add(row as usize), free) };
+        unsafe {
+            ptr::write_volatile(
+                self.owners
+                    .as_mut_ptr()
+                    .cast::<RowOwner>()
+                    .add(row as usize),
+                free,
+            )
+        };
     }
 
     fn service_ptr(&self, index: u32) -> *mut Service {
         assert!(index < SERVICES_MAX);
         // SAFETY: in bounds.
-        unsafe { self.services.as_mut_ptr().cast::<Service>().add(index as usize) }
+        unsafe {
+            self.services
+                .as_mut_ptr()
+                .cast::<Service>()
+                .add(index as usize)
+        }
     }
 
     /// The global configuration.
@@ -253,5 +271,9 @@ fn object_info(fd: BorrowedFd<'_>, info: &mut [u8]) -> io::Result<()> {
             size_of::<Attributes>(),
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -1,0 +1,206 @@
+//! Configuration of the sensor; `default.toml` documents every key.
+
+use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use sensor_common::{
+    Signal,
+    record::{FIRST_SERVICE, ROWS_MAX, SAMPLING_SHIFT_MAX, SERVICES_MAX},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::program::{Sizes, probe::Probe};
+
+/// Bounds of `flush_interval`.
+pub const FLUSH_INTERVAL: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(60);
+
+/// As read; [`Config::validate`] makes it usable.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How often counters are read and published.
+    #[serde(with = "humantime_serde")]
+    pub flush_interval: Duration,
+    /// What is measured.
+    pub probes: Vec<Probe>,
+    /// k of the sampling ratio 1/2^k by signal name.
+    pub sampling_shift: BTreeMap<String, u8>,
+    /// Stable name of this sensor; empty for the machine's.
+    pub sensor_id: String,
+    /// The cgroup tree.
+    pub cgroup_root: PathBuf,
+    /// Services the kernel holds memory for.
+    pub services_max: u32,
+    /// Histograms the kernel holds memory for.
+    pub rows_max: u32,
+    /// When an idle service gives its memory back.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// How long per flush the programs' run time is measured.
+    #[serde(with = "humantime_serde")]
+    pub cost_measurement: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            flush_interval: Duration::from_secs(10),
+            probes: vec![
+                Probe::Runq,
+                Probe::Blkio,
+                Probe::Tcp,
+                Probe::TcpRetransmit,
+                Probe::Reclaim,
+            ],
+            sampling_shift: BTreeMap::new(),
+            sensor_id: String::new(),
+            cgroup_root: PathBuf::from("/sys/fs/cgroup"),
+            services_max: SERVICES_MAX,
+            rows_max: ROWS_MAX,
+            idle_timeout: Duration::from_secs(30 * 60),
+            cost_measurement: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Why a configuration is not usable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A number or duration is out of its range.
+    #[error("sensor.{key} is {value}, expected {expected}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is accepted.
+        expected: String,
+    },
+    /// No such signal.
+    #[error(
+        "sensor.sampling_shift names the unknown signal {0:?} (signals: runq, blkio, server_request, …)"
+    )]
+    UnknownSignal(String),
+}
+
+/// A checked configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidConfig {
+    pub(crate) config: Config,
+    pub(crate) shifts: BTreeMap<Signal, u8>,
+}
+
+impl Config {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the key, the value and what is accepted.
+    pub fn validate(self) -> Result<ValidConfig, ConfigError> {
+        let range = |key, value: &dyn std::fmt::Debug, expected: String| ConfigError::Range {
+            key,
+            value: format!("{value:?}"),
+            expected,
+        };
+        if !FLUSH_INTERVAL.contains(&self.flush_interval) {
+            return Err(range(
+                "flush_interval",
+                &self.flush_interval,
+                "1s to 60s".to_owned(),
+            ));
+        }
+        if self.cost_measurement > self.flush_interval / 2 {
+            let expected = "at most half of flush_interval".to_owned();
+            return Err(range("cost_measurement", &self.cost_measurement, expected));
+        }
+        if !(FIRST_SERVICE + 1..=SERVICES_MAX).contains(&self.services_max) {
+            let expected = format!("{} to {SERVICES_MAX}", FIRST_SERVICE + 1);
+            return Err(range("services_max", &self.services_max, expected));
+        }
+        if !(2..=ROWS_MAX).contains(&self.rows_max) {
+            return Err(range(
+                "rows_max",
+                &self.rows_max,
+                format!("2 to {ROWS_MAX}"),
+            ));
+        }
+        if self.idle_timeout < self.flush_interval {
+            let expected = "at least flush_interval".to_owned();
+            return Err(range("idle_timeout", &self.idle_timeout, expected));
+        }
+        let mut shifts = BTreeMap::new();
+        for (name, shift) in &self.sampling_shift {
+            let signal =
+                Signal::from_name(name).ok_or_else(|| ConfigError::UnknownSignal(name.clone()))?;
+            if *shift > SAMPLING_SHIFT_MAX {
+                let expected = format!("0 to {SAMPLING_SHIFT_MAX}");
+                return Err(range("sampling_shift", shift, expected));
+            }
+            shifts.insert(signal, *shift);
+        }
+        Ok(ValidConfig {
+            config: self,
+            shifts,
+        })
+    }
+}
+
+impl ValidConfig {
+    /// Sizes of the kernel maps.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            services: self.config.services_max,
+            rows: self.config.rows_max,
+        }
+    }
+
+    /// Whether `signal` is measured at all.
+    pub fn wants(&self, signal: Signal) -> bool {
+        self.config.probes.contains(&Probe::of_signal(signal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn default_is_valid() {
+        assert!(Config::default().validate().is_ok());
+    }
+
+    #[test]
+    fn wrong_values_are_errors_that_name_the_key() {
+        type Change = fn(&mut Config);
+        let cases: [(&str, Change); 6] = [
+            ("flush_interval", |c| {
+                c.flush_interval = Duration::from_millis(999)
+            }),
+            ("cost_measurement", |c| {
+                c.cost_measurement = Duration::from_secs(9)
+            }),
+            ("services_max", |c| c.services_max = 0),
+            ("rows_max", |c| c.rows_max = 1 << 20),
+            ("idle_timeout", |c| c.idle_timeout = Duration::ZERO),
+            ("nope", |c| {
+                c.sampling_shift = [("nope".to_owned(), 1)].into()
+            }),
+        ];
+        for (name, change) in cases {
+            let mut config = Config::default();
+            change(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sampling_shifts_beyond_the_bound_are_refused(shift: u8) {
+            let mut config = Config::default();
+            config.sampling_shift.insert("runq".to_owned(), shift);
+            prop_assert_eq!(config.validate().is_ok(), shift <= SAMPLING_SHIFT_MAX);
+        }
+    }
+}

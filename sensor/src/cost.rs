@@ -1,0 +1,87 @@
+//! What the sensor costs: its own CPU time and the run time of its programs.
+//!
+//! The kernel measures the run time of BPF programs only while asked to, and
+//! that itself costs each run two clock reads. So it is asked for a short part
+//! of each window and the rest is extrapolated.
+
+use std::{collections::BTreeMap, os::fd::OwnedFd, time::Duration};
+
+use caps::{CapSet, Capability};
+
+use crate::program::{Kernel, RunStats, enable_run_stats};
+
+/// Run time by program in one window, extrapolated.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KernelCost {
+    /// Nanoseconds of CPU time in the window.
+    pub total_ns: u64,
+    /// Nanoseconds per run and estimated runs, by program.
+    pub by_program: BTreeMap<String, ProgramCost>,
+}
+
+/// Cost of one program.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ProgramCost {
+    /// Mean run time, the measurement's own two clock reads included.
+    pub ns_per_run: f64,
+    /// Estimated runs in the window.
+    pub runs: f64,
+}
+
+/// A measurement under way; ends when it is finished or dropped.
+#[derive(Debug)]
+pub struct Measurement {
+    _enabled: OwnedFd,
+    before: BTreeMap<String, RunStats>,
+}
+
+impl Measurement {
+    /// Asks the kernel to measure.
+    ///
+    /// # Errors
+    /// The kernel's (CAP_SYS_ADMIN is needed, and raised here if it may be).
+    pub fn begin(kernel: &Kernel) -> std::io::Result<Measurement> {
+        // Without the capability the call below fails and says so.
+        let _ = caps::raise(None, CapSet::Effective, Capability::CAP_SYS_ADMIN);
+        let enabled = enable_run_stats();
+        let _ = caps::drop(None, CapSet::Effective, Capability::CAP_SYS_ADMIN);
+        Ok(Measurement {
+            _enabled: enabled?,
+            before: kernel.run_stats(),
+        })
+    }
+
+    /// Extrapolates what was measured over `measured` to a window of `window`.
+    pub fn finish(self, kernel: &Kernel, measured: Duration, window: Duration) -> KernelCost {
+        let factor = window.as_secs_f64() / measured.as_secs_f64().max(1e-6);
+        let mut cost = KernelCost::default();
+        let mut total_ns = 0.0;
+        for (program, now) in kernel.run_stats() {
+            let before = self.before.get(&program).copied().unwrap_or_default();
+            let runs = now.runs.saturating_sub(before.runs);
+            let run_time_ns = now.run_time_ns.saturating_sub(before.run_time_ns) as f64;
+            if runs > 0 {
+                let program_cost = ProgramCost {
+                    ns_per_run: run_time_ns / runs as f64,
+                    runs: runs as f64 * factor,
+                };
+                cost.by_program.insert(program, program_cost);
+                total_ns += run_time_ns * factor;
+            }
+        }
+        cost.total_ns = total_ns as u64;
+        cost
+    }
+}
+
+/// CPU time of the calling thread.
+pub fn thread_cpu_time() -> Duration {
+    // SAFETY: all-zero is a valid `timespec`.
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: `time` outlives the call.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    if result != 0 {
+        return Duration::ZERO;
+    }
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
