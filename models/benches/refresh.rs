@@ -1,7 +1,7 @@
 //! Cost per series: the refresh of every tick, the rare refit, and what is
 //! asked on demand. Six hours of 10 s windows, three drivers, a season.
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion};
 use honeyguide_models::attribution::{Subject, attribute};
 use honeyguide_models::breach::{Objective, Paths, breach};
 use honeyguide_models::{
@@ -82,14 +82,14 @@ fn refresh(c: &mut Criterion) {
             b.iter_batched_ref(
                 || model.clone(),
                 |model| model.refresh(&params, last),
-                criterion::BatchSize::SmallInput,
+                BatchSize::SmallInput,
             );
         });
         group.bench_function(BenchmarkId::new("refit", windows), |b| {
             b.iter_batched_ref(
                 || model.clone(),
                 |model| model.refit(&params, before),
-                criterion::BatchSize::SmallInput,
+                BatchSize::SmallInput,
             );
         });
         let subject = Subject {
@@ -117,5 +117,8 @@ fn refresh(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, refresh);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    refresh(&mut criterion);
+    criterion.final_summary();
+}

@@ -1,12 +1,15 @@
 //! How unusual the newest window is: `anomaly_score`, with 1.0 as the line.
 //!
-//! Three kinds of views look at each window: (a) the distance of each target
-//! from its 3-minute level, for spikes; (b) the distance of its 30-second from
-//! its 1-hour level, for shifts that last; (c) the Wasserstein-1 distance in
-//! log latency between the window and the 15-minute reference, from their
-//! quantiles, for changes of shape. Each is divided by its own usual size; the
-//! largest is the window's deviation. The score is the deviation over the
-//! threshold that an undisturbed series exceeds at the declared rate.
+//! Three kinds of views look at each window. The distance of each target (a)
+//! from its 3-minute level or its usual level, whichever is nearer, for spikes;
+//! (b) of its 30-second level from its usual level, for shifts that last. (c) The
+//! Wasserstein-1 distance in log latency between the window and the 15-minute
+//! reference, from their quantiles, for changes of shape. The usual level is an
+//! hourly mean to which a window adds only a few standard deviations (Huber), so
+//! an incident hardly moves it, and going back to it is no anomaly. Each distance
+//! is divided by its own usual size; the largest is the window's deviation. The
+//! score is the deviation over the threshold that an undisturbed series exceeds
+//! at the declared rate.
 //!
 //! That rate is far out in the tail, so the threshold is extrapolated (peaks
 //! over threshold; Siffer et al., "Anomaly detection in streams with extreme
@@ -15,13 +18,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::conformal::SD_PER_MEAN_ABS;
 use crate::level::{FAST, LONG, Level, MEDIUM, SLOW, SeriesLevels};
 use crate::params::ValidParams;
 use crate::series::{TARGETS, Target, Window};
 
-const SD_PER_MEAN_ABS: f64 = 1.253_314_137_315_5;
 /// A deviation teaches the usual size as at most so many of it.
-const CLIP: f64 = 4.0;
+const CLIP: f64 = 2.5;
+/// A window moves the usual level by as much as one so many sds away.
+const USUAL_CLIP_SDS: f64 = 3.0;
 /// Belief about the usual size (mean absolute, in model space) and its weight
 /// in windows: a shift is slow to show its usual size, so its belief is strong.
 const SPIKE_BELIEF: (f64, f64) = (0.2, 20.0);
@@ -45,12 +50,12 @@ const SHAPE: f64 = 0.15;
 const QUANTILE_GAIN: f64 = 0.05;
 /// … and the share of it that an anomalous window moves it by: an incident
 /// must not become normal, yet a series that turned wild must be re-learned.
-const ANOMALY_GAIN: f64 = 0.1;
+const ANOMALY_GAIN: f64 = 0.03;
 /// What an excess weighs after the next one.
 const KEEP_EXCESS: f64 = 0.98;
 /// Belief about the mean excess and its weight in excesses.
-const EXCESS_BELIEF: (f64, f64) = (0.7, 10.0);
-const QUANTILE_BELIEF: f64 = 3.0;
+const EXCESS_BELIEF: (f64, f64) = (0.5, 10.0);
+const QUANTILE_BELIEF: f64 = 2.8;
 
 /// The tail of a stream of deviations.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +94,7 @@ impl Tail {
 /// The anomaly detector of one series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Detector {
+    usual: [Level; TARGETS],
     spike: [Level; TARGETS],
     shift: [Level; TARGETS],
     shape: Level,
@@ -100,6 +106,7 @@ impl Default for Detector {
     fn default() -> Self {
         let believe = |(mean, weight)| Level::believed(mean, weight);
         Detector {
+            usual: [Level::default(); TARGETS],
             spike: [believe(SPIKE_BELIEF); TARGETS],
             shift: [believe(SHIFT_BELIEF); TARGETS],
             shape: believe(SHAPE_BELIEF),
@@ -131,16 +138,18 @@ impl Detector {
             let Some(value) = window.value(target).filter(|_| window.weight(target) > 0.0) else {
                 continue;
             };
-            let (levels, now) = (&before.levels[k], &after.levels[k]);
-            let Some(usual) = levels.get(MEDIUM) else {
-                continue;
-            };
+            let usual = self.usual[k].or(value);
+            let [recent, reference] = [MEDIUM, SLOW].map(|span| before.levels[k].get(span));
+            let spike = (value - usual)
+                .abs()
+                .min((value - recent.unwrap_or(usual)).abs());
+            let shift = (after.levels[k].get(FAST).unwrap_or(value) - usual).abs();
             let extra = extra_variance[k];
-            let spike = (value - usual).abs();
+            let reach = USUAL_CLIP_SDS * sd(&self.spike[k]);
+            self.usual[k].update(keep, usual + (value - usual).clamp(-reach, reach), 1.0);
             deviation = deviation.max(unusual(&mut self.spike[k], keep, spike, extra));
-            let shift = (now.get(FAST).unwrap_or(usual) - now.get(LONG).unwrap_or(usual)).abs();
             deviation = deviation.max(unusual(&mut self.shift[k], keep, shift, extra));
-            if let (Some(mass), Some(reference)) = (QUANTILE_MASS.get(k), levels.get(SLOW)) {
+            if let (Some(mass), Some(reference)) = (QUANTILE_MASS.get(k), reference) {
                 distance += mass * (value - reference).abs();
             }
         }
@@ -166,10 +175,14 @@ impl Detector {
 
 /// `size` over its usual size, which learns from it.
 fn unusual(usual: &mut Level, keep: f64, size: f64, extra_variance: f64) -> f64 {
-    let mean = usual.or(SIZE_MIN).max(SIZE_MIN);
-    let sd = SD_PER_MEAN_ABS * mean;
+    let (mean, sd) = (usual.or(SIZE_MIN).max(SIZE_MIN), sd(usual));
     usual.update(keep, size.min(CLIP * mean), 1.0);
     size / (sd * sd + extra_variance).sqrt()
+}
+
+/// The standard deviation that goes with a usual size.
+fn sd(usual: &Level) -> f64 {
+    SD_PER_MEAN_ABS * usual.or(SIZE_MIN).max(SIZE_MIN)
 }
 
 #[cfg(test)]
@@ -232,6 +245,15 @@ mod tests {
         assert_eq!(alarms(&scores[..360]), 0);
         assert!(scores[360] > 1.0, "{}", scores[360]);
         assert!(alarms(&scores[360..]) >= 30, "{}", alarms(&scores[360..]));
+    }
+
+    #[test]
+    fn going_back_to_usual_is_no_anomaly() {
+        let mut noise = Noise::new(33);
+        let high = |i: usize| if (300..360).contains(&i) { 2.0 } else { 0.0 };
+        let scores = scores((0..500).map(|i| 0.15 * noise.normal() + high(i)));
+        assert!(alarms(&scores[300..360]) >= 50);
+        assert_eq!(alarms(&scores[370..]), 0);
     }
 
     #[test]

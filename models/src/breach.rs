@@ -10,6 +10,8 @@
 //! marginals are the conformal ones: a future is compared with the threshold
 //! on the scale of the forecast's own intervals.
 
+use std::f64::consts::{LN_2, LN_10};
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::ObjectiveError;
@@ -434,7 +436,7 @@ fn bad_events_per_sec(forecast: &Forecast, horizon: usize, log_threshold: f64) -
 /// log of the share is linear between them, and on beyond p99.9; below p50 the
 /// first segment is mirrored.
 fn fraction_above(log_quantiles: &[f64; 4], log_latency: f64) -> f64 {
-    const LOG_SHARES: [f64; 4] = [-0.693_147, -2.302_585, -4.605_170, -6.907_755];
+    const LOG_SHARES: [f64; 4] = [-LN_2, -LN_10, -2.0 * LN_10, -3.0 * LN_10];
     let slope = |i: usize| {
         let width = (log_quantiles[i + 1] - log_quantiles[i]).max(1e-6);
         (LOG_SHARES[i + 1] - LOG_SHARES[i]) / width

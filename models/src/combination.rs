@@ -23,7 +23,8 @@ const PRIOR_LOSS: [f64; EXPERTS] = [1.15, 1.0, 1.0, 1.1, 1.15, 1.1];
 const PRIOR_WEIGHT: f64 = 4.0;
 /// What a loss weighs after the next one: about 40 count.
 const KEEP: f64 = 0.975;
-/// Weights fall with this power of the loss; an even number of squarings.
+/// Weights fall with this power of the loss: experts 10 % apart weigh 1 to 2.6,
+/// so near-equals hedge each other and a clear winner leads alone.
 const POWER: i32 = 10;
 
 /// Discounted mean absolute errors of the experts at one horizon and target.
@@ -42,14 +43,13 @@ impl Combination {
     pub(crate) fn combine(&self, forecasts: &[f64; EXPERTS]) -> Option<f64> {
         let typical = self.typical_loss();
         let (mut sum, mut weights) = (0.0, 0.0);
-        for i in 0..EXPERTS {
-            if forecasts[i].is_finite() {
+        for (i, forecast) in forecasts.iter().enumerate() {
+            if forecast.is_finite() {
                 let seen = f64::from(self.weights[i]);
-                let loss = (f64::from(self.losses[i]) * seen
-                    + PRIOR_WEIGHT * PRIOR_LOSS[i] * typical)
-                    / (seen + PRIOR_WEIGHT);
+                let prior = PRIOR_WEIGHT * PRIOR_LOSS[i] * typical;
+                let loss = (f64::from(self.losses[i]) * seen + prior) / (seen + PRIOR_WEIGHT);
                 let weight = (typical / loss).powi(POWER);
-                sum += weight * forecasts[i];
+                sum += weight * forecast;
                 weights += weight;
             }
         }
@@ -58,9 +58,9 @@ impl Combination {
 
     /// Learns from what was observed; `weight` (0..=1] says how well.
     pub(crate) fn settle(&mut self, forecasts: &[f64; EXPERTS], observed: f64, weight: f64) {
-        for i in 0..EXPERTS {
-            if forecasts[i].is_finite() {
-                let loss = (forecasts[i] - observed).abs();
+        for (i, forecast) in forecasts.iter().enumerate() {
+            if forecast.is_finite() {
+                let loss = (forecast - observed).abs();
                 let aged = f64::from(self.weights[i]) * (1.0 - (1.0 - KEEP) * weight);
                 self.weights[i] = (aged + weight) as f32;
                 let step = weight / (aged + weight) * (loss - f64::from(self.losses[i]));

@@ -25,7 +25,7 @@ const KEEP: f64 = 0.995;
 /// The same for the scale, which must follow faster: about 60 count.
 const KEEP_SCALE: f64 = 0.993;
 /// E|x| of a standard normal is √(2/π): turns a mean absolute residual into an sd.
-const SD_PER_MEAN_ABS: f64 = 1.253_314_137_315_5;
+pub(crate) const SD_PER_MEAN_ABS: f64 = 1.253_314_137_315_5;
 /// A residual counts for the scale as at most this many scales.
 const CLIP: f64 = 6.0;
 /// Miscoverage of the two intervals: 80 % and 95 %.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::anomaly::Detector;
 use crate::change_point::{ChangePoint, Cusum};
+use crate::conformal::SD_PER_MEAN_ABS;
 use crate::features::{Ahead, DRIVERS, Structure, Tracks};
 use crate::forecast::{Forecast, Interval};
 use crate::level::{FAST, LONG, Level, MEDIUM, SLOW};
@@ -26,7 +27,6 @@ const FIRST_REFIT_WINDOWS: u32 = 60;
 const NOISE_BELIEF: (f64, f64) = (0.2, 6.0);
 /// A residual teaches the noise as at most so many of it.
 const NOISE_CLIP: f64 = 6.0;
-const SD_PER_MEAN_ABS: f64 = 1.253_314_137_315_5;
 /// Seconds for which a change point silences its target's cusum, until the
 /// slow level has followed.
 const CHANGE_QUIET_SECS: u32 = 900;

@@ -182,9 +182,9 @@ mod tests {
             ridge in prop_oneof![-1.0..2e6f64, any::<f64>()],
         ) {
             let params = Params { step_secs, false_alarm_rate, refit_windows, ridge, seed: 0 };
-            let fine = step_secs >= 1 && step_secs <= 300
-                && false_alarm_rate >= 1e-6 && false_alarm_rate <= 0.1
-                && refit_windows >= 6 && refit_windows <= 8640
+            let fine = (1..=300).contains(&step_secs)
+                && (1e-6..=0.1).contains(&false_alarm_rate)
+                && (6..=8640).contains(&refit_windows)
                 && ridge > 0.0 && ridge <= 1e6;
             prop_assert_eq!(params.validate().is_ok(), fine);
         }

@@ -215,10 +215,12 @@ fn missed_windows_are_caught_up_with() {
         model.refresh(&params, input)
     };
     let (mut steady, mut late) = (SeriesModel::new(), SeriesModel::new());
-    (0..300).for_each(|i| drop(refresh(&mut steady, i)));
-    [0, 150, 151, 299]
-        .into_iter()
-        .for_each(|i| drop(refresh(&mut late, i)));
+    for i in 0..300 {
+        refresh(&mut steady, i);
+    }
+    for i in [0, 150, 151, 299] {
+        refresh(&mut late, i);
+    }
     assert_eq!(steady, late);
 }
 
@@ -282,7 +284,9 @@ fn a_stored_model_goes_on_as_if_it_had_never_stopped() {
         drivers: &[],
     };
     let mut model = SeriesModel::new();
-    (0..300).for_each(|i| drop(model.refresh(&params, input(i))));
+    for i in 0..300 {
+        model.refresh(&params, input(i));
+    }
     model.refit(&params, input(299));
     let stored = serde_json::to_string(&model).unwrap();
     let mut restored: SeriesModel = serde_json::from_str(&stored).unwrap();
