@@ -39,8 +39,13 @@ pub(crate) struct Combination {
 }
 
 impl Combination {
-    /// The experts' forecasts combined. `None` if there is none.
-    pub(crate) fn combine(&self, forecasts: &[f64; EXPERTS]) -> Option<f64> {
+    /// The experts' forecasts combined, each weighted by its past errors times
+    /// its `credibility` now (at least 0). `None` if there is none.
+    pub(crate) fn combine(
+        &self,
+        forecasts: &[f64; EXPERTS],
+        credibility: &[f64; EXPERTS],
+    ) -> Option<f64> {
         let typical = self.typical_loss();
         let (mut sum, mut weights) = (0.0, 0.0);
         for (i, forecast) in forecasts.iter().enumerate() {
@@ -48,7 +53,7 @@ impl Combination {
                 let seen = f64::from(self.weights[i]);
                 let prior = PRIOR_WEIGHT * PRIOR_LOSS[i] * typical;
                 let loss = (f64::from(self.losses[i]) * seen + prior) / (seen + PRIOR_WEIGHT);
-                let weight = (typical / loss).powi(POWER);
+                let weight = credibility[i] * (typical / loss).powi(POWER);
                 sum += weight * forecast;
                 weights += weight;
             }
@@ -118,9 +123,17 @@ mod tests {
             combination.settle(&[1.0, NONE, NONE, NONE, 0.1, NONE], 0.0, 1.0);
         }
         let combined = combination
-            .combine(&[1.0, NONE, NONE, NONE, 0.1, NONE])
+            .combine(&[1.0, NONE, NONE, NONE, 0.1, NONE], &[1.0; EXPERTS])
             .unwrap();
         assert!((combined - 0.1).abs() < 0.01, "{combined}");
+    }
+
+    #[test]
+    fn an_expert_without_credibility_has_no_say() {
+        let credibility = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let combined =
+            Combination::default().combine(&[2.0, 1.0, 1.0, 1.0, 1.0, 1.0], &credibility);
+        assert_eq!(combined, Some(2.0));
     }
 
     #[test]
@@ -129,17 +142,17 @@ mod tests {
         let forecasts = [0.0, NONE, NONE, NONE, 1.0, NONE];
         (0..200).for_each(|_| combination.settle(&forecasts, 0.0, 1.0));
         (0..100).for_each(|_| combination.settle(&forecasts, 1.0, 1.0));
-        assert!(combination.combine(&forecasts).unwrap() > 0.9);
+        assert!(combination.combine(&forecasts, &[1.0; EXPERTS]).unwrap() > 0.9);
     }
 
     #[test]
     fn before_any_loss_all_have_a_say_and_nobody_is_no_forecast() {
         let combination = Combination::default();
         let combined = combination
-            .combine(&[0.0, 1.0, 1.0, NONE, NONE, NONE])
+            .combine(&[0.0, 1.0, 1.0, NONE, NONE, NONE], &[1.0; EXPERTS])
             .unwrap();
         assert!(0.6 < combined && combined < 0.95, "{combined}");
-        assert_eq!(combination.combine(&[NONE; EXPERTS]), None);
+        assert_eq!(combination.combine(&[NONE; EXPERTS], &[1.0; EXPERTS]), None);
     }
 
     #[test]
@@ -148,7 +161,7 @@ mod tests {
         let mut combination = Combination::default();
         for _ in 0..500 {
             let forecasts = std::array::from_fn(|_| noise.normal());
-            let combined = combination.combine(&forecasts).unwrap();
+            let combined = combination.combine(&forecasts, &[1.0; EXPERTS]).unwrap();
             let low = forecasts.iter().copied().fold(f64::INFINITY, f64::min);
             let high = forecasts.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             assert!(low <= combined && combined <= high);
@@ -160,7 +173,14 @@ mod tests {
     fn perfect_experts_stay_finite() {
         let mut combination = Combination::default();
         (0..500).for_each(|_| combination.settle(&[2.0; EXPERTS], 2.0, 1.0));
-        assert!((combination.combine(&[2.0; EXPERTS]).unwrap() - 2.0).abs() < 1e-12);
+        assert!(
+            (combination
+                .combine(&[2.0; EXPERTS], &[1.0; EXPERTS])
+                .unwrap()
+                - 2.0)
+                .abs()
+                < 1e-12
+        );
     }
 
     #[test]

@@ -99,7 +99,7 @@ pub(crate) struct Ahead {
     /// Seasonal naive forecasts, NaN where there are none.
     pub(crate) seasonal: [[f64; TARGETS]; HORIZONS],
     /// The same for the origin itself.
-    seasonal_now: [f64; TARGETS],
+    pub(crate) seasonal_now: [f64; TARGETS],
     fourier: [[f64; 4]; HORIZONS],
     /// Change of each driver that is still to reach the series.
     driver_change: [[f64; DRIVERS]; HORIZONS],

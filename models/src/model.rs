@@ -27,6 +27,8 @@ const FIRST_REFIT_WINDOWS: u32 = 60;
 const NOISE_BELIEF: (f64, f64) = (0.2, 6.0);
 /// A residual teaches the noise as at most so many of it.
 const NOISE_CLIP: f64 = 6.0;
+/// Distances from the slow level below this are within a histogram bucket.
+const DRIFT_MIN: f64 = 0.03;
 /// Seconds for which a change point silences its target's cusum, until the
 /// slow level has followed.
 const CHANGE_QUIET_SECS: u32 = 900;
@@ -251,7 +253,8 @@ impl SeriesModel {
             else {
                 continue;
             };
-            let sd = self.noise[k].drift_sd(params, value - slow);
+            let sd = self.noise[k].drift_sd();
+            self.noise[k].learn_drift(params, value - slow);
             if self.change_quiet_windows[k] > 0 {
                 continue;
             }
@@ -375,12 +378,16 @@ impl NoiseTrack {
         SD_PER_MEAN_ABS * self.jitter.or(NOISE_BELIEF.0) / std::f64::consts::SQRT_2
     }
 
-    /// Usual distance from the slow level as an sd, which learns from this one.
-    fn drift_sd(&mut self, params: &ValidParams, distance: f64) -> f64 {
-        let usual = self.drift.or(NOISE_BELIEF.0).max(0.03);
+    /// Usual distance from the slow level, as an sd.
+    pub(crate) fn drift_sd(&self) -> f64 {
+        SD_PER_MEAN_ABS * self.drift.or(NOISE_BELIEF.0).max(DRIFT_MIN)
+    }
+
+    /// Learns a distance from the slow level, three times the usual at most.
+    fn learn_drift(&mut self, params: &ValidParams, distance: f64) {
+        let most = 3.0 * self.drift.or(NOISE_BELIEF.0).max(DRIFT_MIN);
         self.drift
-            .update(params.decays()[LONG], distance.abs().min(3.0 * usual), 1.0);
-        SD_PER_MEAN_ABS * usual
+            .update(params.decays()[LONG], distance.abs().min(most), 1.0);
     }
 }
 

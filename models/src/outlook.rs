@@ -9,7 +9,7 @@ use crate::combination::{
 };
 use crate::conformal::{Calibration, SCALE_MIN};
 use crate::features::{Ahead, Snapshot, Tracks, row};
-use crate::level::{FAST, LONG};
+use crate::level::{FAST, LONG, SLOW};
 use crate::model::NoiseTrack;
 use crate::params::{IN_FLIGHT, ValidParams};
 use crate::refit::Regressions;
@@ -27,6 +27,9 @@ const PRIOR_GROWTH: f64 = 0.25;
 /// return, on top of its usual changes, by horizon: it widens the interval on
 /// that side only.
 const RETURN: [f64; HORIZONS] = [0.1, 0.2, 0.3, 0.35, 0.4];
+/// An expert that is so many usual distances from the present is believed a
+/// quarter.
+const CREDIBLE_SDS: f64 = 2.5;
 /// The residuals' recent over usual size may scale intervals this far.
 const RESTLESS: (f64, f64) = (0.5, 4.0);
 /// Horizons that a stale series' uncertainty may grow to.
@@ -167,10 +170,11 @@ impl Outlook {
         let snapshot = evidence.tracks.snapshot();
         let scales: [[Sides; HORIZONS]; TARGETS] =
             std::array::from_fn(|k| self.scales(params, evidence, k));
+        let credibility = Target::ALL.map(|target| credibility(evidence, &snapshot, target));
         let mut points = [[None; TARGETS]; HORIZONS];
         for (h, lead) in params.horizon_windows().iter().enumerate() {
             let experts = Target::ALL.map(|target| experts(evidence, &snapshot, target, h));
-            let medians = self.medians(h, &experts);
+            let medians = self.medians(h, &experts, &credibility);
             let scales: [Sides; TARGETS] = std::array::from_fn(|k| scales[k][h]);
             points[h] = std::array::from_fn(|k| {
                 let median = medians[k].is_finite().then_some(medians[k])?;
@@ -203,10 +207,16 @@ impl Outlook {
     }
 
     /// Combined forecasts by target; NaN where there is none. Quantiles ascend.
-    fn medians(&self, h: usize, experts: &[[f64; EXPERTS]; TARGETS]) -> [f64; TARGETS] {
+    fn medians(
+        &self,
+        h: usize,
+        experts: &[[f64; EXPERTS]; TARGETS],
+        credibility: &[[f64; EXPERTS]; TARGETS],
+    ) -> [f64; TARGETS] {
         let mut medians: [f64; TARGETS] = std::array::from_fn(|k| {
-            self.combinations[h][k]
-                .combine(&experts[k])
+            let combination = &self.combinations[h][k];
+            combination
+                .combine(&experts[k], &credibility[k])
                 .unwrap_or(f64::NAN)
         });
         let latencies = [medians[0], medians[1], medians[2], medians[3]];
@@ -270,6 +280,33 @@ fn experts(
         forecasts[REGRESSION] = levels[FAST] + regression.predict(&row);
     }
     forecasts
+}
+
+/// How credible each expert is, 0..=1, by what it says of the present: far from
+/// the 30-second level it has missed a change. Its past errors do not know yet,
+/// and would keep an hour of calm in the forecast of an incident.
+///
+/// A regression says nothing of the present; it is believed within the
+/// differences of levels that it was fitted on, so as much as the slow level.
+fn credibility(evidence: &Evidence<'_>, snapshot: &Snapshot, target: Target) -> [f64; EXPERTS] {
+    let k = target.index();
+    let levels = &snapshot.levels[k];
+    let reach = CREDIBLE_SDS * evidence.noise[k].drift_sd();
+    let belief = |says: f64| {
+        let distance = (says - levels[FAST]) / reach;
+        (1.0 + distance * distance).powi(-2)
+    };
+    let mut credibility = [1.0; EXPERTS];
+    credibility[PERSISTENCE] = belief(snapshot.last[k]);
+    for (expert, span) in LEVELS {
+        credibility[expert] = belief(levels[span]);
+    }
+    credibility[REGRESSION] = belief(levels[SLOW]);
+    let seasonal = evidence.ahead.seasonal_now[k];
+    if seasonal.is_finite() {
+        credibility[SEASONAL] = belief(seasonal);
+    }
+    credibility
 }
 
 fn point(median: f64, [below, above]: Sides, calibration: &Calibration) -> Point {
