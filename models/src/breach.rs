@@ -2,38 +2,30 @@
 //!
 //! A breach within H needs joint futures, not the forecast of each moment
 //! alone. The forecast at its five horizons is interpolated to every minute
-//! (in √time); futures move through these marginals as a Gaussian copula: a
-//! persistent part, whose correlation from minute to minute follows from how
-//! the forecast variance grows (a random walk if it grows fourfold from 15 to
-//! 60 minutes, mean-reverting if less: the Ornstein–Uhlenbeck law), and the
-//! window-to-window noise, of which the largest in each minute counts. The
-//! marginals are the conformal ones: a future is compared with the threshold
-//! on the scale of the forecast's own intervals.
-
-use std::f64::consts::{LN_2, LN_10};
+//! (in √time) and split into what lasts and the noise from window to window, of
+//! which the largest in each minute counts. What lasts keeps the forecast's own
+//! conformal marginals, tails and skew included, and moves as a Gaussian copula
+//! whose correlation from minute to minute follows from how the forecast
+//! variance grows: a random walk if it grows fourfold from 15 to 60 minutes,
+//! mean-reverting if less (the Ornstein–Uhlenbeck law), but never forgetful.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::ObjectiveError;
-use crate::forecast::{Forecast, Interval};
-use crate::series::{HORIZON_SECS, HORIZONS, TARGETS, Target};
+use crate::forecast::Forecast;
+use crate::series::{HORIZON_SECS, HORIZONS, Target};
 
+mod budget;
+mod knots;
 mod paths;
 
+use budget::budget_secs;
+use knots::{Knots, Moment, Z_80};
 pub use paths::Paths;
 use paths::{PATHS, Slot};
 
-/// Standard normal quantiles at 90 % and 97.5 %.
-const Z_80: f64 = 1.281_552;
-const Z_95: f64 = 1.959_964;
-/// A threshold so many standard deviations away at every horizon is out of reach.
-const OUT_OF_REACH: f64 = 8.0;
-/// The persistent part keeps at least this share of the variance.
-const PERSISTENT_MIN: f64 = 0.02;
 /// Share of futures that must breach before a time is worth telling.
 const ETA_SHARE_MIN: f64 = 0.05;
-/// A budget that lasts longer than 30 days lasts.
-const BUDGET_SECS_MAX: f64 = 30.0 * 86_400.0;
 
 /// A promise about a series: its target stays at or below the threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -169,200 +161,70 @@ impl Eta {
     };
 }
 
-/// One moment's forecast in model space: the median and, relative to it, the
-/// values at `Z_80` and `Z_95` either way.
-#[derive(Clone, Copy, Debug)]
-struct Marginal {
-    median: f64,
-    /// −95, −80, +80, +95.
-    ends: [f64; 4],
-}
-
-impl Marginal {
-    fn new(target: Target, interval: &Interval) -> Marginal {
-        let model = |value: f32| target.to_model(f64::from(value).max(f64::MIN_POSITIVE));
-        let median = model(interval.yhat);
-        let ends = [
-            interval.lower_95,
-            interval.lower_80,
-            interval.upper_80,
-            interval.upper_95,
-        ];
-        Marginal {
-            median,
-            ends: ends.map(|end| model(end) - median),
-        }
-    }
-
-    /// Half the 80 % interval, as a standard deviation.
-    fn sd(&self) -> f64 {
-        ((self.ends[2] - self.ends[1]) / (2.0 * Z_80)).max(1e-4)
-    }
-
-    fn between(a: &Marginal, b: &Marginal, share: f64) -> Marginal {
-        let mix = |a: f64, b: f64| a + share * (b - a);
-        Marginal {
-            median: mix(a.median, b.median),
-            ends: std::array::from_fn(|i| mix(a.ends[i], b.ends[i])),
-        }
-    }
-
-    /// Where a value lies, in standard normal terms: linear through the median
-    /// and the interval ends, and on beyond them.
-    fn z_of(&self, value: f64) -> f64 {
-        let distance = value - self.median;
-        let [low_95, low_80, high_80, high_95] = self.ends;
-        let (inner, outer) = if distance >= 0.0 {
-            (high_80, high_95)
-        } else {
-            (-low_80, -low_95)
-        };
-        let inner = inner.max(1e-4);
-        let outer = outer.max(inner * 1.05);
-        let size = distance.abs();
-        let z = if size <= inner {
-            size / inner * Z_80
-        } else {
-            Z_80 + (size - inner) / (outer - inner) * (Z_95 - Z_80)
-        };
-        z.copysign(distance)
-    }
-}
-
-/// The forecast of one target as marginals over time.
-struct Knots {
-    marginals: [Marginal; HORIZONS],
-    noise_variance: f64,
-    /// Correlation of the persistent part over one minute, when its variance
-    /// no longer grows.
-    persistence: f64,
-}
-
-impl Knots {
-    fn new(forecast: &Forecast, target: Target) -> Option<Knots> {
-        let mut marginals = [Marginal {
-            median: 0.0,
-            ends: [0.0; 4],
-        }; HORIZONS];
-        for (h, marginal) in marginals.iter_mut().enumerate() {
-            *marginal = Marginal::new(target, forecast.point(h, target)?);
-        }
-        let noise_sd = f64::from(forecast.noise_sd[target.index()]);
-        let noise_variance = noise_sd * noise_sd;
-        let [quarter, hour] = [2, 4].map(|h| persistent(marginals[h].sd(), noise_variance));
-        Some(Knots {
-            marginals,
-            noise_variance,
-            persistence: persistence((hour / quarter).clamp(1.0, 4.0)),
-        })
-    }
-
-    fn within_reach(&self, threshold: f64) -> bool {
-        self.marginals
-            .iter()
-            .any(|marginal| marginal.z_of(threshold) < OUT_OF_REACH)
-    }
-
-    /// The marginal at a time, interpolated in √time.
-    fn at(&self, secs: f64) -> Marginal {
-        let after = HORIZON_SECS
-            .iter()
-            .position(|knot| f64::from(*knot) >= secs);
-        match after {
-            Some(0) => self.marginals[0],
-            None => self.marginals[HORIZONS - 1],
-            Some(h) => {
-                let [a, b] = [h - 1, h].map(|h| f64::from(HORIZON_SECS[h]).sqrt());
-                let share = (secs.sqrt() - a) / (b - a);
-                Marginal::between(&self.marginals[h - 1], &self.marginals[h], share)
-            }
-        }
-    }
-}
-
-/// The part of a forecast variance that is not window-to-window noise.
-fn persistent(sd: f64, noise_variance: f64) -> f64 {
-    (sd * sd - noise_variance).max(PERSISTENT_MIN * sd * sd)
-}
-
-/// Correlation over a minute of an Ornstein–Uhlenbeck process whose forecast
-/// variance at 60 minutes is `growth` times that at 15: with x = φ^30 the ratio
-/// is 1 + x + x² + x³, a geometric sum. Growth 4 is a random walk, φ = 1.
-fn persistence(growth: f64) -> f64 {
-    let (mut low, mut high) = (0.0f64, 1.0f64);
-    for _ in 0..40 {
-        let x = 0.5 * (low + high);
-        if 1.0 + x * (1.0 + x * (1.0 + x)) < growth {
-            low = x;
-        } else {
-            high = x;
-        }
-    }
-    (0.5 * (low + high)).powf(1.0 / 30.0)
-}
-
 /// In how many futures the first breach falls into each slot.
 struct Breaches {
     by_slot: Vec<u32>,
 }
 
-/// Walks all futures through the marginals.
+/// Walks all futures through the forecast.
 fn simulate(knots: &Knots, objective: &ValidObjective, paths: &Paths) -> Breaches {
     let slots = (f64::from(objective.objective.horizon_secs) / paths.slot_secs()).round() as usize;
     let slots = &paths.slots()[..slots.clamp(1, paths.slots().len())];
-    let minutes = paths.slot_secs() / 60.0;
+    let kept = knots.persistence.powf(paths.slot_secs() / 60.0);
     let mut by_slot = Vec::with_capacity(slots.len());
     let mut state = [0.0f32; PATHS];
     let mut whole = [1.0f32; PATHS];
-    let mut variance = 0.0;
+    let mut sd_before = 0.0;
     for (i, slot) in slots.iter().enumerate() {
-        let marginal = knots.at((i + 1) as f64 * paths.slot_secs());
-        let sd = marginal.sd();
-        let before = variance;
-        variance = persistent(sd, knots.noise_variance);
-        let kept = knots.persistence.powf(minutes) * (before / variance).sqrt();
-        let step = Step::new(
-            kept,
-            (variance.sqrt(), (sd * sd - variance).max(0.0).sqrt()),
-        );
-        let limit = sd * marginal.z_of(objective.log_threshold);
-        by_slot.push(step.walk(slot, limit as f32, &mut state, &mut whole));
+        let moment = knots.moment((i + 1) as f64 * paths.slot_secs());
+        let sd = moment.persistent.sd();
+        let step = Step::new(&moment, kept * sd_before / sd, objective.log_threshold);
+        by_slot.push(step.walk(slot, &mut state, &mut whole));
+        sd_before = sd;
     }
     Breaches { by_slot }
 }
 
-/// How futures move in one slot.
+/// How futures move in one slot, and what is a breach there.
 struct Step {
+    /// Of the standard normal score of what lasts, and what is new in it.
     kept: f32,
     new: f32,
-    persistent_sd: f32,
+    /// See [`knots::Marginal::slopes`].
+    slopes: [f32; 4],
     noise_sd: f32,
+    /// Threshold above the median.
+    limit: f32,
 }
 
 impl Step {
-    fn new(kept: f64, (persistent_sd, noise_sd): (f64, f64)) -> Step {
+    fn new(moment: &Moment, kept: f64, log_threshold: f64) -> Step {
         let kept = kept.clamp(0.0, 1.0);
         Step {
             kept: kept as f32,
             new: (1.0 - kept * kept).sqrt() as f32,
-            persistent_sd: persistent_sd as f32,
-            noise_sd: noise_sd as f32,
+            slopes: moment.persistent.slopes().map(|slope| slope as f32),
+            noise_sd: moment.noise_sd as f32,
+            limit: (log_threshold - moment.median) as f32,
         }
     }
 
     /// Moves every future; returns how many exceed the limit for the first time.
-    fn walk(
-        &self,
-        slot: &Slot,
-        limit: f32,
-        state: &mut [f32; PATHS],
-        whole: &mut [f32; PATHS],
-    ) -> u32 {
+    fn walk(&self, slot: &Slot, state: &mut [f32; PATHS], whole: &mut [f32; PATHS]) -> u32 {
+        const INNER: f32 = Z_80 as f32;
+        let [below, low, high, above] = self.slopes;
         let mut first = 0.0;
         for i in 0..PATHS {
-            state[i] = self.kept * state[i] + self.new * slot.innovations[i];
-            let value = self.persistent_sd * state[i] + self.noise_sd * slot.noise[i];
-            let breached = if value > limit { whole[i] } else { 0.0 };
+            let score = self.kept * state[i] + self.new * slot.innovations[i];
+            state[i] = score;
+            let up = score.max(0.0);
+            let down = score.min(0.0);
+            let lasting = high * up.min(INNER)
+                + above * (up - INNER).max(0.0)
+                + low * down.max(-INNER)
+                + below * (down + INNER).min(0.0);
+            let value = lasting + self.noise_sd * slot.noise[i];
+            let breached = if value > self.limit { whole[i] } else { 0.0 };
             whole[i] -= breached;
             first += breached;
         }
@@ -401,55 +263,6 @@ impl Breaches {
         }
         self.by_slot.len() as f64 * slot_secs
     }
-}
-
-/// Seconds until `budget` events have exceeded the threshold, at the pace that
-/// the forecast of quantiles and rate implies; the last pace goes on.
-fn budget_secs(forecast: &Forecast, log_threshold: f64, budget: f64) -> Option<f64> {
-    let mut at = 0.0;
-    let mut left = budget;
-    let mut pace = bad_events_per_sec(forecast, 0, log_threshold)?;
-    for (h, secs) in HORIZON_SECS.iter().enumerate() {
-        let secs = f64::from(*secs);
-        let next = bad_events_per_sec(forecast, h, log_threshold)?;
-        let mean = 0.5 * (pace + next);
-        if mean * (secs - at) >= left {
-            return Some(if mean > 0.0 { at + left / mean } else { at });
-        }
-        left -= mean * (secs - at);
-        (at, pace) = (secs, next);
-    }
-    let total = at + left / pace;
-    (total <= BUDGET_SECS_MAX).then_some(total)
-}
-
-fn bad_events_per_sec(forecast: &Forecast, horizon: usize, log_threshold: f64) -> Option<f64> {
-    let mut yhat = [0.0; TARGETS];
-    for target in Target::ALL {
-        yhat[target.index()] = f64::from(forecast.point(horizon, target)?.yhat);
-    }
-    let logs = [yhat[0], yhat[1], yhat[2], yhat[3]].map(|secs| secs.max(f64::MIN_POSITIVE).ln());
-    Some(yhat[Target::Rate.index()] * fraction_above(&logs, log_threshold))
-}
-
-/// Share of events above a log latency, given log p50, p90, p99 and p99.9: the
-/// log of the share is linear between them, and on beyond p99.9; below p50 the
-/// first segment is mirrored.
-fn fraction_above(log_quantiles: &[f64; 4], log_latency: f64) -> f64 {
-    const LOG_SHARES: [f64; 4] = [-LN_2, -LN_10, -2.0 * LN_10, -3.0 * LN_10];
-    let slope = |i: usize| {
-        let width = (log_quantiles[i + 1] - log_quantiles[i]).max(1e-6);
-        (LOG_SHARES[i + 1] - LOG_SHARES[i]) / width
-    };
-    if log_latency < log_quantiles[0] {
-        let mirrored = 2.0 * log_quantiles[0] - log_latency;
-        return 1.0 - (LOG_SHARES[0] + slope(0) * (mirrored - log_quantiles[0])).exp();
-    }
-    let segment = (0..3)
-        .rev()
-        .find(|i| log_latency >= log_quantiles[*i])
-        .unwrap_or(0);
-    (LOG_SHARES[segment] + slope(segment) * (log_latency - log_quantiles[segment])).exp()
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@
 //! the prior's, wide and honest, and it blends into the empirical one as
 //! residuals arrive (conformal prediction with a Dirichlet-smoothed score
 //! distribution). On top, adaptive conformal inference (Gibbs and Candès 2021,
-//! equation 2) moves each level after every hit and miss, so that long-run
-//! coverage holds whatever the residuals do.
+//! equation 2) moves the level of each interval end after every hit and miss, so
+//! that long-run coverage holds whatever the residuals do. The two ends move
+//! apart from each other: a fall that was not foreseen says nothing of rises.
 
 use std::sync::LazyLock;
 
@@ -27,9 +28,9 @@ const KEEP_SCALE: f64 = 0.993;
 /// E|x| of a standard normal is √(2/π): turns a mean absolute residual into an sd.
 pub(crate) const SD_PER_MEAN_ABS: f64 = 1.253_314_137_315_5;
 /// A residual counts for the scale as at most this many scales.
-const CLIP: f64 = 6.0;
-/// Miscoverage of the two intervals: 80 % and 95 %.
-const MISCOVERAGE: [f64; 2] = [0.2, 0.05];
+const CLIP: f64 = 2.5;
+/// Share of residuals beyond the ends of the 95 % and of the 80 % interval.
+const TAILS: [f64; 2] = [0.025, 0.1];
 /// Quantiles of n residuals are read further out by this over n: split
 /// conformal prediction asks for 1, which is exact for the worst law; half of it
 /// is the expected shortfall of an interpolated quantile.
@@ -37,7 +38,7 @@ const FINITE_SAMPLE: f64 = 0.5;
 /// … but a tail keeps at least this share of its level.
 const TAIL_SHARE_MIN: f64 = 0.4;
 /// Step of adaptive conformal inference, per settled forecast.
-const GAIN: [f64; 2] = [0.01, 0.005];
+const GAINS: [f64; 2] = [0.0006, 0.0015];
 /// Smallest scale in model space: below it lies the width of a histogram
 /// bucket (0.087), within which quantiles are interpolated.
 pub(crate) const SCALE_MIN: f64 = 0.01;
@@ -88,8 +89,9 @@ pub(crate) struct Calibration {
     /// Mean absolute residual in model space, and its decayed weight.
     mean_abs: f32,
     weight: f32,
-    /// How far adaptive conformal inference moved the miscoverages.
-    moved: [f32; 2],
+    /// By how much adaptive conformal inference moved the tails: below 95 and
+    /// 80, above 95 and 80.
+    moved: [[f32; 2]; 2],
     offsets: Offsets,
 }
 
@@ -99,7 +101,7 @@ impl Default for Calibration {
             bins: [0.0; BINS],
             mean_abs: 0.0,
             weight: 0.0,
-            moved: [0.0; 2],
+            moved: [[0.0; 2]; 2],
             offsets: Offsets {
                 lower_80: 0.0,
                 upper_80: 0.0,
@@ -152,28 +154,29 @@ impl Calibration {
     /// α ← α + γ(target − missed), within a fifth and the double of the target.
     fn adapt(&mut self, normalised: f64, weight: f64) {
         let offsets = &self.offsets;
-        let ends = [
-            (offsets.lower_80, offsets.upper_80),
-            (offsets.lower_95, offsets.upper_95),
-        ];
-        for (i, (lower, upper)) in ends.into_iter().enumerate() {
-            let missed = normalised < f64::from(lower) || normalised > f64::from(upper);
-            let error = MISCOVERAGE[i] - f64::from(u8::from(missed));
-            let moved = f64::from(self.moved[i]) + GAIN[i] * weight * error;
-            self.moved[i] = moved.clamp(-0.8 * MISCOVERAGE[i], MISCOVERAGE[i]) as f32;
+        let below = [offsets.lower_95, offsets.lower_80].map(|end| normalised < f64::from(end));
+        let above = [offsets.upper_95, offsets.upper_80].map(|end| normalised > f64::from(end));
+        for (moved, missed) in self.moved.iter_mut().zip([below, above]) {
+            for i in 0..2 {
+                let error = TAILS[i] - f64::from(u8::from(missed[i]));
+                let tail = f64::from(moved[i]) + GAINS[i] * weight * error;
+                moved[i] = tail.clamp(-0.8 * TAILS[i], TAILS[i]) as f32;
+            }
         }
     }
 
     fn read_offsets(&self) -> Offsets {
         let counted: f64 = self.bins.iter().map(|mass| f64::from(*mass)).sum();
-        let [miss_80, miss_95] = [0, 1].map(|i| {
-            let tail = 0.5 * (MISCOVERAGE[i] + f64::from(self.moved[i]));
-            let finite = FINITE_SAMPLE * counted / (counted + PRIOR_RESIDUALS).powi(2);
-            (tail - finite).max(TAIL_SHARE_MIN * tail)
+        let finite = FINITE_SAMPLE * counted / (counted + PRIOR_RESIDUALS).powi(2);
+        let [below, above] = self.moved.map(|moved| {
+            let tail = |i: usize| {
+                let tail = TAILS[i] + f64::from(moved[i]);
+                (tail - finite).max(TAIL_SHARE_MIN * tail)
+            };
+            // Nested whatever the two were moved to.
+            [tail(0).min(tail(1)), tail(1)]
         });
-        // Nested whatever the two levels were moved to.
-        let miss_95 = miss_95.min(miss_80);
-        let levels = [miss_95, miss_80, 1.0 - miss_80, 1.0 - miss_95];
+        let levels = [below[0], below[1], 1.0 - above[1], 1.0 - above[0]];
         let [lower_95, lower_80, upper_80, upper_95] = self.quantiles(levels, counted);
         Offsets {
             lower_80,
@@ -270,7 +273,7 @@ mod tests {
             }
             let (c80, c95) = (f64::from(inside_80) / 5000.0, f64::from(inside_95) / 5000.0);
             assert!((0.77..=0.83).contains(&c80), "{name}: {c80}");
-            assert!((0.935..=0.965).contains(&c95), "{name}: {c95}");
+            assert!((0.935..=0.975).contains(&c95), "{name}: {c95}");
         }
     }
 
