@@ -1,1 +1,24 @@
-//! Skeleton.
+//! The analyzer: histograms from the bus to forecasts, alerts and interfaces.
+//!
+//! In reading order: [`pipeline`] is the logic, pure; [`ingest`] takes each
+//! batch once; [`series`] keeps the history that models read; [`judge`] turns
+//! risks into alerts; [`frame`] keeps history on disk and is the only file
+//! that knows polars; [`analyzer`] is the shell with the clock, the bus and
+//! the interfaces.
+//!
+//! Deliberately absent: kernel programs, and any say in how sensors measure.
+#![forbid(unsafe_code)]
+
+pub mod analyzer;
+mod api;
+pub mod config;
+mod exposition;
+pub mod frame;
+mod http;
+pub mod ingest;
+pub mod judge;
+pub mod pipeline;
+pub mod series;
+
+pub use analyzer::{Analyzer, Snapshot, StartError};
+pub use config::{Config, ConfigError, ValidConfig};

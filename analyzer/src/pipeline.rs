@@ -1,0 +1,553 @@
+//! The analyzer's logic without its shell: inputs and `now` go in, commands
+//! come out. No clock, no I/O, no hash-map order: the same inputs give the
+//! same commands, bit for bit.
+
+mod outlook;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use honeyguide_bus::{Delivery, PartitionId, Position, Topic};
+use honeyguide_models::{TARGETS, Target, Window, breach::Paths};
+use honeyguide_proto::{
+    ServiceId,
+    batch::{Batch, DecodeError, SeriesWindow},
+    v1,
+};
+use sensor_common::{Histogram, Signal};
+
+use crate::{
+    config::ValidConfig,
+    ingest::{Deduplication, Verdict},
+    judge::Judge,
+    series::{Collected, Series},
+};
+
+/// Windows further than this from now are a sensor with a wrong clock.
+const CLOCK_SKEW_MAX_NS: u64 = 10 * 60 * 1_000_000_000;
+/// Steps closed in one go after a pause; the rest is missing history anyway.
+const CATCH_UP_STEPS_MAX: u64 = 360;
+/// Steps without events after which a series is forgotten.
+const FORGET_STEPS: u32 = 8640;
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A record of the topic of histograms.
+    Delivery(&'a Delivery),
+    /// Time passed.
+    Tick,
+    /// What was asked to be stored is stored (or, after a failure, is not).
+    Stored {
+        /// Up to and including this step.
+        step: u64,
+        /// Whether it is on disk.
+        ok: bool,
+    },
+}
+
+/// What the shell must do, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Forecasts of a closed step.
+    Forecasts(Vec<v1::Forecast>),
+    /// An alert fired or resolved.
+    Alert(Box<v1::Alert>),
+    /// Store these rows, then report [`Input::Stored`].
+    Store {
+        /// The newest step of the rows.
+        step: u64,
+        /// Rows in the order of (step, service, signal).
+        rows: Vec<HistoryRow>,
+    },
+    /// Everything before these positions is stored.
+    Commit(Vec<Position>),
+}
+
+/// One window of one series, as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryRow {
+    /// Number of the step: its start divided by its length.
+    pub step: u64,
+    /// Service key.
+    pub service: String,
+    /// What was measured.
+    pub signal: Signal,
+    /// The window.
+    pub window: Window,
+}
+
+/// Why data was not used; each is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drop {
+    /// The batch was taken before.
+    Duplicate,
+    /// Its step is closed.
+    Late,
+    /// Its time is far from now.
+    ClockSkew,
+    /// No room for another series.
+    SeriesFull,
+    /// The sensor is newer and measures what this analyzer does not know.
+    UnknownSignal,
+}
+
+/// Counts since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Batches taken.
+    pub batches: u64,
+    /// Series-windows taken.
+    pub series_windows: u64,
+    /// Batches that never came.
+    pub batches_missing: u64,
+    /// Payloads that are no batch, by reason.
+    pub undecodable: BTreeMap<&'static str, u64>,
+    /// Data not used, by reason.
+    pub dropped: BTreeMap<Drop, u64>,
+    /// Steps closed.
+    pub steps: u64,
+    /// Models refitted.
+    pub refits: u64,
+    /// Failed attempts to store history.
+    pub store_failures: u64,
+}
+
+/// One service and its series.
+#[derive(Debug)]
+struct Service {
+    key: String,
+    series: Vec<Series>,
+}
+
+/// A step that still collects.
+#[derive(Debug, Default)]
+struct OpenStep {
+    series: BTreeMap<(ServiceId, Signal), Collected>,
+    batches: u64,
+    missing: u64,
+}
+
+/// See the module.
+pub struct Pipeline {
+    config: ValidConfig,
+    paths: Paths,
+    deduplication: Deduplication,
+    services: BTreeMap<ServiceId, Service>,
+    series_count: usize,
+    open: BTreeMap<u64, OpenStep>,
+    /// The next step to close; known from the first data on.
+    next_step: Option<u64>,
+    judge: Judge,
+    /// Rows of closed steps not yet handed over, and handed over but not stored.
+    rows: Vec<HistoryRow>,
+    storing: bool,
+    stored_step: Option<u64>,
+    /// Deliveries not yet stored: (offset, newest step they touch), by partition.
+    uncommitted: BTreeMap<PartitionId, VecDeque<(u64, u64)>>,
+    steps_since_store: u64,
+    counters: Counters,
+    commands: VecDeque<Command>,
+}
+
+impl Pipeline {
+    /// A pipeline that has seen nothing.
+    pub fn new(config: ValidConfig) -> Self {
+        Self {
+            paths: Paths::new(&config.params),
+            config,
+            deduplication: Deduplication::default(),
+            services: BTreeMap::new(),
+            series_count: 0,
+            open: BTreeMap::new(),
+            next_step: None,
+            judge: Judge::default(),
+            rows: Vec::new(),
+            storing: false,
+            stored_step: None,
+            uncommitted: BTreeMap::new(),
+            steps_since_store: 0,
+            counters: Counters::default(),
+            commands: VecDeque::new(),
+        }
+    }
+
+    /// Restores stored history, in the order of steps, before any input.
+    /// Rows whose service or step cannot be are left out.
+    pub fn restore(&mut self, rows: impl IntoIterator<Item = HistoryRow>) {
+        for row in rows {
+            let Ok(service) = ServiceId::parse(&row.service) else {
+                continue;
+            };
+            if self.next_step.is_some_and(|next| row.step + 1 < next) {
+                continue;
+            }
+            // Series without a row in a step get a window as at runtime.
+            while self.next_step.is_some_and(|next| next <= row.step) {
+                self.align_restored();
+                self.next_step = self.next_step.map(|next| next + 1);
+            }
+            self.next_step.get_or_insert(row.step + 1);
+            if let Some(series) = self.series(&service, row.signal) {
+                series.ring.push(&row.window);
+                series.idle_steps = 0;
+            }
+        }
+        self.align_restored();
+        self.stored_step = self.next_step.map(|next| next - 1);
+    }
+
+    /// Gives every series the same length of history.
+    fn align_restored(&mut self) {
+        use honeyguide_models::History;
+        let all = || self.services.values().flat_map(|service| &service.series);
+        let longest = all().map(|series| series.ring.len()).max().unwrap_or(0);
+        for series in self
+            .services
+            .values_mut()
+            .flat_map(|service| &mut service.series)
+        {
+            while series.ring.len() < longest {
+                series.ring.push(&Window::MISSING);
+            }
+        }
+    }
+
+    /// Takes one input; then ask [`next_command`](Self::next_command) until it is `None`.
+    pub fn handle(&mut self, input: Input<'_>, now_ns: u64) {
+        match input {
+            Input::Delivery(delivery) => self.take(delivery, now_ns),
+            Input::Tick => self.close_due_steps(now_ns),
+            Input::Stored { step, ok } => self.stored(step, ok),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn next_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// Closes every step that has data and hands over all rows, for shutdown.
+    pub fn finish(&mut self) {
+        while let Some(step) = self.open.keys().next_back().copied() {
+            self.close_until(step);
+        }
+        self.store();
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Two sensors with one id, seen so often.
+    pub fn sensor_conflicts(&self) -> u64 {
+        self.deduplication.sensor_conflicts()
+    }
+
+    /// Alerts that fire, then those that resolved lately.
+    pub fn alerts(&self) -> Vec<v1::Alert> {
+        self.judge.alerts()
+    }
+
+    /// Number of series.
+    pub fn series_count(&self) -> usize {
+        self.series_count
+    }
+
+    /// Memory of all series in bytes.
+    pub fn bytes(&self) -> usize {
+        let series = self.services.values().flat_map(|service| &service.series);
+        series.map(Series::bytes).sum()
+    }
+
+    /// All events ever by series, in order; at most `max` series.
+    pub fn cumulative(&self, max: usize) -> Vec<(String, Signal, Histogram)> {
+        let all = self
+            .services
+            .values()
+            .flat_map(|service| service.series.iter().map(|series| (&service.key, series)));
+        all.filter(|(_, series)| !series.cumulative.is_empty())
+            .take(max)
+            .map(|(key, series)| (key.clone(), series.signal, (*series.cumulative).clone()))
+            .collect()
+    }
+
+    fn drop_data(&mut self, reason: Drop, count: u64) {
+        if count > 0 {
+            *self.counters.dropped.entry(reason).or_default() += count;
+        }
+    }
+
+    fn take(&mut self, delivery: &Delivery, now_ns: u64) {
+        let touched = self.take_payload(&delivery.record.payload, now_ns);
+        // What touches no step is done with as soon as everything before is.
+        let step = touched.or(self.stored_step).unwrap_or(0);
+        let uncommitted = self
+            .uncommitted
+            .entry(delivery.record.partition)
+            .or_default();
+        uncommitted.push_back((delivery.offset, step));
+    }
+
+    /// Returns the newest step that the payload touches.
+    fn take_payload(&mut self, payload: &[u8], now_ns: u64) -> Option<u64> {
+        let batch = match Batch::decode(payload) {
+            Ok(batch) => batch,
+            Err(error) => {
+                self.undecodable(&error);
+                return None;
+            }
+        };
+        let missing = match self.deduplication.accept(&batch.header) {
+            Verdict::New { missing } => missing,
+            Verdict::Duplicate => {
+                self.drop_data(Drop::Duplicate, 1);
+                return None;
+            }
+        };
+        self.counters.batches += 1;
+        self.counters.batches_missing += missing;
+        self.drop_data(Drop::UnknownSignal, batch.unknown_signals as u64);
+        if batch.header.window_end_ns().abs_diff(now_ns) > CLOCK_SKEW_MAX_NS {
+            self.drop_data(Drop::ClockSkew, batch.series.len() as u64);
+            return None;
+        }
+        let steps = self.steps_of(&batch);
+        let first_open = *self.next_step.get_or_insert(steps.0);
+        if steps.1 < first_open {
+            self.drop_data(Drop::Late, batch.series.len() as u64);
+            return None;
+        }
+        for step in steps.0.max(first_open)..=steps.1 {
+            let open = self.open.entry(step).or_default();
+            open.batches += 1;
+            open.missing += missing;
+        }
+        for series in &batch.series {
+            self.collect(&batch, series, steps, first_open);
+        }
+        Some(steps.1)
+    }
+
+    fn undecodable(&mut self, error: &DecodeError) {
+        *self.counters.undecodable.entry(error.reason()).or_default() += 1;
+    }
+
+    /// First and last step of a window: the one that holds its middle, or for
+    /// a window longer than a step all those it covers by half.
+    fn steps_of(&self, batch: &Batch) -> (u64, u64) {
+        let step_ns = self.config.step_ns();
+        let header = &batch.header;
+        let middle = header.window_start_ns + header.window_duration_ns / 2;
+        if header.window_duration_ns < step_ns * 3 / 2 {
+            return (middle / step_ns, middle / step_ns);
+        }
+        let first = (header.window_start_ns + step_ns / 2) / step_ns;
+        let last = (header.window_end_ns() - step_ns / 2) / step_ns;
+        (first, last.max(first))
+    }
+
+    fn collect(
+        &mut self,
+        batch: &Batch,
+        series: &SeriesWindow,
+        steps: (u64, u64),
+        first_open: u64,
+    ) {
+        let service = &batch.services[series.service as usize];
+        if self.series(service, series.signal).is_none() {
+            self.drop_data(Drop::SeriesFull, 1);
+            return;
+        }
+        self.counters.series_windows += 1;
+        for step in steps.0.max(first_open)..=steps.1 {
+            let open = self.open.entry(step).or_default();
+            let collected = open
+                .series
+                .entry((service.clone(), series.signal))
+                .or_default();
+            add(&mut collected.histogram, batch, series);
+            collected.cover(batch.header.window_start_ns, batch.header.window_end_ns());
+        }
+        if let Some(known) = self.series(service, series.signal) {
+            add(&mut known.cumulative, batch, series);
+        }
+    }
+
+    /// The series, made if there is room.
+    fn series(&mut self, service: &ServiceId, signal: Signal) -> Option<&mut Series> {
+        if !self.services.contains_key(service) {
+            if self.series_count >= self.config.config.series_max {
+                return None;
+            }
+            let entry = Service {
+                key: service.key(),
+                series: Vec::new(),
+            };
+            self.services.insert(service.clone(), entry);
+        }
+        let series = &mut self.services.get_mut(service)?.series;
+        match series.binary_search_by_key(&signal, |series| series.signal) {
+            Ok(at) => Some(&mut series[at]),
+            Err(_) if self.series_count >= self.config.config.series_max => None,
+            Err(at) => {
+                self.series_count += 1;
+                series.insert(at, Series::new(signal));
+                Some(&mut series[at])
+            }
+        }
+    }
+
+    fn close_due_steps(&mut self, now_ns: u64) {
+        let step_ns = self.config.step_ns();
+        // A window with its middle in the step ends at most half a step later.
+        let wait_ns = step_ns / 2 + self.config.config.lateness.as_nanos() as u64;
+        let Some(due) = (now_ns.saturating_sub(wait_ns) / step_ns).checked_sub(1) else {
+            return;
+        };
+        self.close_until(due);
+    }
+
+    /// Closes the steps up to and including `last`.
+    fn close_until(&mut self, last: u64) {
+        let Some(next) = self.next_step else {
+            return;
+        };
+        let first = next.max((last + 1).saturating_sub(CATCH_UP_STEPS_MAX));
+        self.open = self.open.split_off(&first);
+        for step in first..=last {
+            self.close(step);
+        }
+    }
+
+    fn close(&mut self, step: u64) {
+        self.next_step = Some(step + 1);
+        self.counters.steps += 1;
+        let open = self.open.remove(&step);
+        let completeness = open.as_ref().map_or(0.0, |open| {
+            open.batches as f64 / (open.batches + open.missing).max(1) as f64
+        });
+        let collected = open.map(|open| open.series).unwrap_or_default();
+        let empty = without_events(completeness);
+        for (id, service) in &mut self.services {
+            for series in &mut service.series {
+                let collected = collected.get(&(id.clone(), series.signal));
+                series.close_step(collected, empty, completeness);
+                if collected.is_some() {
+                    use honeyguide_models::History;
+                    self.rows.push(HistoryRow {
+                        step,
+                        service: service.key.clone(),
+                        signal: series.signal,
+                        window: series.ring.window(0),
+                    });
+                }
+            }
+        }
+        self.forget_idle(step);
+        self.forecast(step);
+        self.steps_since_store += 1;
+        if self.steps_since_store >= self.store_every() {
+            self.store();
+        }
+    }
+
+    fn forget_idle(&mut self, step: u64) {
+        let at_ns = (step + 1) * self.config.step_ns();
+        let mut ended = Vec::new();
+        for service in self.services.values_mut() {
+            let key = &service.key;
+            service.series.retain(|series| {
+                let idle = series.idle_steps >= FORGET_STEPS;
+                if idle || series.idle_steps == crate::series::IDLE_STEPS_MAX {
+                    ended.push(v1::SeriesKey {
+                        service: key.clone(),
+                        signal: series.signal.name().to_owned(),
+                    });
+                }
+                !idle
+            });
+        }
+        self.services
+            .retain(|_, service| !service.series.is_empty());
+        self.series_count = self
+            .services
+            .values()
+            .map(|service| service.series.len())
+            .sum();
+        for key in ended {
+            for alert in self.judge.series_ended(&key, at_ns) {
+                self.commands.push_back(Command::Alert(Box::new(alert)));
+            }
+        }
+    }
+
+    /// Steps between two segments: five minutes, or what a store failure left.
+    fn store_every(&self) -> u64 {
+        (300 / self.config.config.step.as_secs().max(1)).max(1)
+    }
+
+    fn store(&mut self) {
+        let Some(last) = self.next_step.and_then(|next| next.checked_sub(1)) else {
+            return;
+        };
+        if self.storing {
+            return;
+        }
+        self.steps_since_store = 0;
+        self.storing = true;
+        self.commands.push_back(Command::Store {
+            step: last,
+            rows: std::mem::take(&mut self.rows),
+        });
+    }
+
+    fn stored(&mut self, step: u64, ok: bool) {
+        self.storing = false;
+        if !ok {
+            self.counters.store_failures += 1;
+        }
+        // A failed store is not waited for: without a disk the analyzer goes on
+        // in memory, and keeping every record would fill the bus.
+        self.stored_step = Some(step);
+        let mut positions = Vec::new();
+        for (partition, uncommitted) in &mut self.uncommitted {
+            let mut offset = None;
+            while let Some((done, _)) = uncommitted.pop_front_if(|(_, touched)| *touched <= step) {
+                offset = Some(done + 1);
+            }
+            positions.extend(offset.map(|offset| Position {
+                topic: Topic::Histograms,
+                partition: *partition,
+                offset,
+            }));
+        }
+        if !positions.is_empty() {
+            self.commands.push_back(Command::Commit(positions));
+        }
+    }
+}
+
+/// A window in which sensors reported, but nothing of this series.
+fn without_events(completeness: f64) -> Window {
+    if completeness == 0.0 {
+        return Window::MISSING;
+    }
+    let mut y = [f32::NAN; TARGETS];
+    y[Target::Rate.index()] = 0.0;
+    Window {
+        y,
+        samples: 0.0,
+        completeness: completeness as f32,
+    }
+}
+
+fn add(histogram: &mut Histogram, batch: &Batch, series: &SeriesWindow) {
+    for (position, count) in batch.buckets(series) {
+        histogram.add(usize::from(*position), *count);
+    }
+    histogram.add_totals(series.totals);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,341 @@
+//! What a closed step means: forecasts, risks, reasons, alerts.
+
+use honeyguide_models::{
+    Driver, DriverId, Forecast, HORIZON_SECS, History, Role, SeriesInput, SeriesModel, Target,
+    ValidParams,
+    attribution::{Cause, Reason, Subject, attribute},
+    breach::{Breach, ValidObjective, breach},
+};
+use honeyguide_proto::v1;
+use sensor_common::Signal;
+
+use super::{Command, Pipeline, Service};
+use crate::{
+    config::ValidObjectiveConfig,
+    judge::{Evidence, Patience, duration, timestamp},
+    series::{IDLE_STEPS_MAX, Ring, Series},
+};
+
+/// Refits per step at least; more series share the work over as many steps.
+const REFITS_MIN: u64 = 8;
+/// Steps over which refits of all series are spread.
+const REFIT_SPREAD_STEPS: u64 = 30;
+/// Reasons are looked for from this probability on.
+const REASONS_FROM: f64 = 0.2;
+/// Windows of history before a breach that is only expected may fire.
+const EXPECT_FROM_WINDOWS: u32 = 12;
+
+/// Whether a signal is waiting for a resource or work that suffers from it.
+fn role(signal: Signal) -> Role {
+    match signal {
+        Signal::RunQueue
+        | Signal::BlockIo
+        | Signal::BlockIoDevice
+        | Signal::TcpRetransmit
+        | Signal::Reclaim => Role::Saturation,
+        _ => Role::Work,
+    }
+}
+
+impl Pipeline {
+    /// Forecasts and judges every series that had events lately.
+    pub(super) fn forecast(&mut self, step: u64) {
+        let at_ns = (step + 1) * self.config.step_ns();
+        let mut refits = REFITS_MIN + self.series_count as u64 / REFIT_SPREAD_STEPS;
+        let mut forecasts = Vec::new();
+        let mut services = std::mem::take(&mut self.services);
+        for service in services.values_mut() {
+            for at in 0..service.series.len() {
+                if service.series[at].idle_steps >= IDLE_STEPS_MAX {
+                    continue;
+                }
+                let Some(mut model) = service.series[at].model.take() else {
+                    continue;
+                };
+                let forecast = refresh(&self.config.params, &mut model, service, at, step);
+                if refits > 0 && model.refit_due(&self.config.params) {
+                    refits -= 1;
+                    self.counters.refits += 1;
+                    with_input(service, at, step, |input| {
+                        model.refit(&self.config.params, input)
+                    });
+                }
+                service.series[at].model = Some(model);
+                forecasts.push(self.judge_series(service, at, step, at_ns, &forecast));
+            }
+        }
+        self.services = services;
+        self.commands.push_back(Command::Forecasts(forecasts));
+    }
+
+    fn judge_series(
+        &mut self,
+        service: &mut Service,
+        at: usize,
+        step: u64,
+        at_ns: u64,
+        forecast: &Forecast,
+    ) -> v1::Forecast {
+        let signal = service.series[at].signal;
+        let key = v1::SeriesKey {
+            service: service.key.clone(),
+            signal: signal.name().to_owned(),
+        };
+        let mut message = message(&key, &service.series[at], at_ns, forecast);
+        let matching: Vec<ValidObjectiveConfig> = self
+            .config
+            .objectives
+            .iter()
+            .filter(|objective| objective.matches(&service.key, signal))
+            .cloned()
+            .collect();
+        let mut risks = Vec::new();
+        for objective in matching {
+            let frozen = self.judge.is_firing(&objective.config.name, &key);
+            let usual = service.series[at].usual(objective.config.target, frozen);
+            if let Some(valid) = objective.with_usual(usual) {
+                let risk = breach(forecast, &valid, &self.paths);
+                risks.push((objective, valid, risk, usual));
+            }
+        }
+        let worst = risks
+            .iter()
+            .map(|(_, _, risk, _)| risk.probability)
+            .fold(0.0, f64::max);
+        if worst >= REASONS_FROM || message.anomaly_score >= 1.0 {
+            let target = risks
+                .first()
+                .map_or(Target::P99, |(objective, ..)| objective.config.target);
+            let subject = Subject {
+                role: role(signal),
+                target,
+            };
+            let reasons = with_input(service, at, step, |input| {
+                attribute(&self.config.params, subject, input)
+            });
+            message.reasons = reasons
+                .iter()
+                .map(|reason| reason_message(&key, reason))
+                .collect();
+        }
+        for (objective, valid, risk, usual) in risks {
+            let breach = breach_message(&objective, &valid, &risk);
+            let target = objective.config.target;
+            let now = forecast.y[target.index()].map(f64::from);
+            let breached = now.is_some_and(|now| now > valid.get().threshold);
+            let known = breached || forecast.history_windows >= EXPECT_FROM_WINDOWS;
+            message.breaches.push(breach.clone());
+            let summary = summary(&key, &breach, Observed { now, usual }, &message.reasons);
+            let evidence = Evidence {
+                key: key.clone(),
+                breach,
+                breached,
+                patience: Patience {
+                    fire_after: objective.config.fire_after,
+                    resolve_after: objective.config.resolve_after,
+                },
+                fire_probability: if known {
+                    objective.config.fire_probability
+                } else {
+                    f64::INFINITY
+                },
+                reasons: message.reasons.clone(),
+                summary,
+                at_ns,
+            };
+            if let Some(alert) = self.judge.consider(evidence) {
+                self.commands.push_back(Command::Alert(Box::new(alert)));
+            }
+        }
+        message
+    }
+}
+
+/// Calls `read` with the series and its neighbours as the model sees them.
+fn with_input<T>(
+    service: &Service,
+    at: usize,
+    step: u64,
+    read: impl FnOnce(SeriesInput<'_, Ring>) -> T,
+) -> T {
+    let neighbours = service
+        .series
+        .iter()
+        .enumerate()
+        .filter(|(other, _)| *other != at);
+    let drivers: Vec<Driver<'_, Ring>> = neighbours
+        .map(|(_, series)| Driver {
+            id: DriverId(u32::from(series.signal.number())),
+            role: role(series.signal),
+            history: &series.ring,
+        })
+        .collect();
+    read(SeriesInput {
+        step,
+        own: &service.series[at].ring,
+        drivers: &drivers,
+    })
+}
+
+fn refresh(
+    params: &ValidParams,
+    model: &mut SeriesModel,
+    service: &Service,
+    at: usize,
+    step: u64,
+) -> Forecast {
+    with_input(service, at, step, |input| model.refresh(params, input))
+}
+
+fn message(key: &v1::SeriesKey, series: &Series, at_ns: u64, forecast: &Forecast) -> v1::Forecast {
+    let mut points = Vec::new();
+    for (horizon, secs) in HORIZON_SECS.into_iter().enumerate() {
+        for target in Target::ALL {
+            if let Some(point) = forecast.point(horizon, target) {
+                points.push(v1::ForecastPoint {
+                    horizon: Some(duration(f64::from(secs))),
+                    target: target_number(target),
+                    yhat: point.yhat.into(),
+                    yhat_lower_80: point.lower_80.into(),
+                    yhat_upper_80: point.upper_80.into(),
+                    yhat_lower_95: point.lower_95.into(),
+                    yhat_upper_95: point.upper_95.into(),
+                });
+            }
+        }
+    }
+    v1::Forecast {
+        key: Some(key.clone()),
+        made_at: Some(timestamp(at_ns)),
+        now: Some(summary_of(key, series, at_ns)),
+        points,
+        anomaly_score: forecast.anomaly_score.into(),
+        breaches: Vec::new(),
+        reasons: Vec::new(),
+        history_windows: series.ring.len() as u32,
+    }
+}
+
+fn summary_of(key: &v1::SeriesKey, series: &Series, at_ns: u64) -> v1::SeriesSummary {
+    let last = &series.last;
+    let [p50, p90, p99, p999] = last.quantiles_secs;
+    // Without events in the newest window there is no latency, and no rate.
+    let observed = series.idle_steps == 0;
+    v1::SeriesSummary {
+        key: Some(key.clone()),
+        last_window_end: Some(timestamp(at_ns)),
+        latency: observed.then_some(v1::LatencyQuantiles {
+            p50,
+            p90,
+            p99,
+            p999,
+            max: last.max_secs,
+        }),
+        rate_per_sec: if observed { last.rate } else { 0.0 },
+        sampling_ratio: last.sampling_ratio,
+        completeness: last.completeness,
+    }
+}
+
+fn target_number(target: Target) -> i32 {
+    let target = match target {
+        Target::P50 => v1::Target::P50,
+        Target::P90 => v1::Target::P90,
+        Target::P99 => v1::Target::P99,
+        Target::P999 => v1::Target::P999,
+        Target::Rate => v1::Target::Rate,
+    };
+    target.into()
+}
+
+fn breach_message(
+    objective: &ValidObjectiveConfig,
+    valid: &ValidObjective,
+    risk: &Breach,
+) -> v1::BreachForecast {
+    v1::BreachForecast {
+        objective: objective.config.name.clone(),
+        target: target_number(objective.config.target),
+        threshold_secs: valid.get().threshold,
+        horizon: Some(duration(f64::from(valid.get().horizon_secs))),
+        probability: risk.probability,
+        eta: risk.eta.map(|eta| duration(eta.secs)),
+        eta_lower_80: risk.eta.map(|eta| duration(eta.lower_80_secs)),
+        eta_upper_80: risk.eta.map(|eta| duration(eta.upper_80_secs)),
+        budget_exhausted_in: risk.budget_exhausted_in_secs.map(duration),
+    }
+}
+
+fn reason_message(own: &v1::SeriesKey, reason: &Reason) -> v1::Reason {
+    let signal = match reason.cause {
+        Cause::Own => own.signal.clone(),
+        Cause::Load => format!("{} load", own.signal),
+        Cause::Driver(DriverId(number)) => u8::try_from(number)
+            .ok()
+            .and_then(Signal::from_number)
+            .map_or_else(|| "unknown".to_owned(), |signal| signal.name().to_owned()),
+    };
+    v1::Reason {
+        key: Some(v1::SeriesKey {
+            service: own.service.clone(),
+            signal,
+        }),
+        contribution: reason.contribution,
+        lead: Some(duration(reason.lead_secs)),
+        ratio_to_usual: reason.ratio_to_usual,
+    }
+}
+
+/// A target as it is and as it usually is.
+struct Observed {
+    now: Option<f64>,
+    usual: Option<f64>,
+}
+
+/// One sentence with the numbers.
+fn summary(
+    key: &v1::SeriesKey,
+    breach: &v1::BreachForecast,
+    observed: Observed,
+    reasons: &[v1::Reason],
+) -> String {
+    let millis = |secs: f64| format!("{:.3} ms", secs * 1e3);
+    let minutes = breach
+        .horizon
+        .as_ref()
+        .map_or(0, |horizon| horizon.seconds / 60);
+    let target = breach
+        .target()
+        .as_str_name()
+        .trim_start_matches("TARGET_")
+        .to_lowercase();
+    let mut text = format!(
+        "{} {}: P({target} > {} within {minutes} min) = {:.2}",
+        key.service,
+        key.signal,
+        millis(breach.threshold_secs),
+        breach.probability
+    );
+    if let Some(now) = observed.now {
+        text += &format!(", now {}", millis(now));
+    }
+    if let Some(usual) = observed.usual {
+        text += &format!(" (usually {})", millis(usual));
+    }
+    if let Some((reason, of)) = reasons
+        .first()
+        .and_then(|reason| Some((reason, reason.key.as_ref()?)))
+    {
+        text += &format!(
+            ", because of {} at {:.1} times its usual",
+            of.signal, reason.ratio_to_usual
+        );
+    }
+    text
+}
+
+/// How many windows of history a ring holds.
+#[cfg(test)]
+pub(super) fn history_len(series: &Series) -> usize {
+    series.ring.len()
+}

@@ -1,0 +1,274 @@
+use honeyguide_bus::Record;
+use honeyguide_proto::{
+    ServiceKind,
+    batch::{Header, SeriesRef, encode},
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Config;
+
+const STEP_NS: u64 = 10_000_000_000;
+/// 2023, at the begin of a step.
+const EPOCH_STEP: u64 = 170_000_000;
+
+fn pipeline() -> Pipeline {
+    Pipeline::new(Config::default().validate().unwrap())
+}
+
+/// The batch of the window that fills step number `step` after the epoch:
+/// `latency_ns` for 1000 events of the run queue of one service.
+fn delivery(step: u64, seq: u64, latency_ns: u64) -> Delivery {
+    let mut histogram = Histogram::new();
+    for event in 0..1000 {
+        histogram.record(latency_ns + event * latency_ns / 1000);
+    }
+    let header = Header {
+        sensor_id: "node".to_owned(),
+        boot_id: [1; 16],
+        seq,
+        partition: 0,
+        window_start_ns: (EPOCH_STEP + step) * STEP_NS,
+        window_duration_ns: STEP_NS,
+    };
+    let services = [ServiceId::named(ServiceKind::Process, "x")];
+    let series = vec![SeriesRef {
+        service: 0,
+        signal: Signal::RunQueue,
+        histogram: &histogram,
+    }];
+    Delivery {
+        offset: seq - 1,
+        record: Record {
+            topic: Topic::Histograms,
+            partition: 0,
+            key: Vec::new(),
+            timestamp_ns: header.window_end_ns(),
+            payload: encode(&header, &services, series, &[], None),
+        },
+    }
+}
+
+/// Runs deliveries at the end of their windows, and ticks until all are closed.
+fn run(pipeline: &mut Pipeline, deliveries: &[Delivery]) -> Vec<Command> {
+    let mut commands = Vec::new();
+    for delivery in deliveries {
+        let now_ns = delivery.record.timestamp_ns;
+        pipeline.handle(Input::Delivery(delivery), now_ns);
+        pipeline.handle(Input::Tick, now_ns);
+        drain(pipeline, &mut commands);
+    }
+    let end_ns = deliveries
+        .iter()
+        .map(|d| d.record.timestamp_ns)
+        .max()
+        .unwrap_or(0);
+    pipeline.handle(Input::Tick, end_ns + STEP_NS);
+    drain(pipeline, &mut commands);
+    commands
+}
+
+fn drain(pipeline: &mut Pipeline, commands: &mut Vec<Command>) {
+    while let Some(command) = pipeline.next_command() {
+        if let Command::Store { step, .. } = &command {
+            pipeline.handle(
+                Input::Stored {
+                    step: *step,
+                    ok: true,
+                },
+                0,
+            );
+        }
+        commands.push(command);
+    }
+}
+
+fn alerts(commands: &[Command]) -> Vec<&v1::Alert> {
+    let alerts = commands.iter().filter_map(|command| match command {
+        Command::Alert(alert) => Some(alert.as_ref()),
+        _ => None,
+    });
+    alerts.collect()
+}
+
+fn history(pipeline: &Pipeline) -> usize {
+    outlook::history_len(&pipeline.services.values().next().unwrap().series[0])
+}
+
+#[test]
+fn contention_fires_with_the_run_queue_as_reason_and_resolves() {
+    let latency = |step| {
+        if (30..40).contains(&step) {
+            40_000_000
+        } else {
+            100_000
+        }
+    };
+    let deliveries: Vec<_> = (0..70)
+        .map(|step| delivery(step, step + 1, latency(step)))
+        .collect();
+    let commands = run(&mut pipeline(), &deliveries);
+    let alerts = alerts(&commands);
+    let states: Vec<_> = alerts.iter().map(|alert| alert.state()).collect();
+    assert_eq!(states, [v1::AlertState::Firing, v1::AlertState::Resolved]);
+    let reason = alerts[0].reasons[0].key.as_ref().unwrap();
+    assert_eq!(reason.signal, "runq");
+    assert!(
+        alerts[0].summary.contains("process/x runq"),
+        "{}",
+        alerts[0].summary
+    );
+}
+
+#[test]
+fn calm_series_raises_no_alert() {
+    let deliveries: Vec<_> = (0..200)
+        .map(|step| delivery(step, step + 1, 100_000 + step % 7 * 3000))
+        .collect();
+    assert!(alerts(&run(&mut pipeline(), &deliveries)).is_empty());
+}
+
+#[test]
+fn same_input_gives_the_same_commands() {
+    let deliveries: Vec<_> = (0..50)
+        .map(|step| delivery(step, step + 1, 100_000 << (step % 3)))
+        .collect();
+    assert_eq!(
+        run(&mut pipeline(), &deliveries),
+        run(&mut pipeline(), &deliveries)
+    );
+}
+
+#[test]
+fn undecodable_payload_is_counted_and_nothing_else_is_lost() {
+    let mut pipeline = pipeline();
+    let mut bad = delivery(1, 2, 1000);
+    bad.record.payload.truncate(20);
+    run(
+        &mut pipeline,
+        &[delivery(0, 1, 1000), bad, delivery(2, 3, 1000)],
+    );
+    assert_eq!(pipeline.counters().undecodable.values().sum::<u64>(), 1);
+    assert_eq!(pipeline.counters().batches, 2);
+    assert_eq!(pipeline.counters().batches_missing, 1);
+}
+
+#[test]
+fn late_and_skewed_windows_are_counted_and_left_out() {
+    let mut pipeline = pipeline();
+    let deliveries: Vec<_> = (0..5).map(|step| delivery(step, step + 1, 1000)).collect();
+    run(&mut pipeline, &deliveries);
+    let now_ns = (EPOCH_STEP + 6) * STEP_NS;
+    pipeline.handle(Input::Delivery(&delivery(1, 6, 1000)), now_ns);
+    pipeline.handle(Input::Delivery(&delivery(100_000, 7, 1000)), now_ns);
+    assert_eq!(pipeline.counters().dropped[&Drop::Late], 1);
+    assert_eq!(pipeline.counters().dropped[&Drop::ClockSkew], 1);
+}
+
+#[test]
+fn missing_batches_lower_completeness() {
+    let mut pipeline = pipeline();
+    run(&mut pipeline, &[delivery(0, 1, 1000), delivery(1, 5, 1000)]);
+    let series = &pipeline.services.values().next().unwrap().series[0];
+    assert_eq!(series.last.completeness, 0.25);
+}
+
+#[test]
+fn series_beyond_the_bound_are_counted() {
+    let mut config = Config::default();
+    config.series_max = 1;
+    let mut pipeline = Pipeline::new(config.validate().unwrap());
+    let mut histogram = Histogram::new();
+    histogram.record(5);
+    let mut second = delivery(0, 1, 1000);
+    let header = Batch::decode(&second.record.payload).unwrap().header;
+    let services = ["a", "b"].map(|name| ServiceId::named(ServiceKind::Process, name));
+    let series = (0..2).map(|service| SeriesRef {
+        service,
+        signal: Signal::RunQueue,
+        histogram: &histogram,
+    });
+    second.record.payload = encode(&header, &services, series.collect(), &[], None);
+    run(&mut pipeline, &[second]);
+    assert_eq!(pipeline.counters().dropped[&Drop::SeriesFull], 1);
+    assert_eq!(pipeline.series_count(), 1);
+}
+
+#[test]
+fn long_window_fills_the_steps_it_covers() {
+    let mut pipeline = pipeline();
+    let mut long = delivery(0, 1, 1000);
+    let batch = Batch::decode(&long.record.payload).unwrap();
+    let header = Header {
+        window_duration_ns: 3 * STEP_NS,
+        ..batch.header.clone()
+    };
+    let histogram = batch.histogram(&batch.series[0]);
+    let series = vec![SeriesRef {
+        service: 0,
+        signal: Signal::RunQueue,
+        histogram: &histogram,
+    }];
+    long.record.payload = encode(&header, &batch.services, series, &[], None);
+    long.record.timestamp_ns = header.window_end_ns();
+    run(&mut pipeline, &[long]);
+    let series = &pipeline.services.values().next().unwrap().series[0];
+    assert_eq!(history(&pipeline), 3);
+    assert!(
+        (series.last.rate - 1000.0 / 30.0).abs() < 0.01,
+        "{}",
+        series.last.rate
+    );
+}
+
+/// Everything that was stored, by (step, service, signal).
+fn stored(commands: &[Command]) -> Vec<HistoryRow> {
+    let stores = commands.iter().filter_map(|command| match command {
+        Command::Store { rows, .. } => Some(rows.clone()),
+        _ => None,
+    });
+    stores.flatten().collect()
+}
+
+fn commit(commands: &[Command]) -> u64 {
+    let commits = commands.iter().filter_map(|command| match command {
+        Command::Commit(positions) => Some(positions[0].offset),
+        _ => None,
+    });
+    commits.last().unwrap_or(0)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The analyzer is killed at any moment and started again: it restores
+    /// what was stored and is given again what was not committed. Every window
+    /// is stored exactly once, whatever was repeated in between.
+    #[test]
+    fn restart_loses_nothing_and_counts_nothing_twice(kill_at in 1usize..120, repeat in 0usize..120) {
+        let mut deliveries: Vec<_> = (0..120).map(|step| delivery(step, step + 1, 100_000)).collect();
+        let again = deliveries[repeat].clone();
+        deliveries.insert((repeat + 3).min(deliveries.len()), again);
+        for (offset, delivery) in deliveries.iter_mut().enumerate() {
+            delivery.offset = offset as u64;
+        }
+        let mut first = pipeline();
+        let mut commands = Vec::new();
+        for delivery in &deliveries[..kill_at] {
+            first.handle(Input::Delivery(delivery), delivery.record.timestamp_ns);
+            first.handle(Input::Tick, delivery.record.timestamp_ns);
+            drain(&mut first, &mut commands);
+        }
+        let mut rows = stored(&commands);
+        let resume = commit(&commands) as usize;
+        let mut second = pipeline();
+        second.restore(rows.clone());
+        let mut commands = run(&mut second, &deliveries[resume..]);
+        second.finish();
+        drain(&mut second, &mut commands);
+        rows.extend(stored(&commands));
+        let steps: Vec<u64> = rows.iter().map(|row| row.step - EPOCH_STEP).collect();
+        prop_assert_eq!(steps, (0..120).collect::<Vec<_>>());
+        prop_assert!(rows.iter().all(|row| Target::Rate.to_natural(row.window.value(Target::Rate).unwrap()).round() == 100.0));
+    }
+}
