@@ -1,2 +1,114 @@
-//! Skeleton.
-fn main() {}
+//! The `honeyguide` command.
+//!
+//! One file per subcommand; [`settings`] merges configuration file,
+//! environment and flags; [`view`] turns forecasts into rows and lines. All
+//! measuring and forecasting lives in the sensor and analyzer crates.
+
+mod alerts;
+mod doctor;
+mod forecast;
+mod logging;
+mod record;
+mod replay;
+mod settings;
+mod up;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit code for wrong usage or configuration (`EX_USAGE` of sysexits.h).
+const EXIT_USAGE: u8 = 64;
+
+/// Predictive latency from kernel events: what each service's latency is, what
+/// it will be, and why.
+#[derive(Debug, Parser)]
+#[command(name = "honeyguide", version, propagate_version = true)]
+#[command(after_long_help = "\
+Examples:
+  honeyguide doctor                      What can be measured on this machine
+  sudo honeyguide up                     Measure, forecast and show a live table
+  sudo honeyguide up --duration 5m       The same, for five minutes
+  sudo honeyguide record incident.hgr    Keep what the sensor publishes
+  honeyguide replay incident.hgr         Forecasts and alerts of a recording
+  honeyguide forecast 'process/nginx'    Ask a running analyzer
+")]
+struct Cli {
+    #[command(flatten)]
+    settings: settings::SettingsArgs,
+    #[command(flatten)]
+    logging: logging::LoggingArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run sensor and analyzer in one process and show a live table.
+    Up(up::Args),
+    /// Run the sensor and keep what it publishes in a file.
+    Record(record::Args),
+    /// Run a recording through the analyzer, faster than real time; needs no root.
+    Replay(replay::Args),
+    /// Show forecasts of a running analyzer.
+    Forecast(forecast::Args),
+    /// Show alerts of a running analyzer.
+    Alerts(alerts::Args),
+    /// Check kernel, permissions and every probe, with a fix for each problem.
+    Doctor(doctor::Args),
+    /// Print the default configuration, which is also its reference.
+    DefaultConfig,
+}
+
+fn main() -> ExitCode {
+    // A reader that goes away (`honeyguide forecast | head`) is no error.
+    // SAFETY: no other thread exists yet, and the default action is a valid one.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    let settings = match cli.settings.load() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("honeyguide: {error:#}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match run(cli.command, settings, &cli.logging) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("honeyguide: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(
+    command: Command,
+    settings: settings::Settings,
+    logging: &logging::LoggingArgs,
+) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(args) => up::run(args, settings, logging),
+        Command::Record(args) => {
+            logging.to_stderr()?;
+            record::run(args, settings)
+        }
+        Command::Replay(args) => {
+            logging.to_stderr()?;
+            replay::run(args, settings)
+        }
+        Command::Forecast(args) => forecast::run(args),
+        Command::Alerts(args) => alerts::run(args),
+        Command::Doctor(args) => doctor::run(args, settings),
+        Command::DefaultConfig => {
+            print!("{}", settings::DEFAULT);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

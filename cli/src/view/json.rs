@@ -1,0 +1,97 @@
+//! Forecasts and alerts as JSON, for scripts: seconds, and the field names of
+//! the protobuf messages.
+
+use honeyguide_proto::v1::{Alert, BreachForecast, Forecast, Reason, SeriesKey};
+use serde_json::{Value, json};
+
+use super::target_name;
+
+pub fn forecast(forecast: &Forecast) -> Value {
+    let now = forecast.now.as_ref();
+    json!({
+        "key": key(forecast.key.as_ref()),
+        "made_at": forecast.made_at.as_ref().map(|at| at.seconds),
+        "rate_per_sec": now.map(|now| now.rate_per_sec),
+        "sampling_ratio": now.map(|now| now.sampling_ratio),
+        "completeness": now.map(|now| now.completeness),
+        "latency": now.and_then(|now| now.latency.as_ref()).map(|latency| json!({
+            "p50": latency.p50,
+            "p90": latency.p90,
+            "p99": latency.p99,
+            "p999": latency.p999,
+            "max": latency.max,
+        })),
+        "points": forecast.points.iter().map(|point| json!({
+            "horizon": secs(point.horizon.as_ref()),
+            "target": target_name(point.target()),
+            "yhat": point.yhat,
+            "yhat_lower_80": point.yhat_lower_80,
+            "yhat_upper_80": point.yhat_upper_80,
+            "yhat_lower_95": point.yhat_lower_95,
+            "yhat_upper_95": point.yhat_upper_95,
+        })).collect::<Vec<_>>(),
+        "anomaly_score": forecast.anomaly_score,
+        "breaches": forecast.breaches.iter().map(breach).collect::<Vec<_>>(),
+        "reasons": forecast.reasons.iter().map(reason).collect::<Vec<_>>(),
+        "history_windows": forecast.history_windows,
+    })
+}
+
+pub fn alert(alert: &Alert) -> Value {
+    json!({
+        "id": alert.id,
+        "firing": super::is_firing(alert),
+        "key": key(alert.key.as_ref()),
+        "breach": alert.breach.as_ref().map(breach),
+        "fired_at": alert.fired_at.as_ref().map(|at| at.seconds),
+        "resolved_at": alert.resolved_at.as_ref().map(|at| at.seconds),
+        "reasons": alert.reasons.iter().map(reason).collect::<Vec<_>>(),
+        "summary": alert.summary,
+    })
+}
+
+fn key(key: Option<&SeriesKey>) -> Value {
+    json!(key.map(|key| json!({ "service": key.service, "signal": key.signal })))
+}
+
+fn breach(breach: &BreachForecast) -> Value {
+    json!({
+        "objective": breach.objective,
+        "target": target_name(breach.target()),
+        "threshold_secs": breach.threshold_secs,
+        "horizon": secs(breach.horizon.as_ref()),
+        "probability": breach.probability,
+        "eta": secs(breach.eta.as_ref()),
+        "eta_lower_80": secs(breach.eta_lower_80.as_ref()),
+        "eta_upper_80": secs(breach.eta_upper_80.as_ref()),
+        "budget_exhausted_in": secs(breach.budget_exhausted_in.as_ref()),
+    })
+}
+
+fn reason(reason: &Reason) -> Value {
+    json!({
+        "key": key(reason.key.as_ref()),
+        "contribution": reason.contribution,
+        "lead": secs(reason.lead.as_ref()),
+        "ratio_to_usual": reason.ratio_to_usual,
+    })
+}
+
+fn secs(duration: Option<&prost_types::Duration>) -> Option<f64> {
+    duration.map(|duration| duration.seconds as f64 + f64::from(duration.nanos) / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::tests::example;
+
+    #[test]
+    fn forecast_keeps_the_field_names_of_the_messages() {
+        let value = forecast(&example());
+        assert_eq!(value["key"]["signal"], "server_request");
+        assert_eq!(value["points"][0]["yhat_upper_80"], 1.1);
+        assert_eq!(value["breaches"][0]["eta"], 540.0);
+        assert_eq!(value["breaches"][0]["budget_exhausted_in"], Value::Null);
+    }
+}
