@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     cargo::{cargo, kernel_features, target_dir},
@@ -22,14 +22,29 @@ pub struct Args {
     advisories: bool,
 }
 
-/// Runs the command.
+/// Runs the command: every check, even after one has failed.
 pub fn run(args: &Args) -> Result<()> {
     setup::prepare(Purpose::Run, &[])?;
-    step("formatting", formatting)?;
-    step("clippy", clippy)?;
-    step("kernel programs", kernel_programs)?;
-    step("documentation", documentation)?;
-    step("licences and sources of dependencies", || deny(args))
+    let checks: [(&str, &dyn Fn() -> Result<()>); 5] = [
+        ("formatting", &formatting),
+        ("clippy", &clippy),
+        ("kernel programs", &kernel_programs),
+        ("documentation", &documentation),
+        ("licences and sources", &|| deny(args)),
+    ];
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        if let Err(error) = step(name, check) {
+            eprintln!("· {error:#}");
+            failed.push(name);
+        }
+    }
+    ensure!(
+        failed.is_empty(),
+        "these checks failed: {}",
+        failed.join(", ")
+    );
+    Ok(())
 }
 
 fn formatting() -> Result<()> {
@@ -43,7 +58,7 @@ fn formatting() -> Result<()> {
 
 fn clippy() -> Result<()> {
     let mut clippy = cargo("clippy");
-    clippy.args(["--workspace", "--all-targets"]);
+    clippy.args(["--workspace", "--all-targets", "--keep-going"]);
     clippy.args(kernel_features()?);
     show(clippy.args(["--", "-D", "warnings"]))
 }
@@ -77,7 +92,8 @@ fn documentation() -> Result<()> {
     let mut doc = cargo("doc");
     // Examples are documented only so that cargo resolves the same features
     // as clippy did, whose work on the dependencies is then reused.
-    doc.args(["--workspace", "--no-deps", "--lib", "--bins", "--examples"]);
+    doc.args(["--workspace", "--no-deps", "--keep-going"]);
+    doc.args(["--lib", "--bins", "--examples"]);
     doc.args(["--document-private-items"]);
     show(doc.env("RUSTDOCFLAGS", "-D warnings"))
 }
@@ -96,13 +112,8 @@ fn deny(args: &Args) -> Result<()> {
     }
     for manifest in ["Cargo.toml", "sensor-ebpf/Cargo.toml"] {
         let mut check = deny_command()?;
-        check.args([
-            "--manifest-path",
-            manifest,
-            "check",
-            "--config",
-            "deny.toml",
-        ]);
+        check.args(["--manifest-path", manifest, "--config", "deny.toml"]);
+        check.arg("check");
         if args.advisories {
             check.arg("advisories");
         }

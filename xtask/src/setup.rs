@@ -46,7 +46,9 @@ pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
     if rust.is_none() {
         wanted.extend(packages::RUST_WITH_SOURCES);
     }
-    wanted.extend(packages::C_COMPILER);
+    if linker.is_none() || !machine::in_path("cc") {
+        wanted.extend(packages::C_COMPILER);
+    }
     if machine::has_apt() {
         install(privilege, wanted, linker.is_none(), rust.as_ref())?;
     } else if rust.is_none() || linker.is_none() {

@@ -6,9 +6,13 @@ use crate::{machine::Privilege, step::quiet};
 
 const MOUNTS: [(&str, &str); 2] = [("tracefs", "/sys/kernel/tracing"), ("bpf", "/sys/fs/bpf")];
 
-/// Mounts what is missing, where that is possible. A container may not mount;
-/// then `honeyguide doctor` says what that costs.
+/// Mounts what is missing, where that is possible. Without root nothing that
+/// needs it can run anyway; a container may not mount even as root, and then
+/// `honeyguide doctor` says what that costs.
 pub fn ensure(privilege: Privilege) {
+    if privilege == Privilege::None {
+        return;
+    }
     let mounted = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for (kind, folder) in MOUNTS {
         if is_mounted(&mounted, folder) || !Path::new(folder).is_dir() {
