@@ -129,7 +129,11 @@ fn merge(group: &mut BenchmarkGroup<'_, WallTime>) {
     });
     let (mut sketch, other) = (full_ddsketch(), full_ddsketch());
     group.bench_function("ddsketch", |bencher| {
-        bencher.iter(|| sketch.merge(black_box(&other)).expect("equal configurations"));
+        bencher.iter(|| {
+            sketch
+                .merge(black_box(&other))
+                .expect("equal configurations")
+        });
     });
 }
 
@@ -188,13 +192,21 @@ fn report(estimates: &Path) -> Value {
     let cases = [
         ("index_ns", "index/honeyguide", VALUES),
         ("record_ns", "index/honeyguide-record", VALUES),
-        ("hdrhistogram_record_ns", "index/hdrhistogram-record", VALUES),
+        (
+            "hdrhistogram_record_ns",
+            "index/hdrhistogram-record",
+            VALUES,
+        ),
         ("ddsketch_record_ns", "index/ddsketch-add", VALUES),
         ("merge_ns", "merge/honeyguide", 1),
         ("hdrhistogram_merge_ns", "merge/hdrhistogram", 1),
         ("ddsketch_merge_ns", "merge/ddsketch", 1),
         ("quantile_ns", "quantile/honeyguide", QUANTILES.len()),
-        ("hdrhistogram_quantile_ns", "quantile/hdrhistogram", QUANTILES.len()),
+        (
+            "hdrhistogram_quantile_ns",
+            "quantile/hdrhistogram",
+            QUANTILES.len(),
+        ),
         ("ddsketch_quantile_ns", "quantile/ddsketch", QUANTILES.len()),
     ];
     for (key, case, calls) in cases {
