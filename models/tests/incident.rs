@@ -1,5 +1,6 @@
 //! One incident from the first window to its end, as an analyzer lives it: the
 //! run queue rises tenfold under contention, requests follow, the disk is calm.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use honeyguide_models::attribution::{Cause, Reason, Subject, attribute};
 use honeyguide_models::breach::{Objective, Paths, ValidObjective, breach};

@@ -1,6 +1,7 @@
 //! Rolling forecasts over a day of series whose law is known: intervals cover,
 //! and the forecasts beat persistence and the seasonal naive forecast.
 //! `--nocapture` prints the table.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use honeyguide_models::{
     Driver, DriverId, HORIZONS, Params, Role, SeriesInput, SeriesModel, Target, ValidParams,
