@@ -1,6 +1,6 @@
 //! Histogram batches: what one sensor saw in one window, for one partition.
 //!
-//! [`encode`] writes columns (see `telemetry.proto`); [`Batch::decode`] checks
+//! [`encode()`] writes columns (see `telemetry.proto`); [`Batch::decode`] checks
 //! everything and keeps buckets sparse in one flat vector, because the
 //! analyzer decodes tens of thousands of series a second.
 

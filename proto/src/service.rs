@@ -104,10 +104,9 @@ impl ServiceId {
             ("name", name, true),
             ("container", container, kubernetes),
         ] {
-            let fits = !text.is_empty()
-                && text.len() <= PART_LEN_MAX
-                && !text.contains(|c: char| c == '/' || c.is_control());
-            if fits != wanted && !(text.is_empty() && !wanted) {
+            let printable =
+                text.len() <= PART_LEN_MAX && !text.contains(|c: char| c == '/' || c.is_control());
+            if text.is_empty() == wanted || !printable {
                 return Err(ServiceIdError::Part { part });
             }
         }

@@ -1,4 +1,5 @@
 //! The kernel programs with real kernel events. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(feature = "kernel-tests")]
 
 use std::path::Path;

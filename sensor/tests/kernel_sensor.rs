@@ -1,4 +1,5 @@
 //! The whole sensor with real kernel events on the in-process bus. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(feature = "kernel-tests")]
 
 use std::{sync::Arc, time::Duration};

@@ -175,8 +175,10 @@ fn missing_batches_lower_completeness() {
 
 #[test]
 fn series_beyond_the_bound_are_counted() {
-    let mut config = Config::default();
-    config.series_max = 1;
+    let config = Config {
+        series_max: 1,
+        ..Config::default()
+    };
     let mut pipeline = Pipeline::new(config.validate().unwrap());
     let mut histogram = Histogram::new();
     histogram.record(5);
@@ -231,11 +233,11 @@ fn stored(commands: &[Command]) -> Vec<HistoryRow> {
 }
 
 fn commit(commands: &[Command]) -> u64 {
-    let commits = commands.iter().filter_map(|command| match command {
+    let mut commits = commands.iter().filter_map(|command| match command {
         Command::Commit(positions) => Some(positions[0].offset),
         _ => None,
     });
-    commits.last().unwrap_or(0)
+    commits.next_back().unwrap_or(0)
 }
 
 proptest! {

@@ -1,0 +1,243 @@
+//! What the kernel programs measure against an independent measurement of the
+//! same events. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![cfg(feature = "kernel-tests")]
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use honeyguide_proto::ServiceId;
+use honeyguide_sensor::{
+    drain::Drain,
+    identity::{Hierarchy, Names},
+    program::{Kernel, Sizes, probe::Probe},
+};
+use sensor_common::{Histogram, Signal, histogram::position, record::SIGNAL_OFF};
+
+/// The kernel programs with only `signals` counting.
+fn kernel(signals: &[Signal]) -> (Kernel, Drain) {
+    let hierarchy = Hierarchy::find(Path::new("/sys/fs/cgroup"));
+    let kernel = Kernel::open(Sizes::default(), &hierarchy).unwrap();
+    for signal in Signal::ALL {
+        let switch = if signals.contains(&signal) {
+            0
+        } else {
+            SIGNAL_OFF
+        };
+        kernel
+            .tables()
+            .set_signal_config(signal.number(), switch, switch);
+    }
+    let drain = Drain::new(kernel.tables().rows(), Names::new(hierarchy, "test"), 1000);
+    (kernel, drain)
+}
+
+/// Everything counted for `signal` by services whose key ends in `name`.
+fn taken(
+    series: BTreeMap<(ServiceId, Signal), Histogram>,
+    signal: Signal,
+    name: &str,
+) -> Histogram {
+    let mut total = Histogram::new();
+    for ((service, of), histogram) in series {
+        if of == signal && service.key().ends_with(name) {
+            total.merge(&histogram);
+        }
+    }
+    total
+}
+
+/// bash under a name of its own that sleeps and works in turns.
+fn workload(directory: &Path, name: &str, cpus: &[usize]) -> Command {
+    let path = directory.join(name);
+    if !path.exists() {
+        std::fs::copy("/bin/bash", &path).unwrap();
+    }
+    let list = cpus
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
+    let mut command = Command::new("taskset");
+    let script = "exec 3<> <(:); for ((i = 0; i < 1500; i++)); do read -t 0.001 -u 3; \
+                  for ((j = 0; j < 300; j++)); do :; done; done";
+    command.args(["-c", &list]).arg(path).args(["-c", script]);
+    command
+}
+
+/// Runs `count` workloads on `cpus` under the run-queue probe at level `best`.
+/// Returns what it measured of them.
+fn run_queue(best: usize, count: usize, cpus: &[usize]) -> Histogram {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut kernel, mut drain) = kernel(&[Signal::RunQueue]);
+    assert!(kernel.attach(Probe::Runq, best).is_running());
+    let children: Vec<_> = (0..count)
+        .map(|_| workload(directory.path(), "hg-runq", cpus).spawn().unwrap())
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    kernel.detach(Probe::Runq);
+    taken(
+        drain.drain(&mut kernel).unwrap().series,
+        Signal::RunQueue,
+        "/hg-runq",
+    )
+}
+
+/// Both levels at once, on the same events: the scheduler's own times against
+/// timing from wakeup to switch.
+fn check_run_queue(count: usize, cpus: &[usize]) {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut own_times, mut own_drain) = kernel(&[Signal::RunQueue]);
+    let (mut classic, mut classic_drain) = kernel(&[Signal::RunQueue]);
+    assert!(classic.attach(Probe::Runq, 1).is_running());
+    assert!(own_times.attach(Probe::Runq, 0).is_running());
+    let children: Vec<_> = (0..count)
+        .map(|_| workload(directory.path(), "hg-runq", cpus).spawn().unwrap())
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    own_times.detach(Probe::Runq);
+    classic.detach(Probe::Runq);
+    let take = |drain: &mut Drain, kernel: &mut Kernel| {
+        taken(
+            drain.drain(kernel).unwrap().series,
+            Signal::RunQueue,
+            "/hg-runq",
+        )
+    };
+    let own = take(&mut own_drain, &mut own_times);
+    let classic = take(&mut classic_drain, &mut classic);
+    let events = own.count() as f64 / classic.count() as f64;
+    println!("events {} and {}", own.count(), classic.count());
+    assert!(
+        (events - 1.0).abs() < 0.02,
+        "{} and {} events",
+        own.count(),
+        classic.count()
+    );
+    for q in [0.5, 0.99] {
+        let (ours, theirs) = (own.quantile_ns(q).unwrap(), classic.quantile_ns(q).unwrap());
+        println!("p{}: {ours:.0} ns and {theirs:.0} ns", q * 100.0);
+        assert!(
+            (ours / theirs - 1.0).abs() < 0.02,
+            "p{}: {ours} ns and {theirs} ns",
+            q * 100.0
+        );
+    }
+}
+
+#[test]
+fn run_queue_delay_agrees_with_wakeup_to_switch_when_pinned() {
+    check_run_queue(4, &[0]);
+}
+
+#[test]
+fn run_queue_delay_agrees_with_wakeup_to_switch_under_migration() {
+    let cpus: Vec<usize> = (0..thread::available_parallelism().unwrap().get().min(2)).collect();
+    check_run_queue(6, &cpus);
+}
+
+#[test]
+fn fallback_of_the_run_queue_probe_measures() {
+    assert!(run_queue(1, 1, &[0]).count() > 1000);
+}
+
+/// Delays of the server's answers in microseconds, log-normal-like: mostly
+/// short, some long.
+fn delay_us(number: usize) -> u64 {
+    match number % 1000 {
+        0..2 => 20_000,
+        2..30 => 6_000,
+        30..250 => 1_500,
+        _ => 300,
+    }
+}
+
+#[test]
+fn exchange_latencies_agree_with_the_client_within_a_bucket() {
+    const EXCHANGES: usize = 2_000;
+    let (mut kernel, mut drain) = kernel(&[Signal::ClientRequest, Signal::ServerRequest]);
+    assert!(kernel.attach(Probe::Tcp, 0).is_running());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.set_nodelay(true).unwrap();
+        let mut request = [0; 64];
+        for number in 0..EXCHANGES {
+            assert!(socket.read(&mut request).unwrap() > 0);
+            thread::sleep(Duration::from_micros(delay_us(number)));
+            socket.write_all(b"response").unwrap();
+        }
+    });
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_nodelay(true).unwrap();
+    let mut exact = Histogram::new();
+    let mut response = [0; 64];
+    for _ in 0..EXCHANGES {
+        let begin = Instant::now();
+        socket.write_all(b"request").unwrap();
+        assert!(socket.read(&mut response).unwrap() > 0);
+        exact.record(begin.elapsed().as_nanos() as u64);
+    }
+    server.join().unwrap();
+    drop(socket);
+    thread::sleep(Duration::from_millis(50));
+    kernel.detach(Probe::Tcp);
+    let executable = std::env::current_exe().unwrap();
+    let name = executable
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
+    let series = drain.drain(&mut kernel).unwrap().series;
+    for signal in [Signal::ClientRequest, Signal::ServerRequest] {
+        let measured = taken(series.clone(), signal, &name);
+        assert_eq!(measured.count(), EXCHANGES as u64, "{signal}");
+        for q in [0.5, 0.9, 0.99, 0.999] {
+            let bucket = |histogram: &Histogram| position(histogram.quantile_ns(q).unwrap() as u64);
+            let (ours, theirs) = (bucket(&measured), bucket(&exact));
+            println!(
+                "{signal} p{}: bucket {ours}, the client's {theirs}",
+                q * 100.0
+            );
+            assert!(
+                ours.abs_diff(theirs) <= 1,
+                "{signal} p{}: {ours} and {theirs}",
+                q * 100.0
+            );
+        }
+    }
+}
+
+#[test]
+fn full_tables_are_counted_as_lost() {
+    let hierarchy = Hierarchy::find(Path::new("/sys/fs/cgroup"));
+    let sizes = Sizes {
+        services: 4,
+        rows: 3,
+    };
+    let mut kernel = Kernel::open(sizes, &hierarchy).unwrap();
+    for signal in Signal::ALL {
+        kernel.tables().set_signal_config(signal.number(), 0, 0);
+    }
+    assert!(kernel.attach(Probe::Runq, 0).is_running());
+    assert!(kernel.attach(Probe::Syscall, 0).is_running());
+    for _ in 0..5 {
+        assert!(Command::new("true").status().unwrap().success());
+    }
+    let losses = kernel.losses().unwrap();
+    println!("{losses:?}");
+    assert!(losses[sensor_common::record::Loss::RowsFull as usize] > 0);
+    assert!(losses[sensor_common::record::Loss::ServicesFull as usize] > 0);
+}
