@@ -87,6 +87,9 @@ pub struct RunStats {
     pub run_time_ns: u64,
     /// Runs counted.
     pub runs: u64,
+    /// Runs the kernel left out because the program was running on that CPU
+    /// already; counted always.
+    pub missed_runs: u64,
 }
 
 /// The loaded kernel programs and their maps.

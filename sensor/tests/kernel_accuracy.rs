@@ -9,6 +9,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::Command,
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -66,7 +67,7 @@ fn workload(directory: &Path, name: &str, cpus: &[usize]) -> Command {
         .collect::<Vec<_>>()
         .join(",");
     let mut command = Command::new("taskset");
-    let script = "exec 3<> <(:); for ((i = 0; i < 1500; i++)); do read -t 0.001 -u 3; \
+    let script = "exec 3<> <(:); for ((i = 0; i < 3000; i++)); do read -t 0.001 -u 3; \
                   for ((j = 0; j < 300; j++)); do :; done; done";
     command.args(["-c", &list]).arg(path).args(["-c", script]);
     command
@@ -92,9 +93,34 @@ fn run_queue(best: usize, count: usize, cpus: &[usize]) -> Histogram {
     )
 }
 
-/// Both levels at once, on the same events: the scheduler's own times against
-/// timing from wakeup to switch.
+/// Tests that load the CPUs run one at a time.
+static QUIET: Mutex<()> = Mutex::new(());
+
+/// Measurements of the same events may differ by a few: an event during
+/// attaching, or a wakeup in an interrupt that hit the other program's state.
+/// Only some 200 waits lie beyond p99, so a few of those move it by a bucket;
+/// what is systematic shows in every attempt.
+const ATTEMPTS: usize = 3;
+
 fn check_run_queue(count: usize, cpus: &[usize]) {
+    let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut told = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let (own, classic) = both_levels(count, cpus);
+        let off = |q| own.quantile_ns(q).unwrap() / classic.quantile_ns(q).unwrap() - 1.0;
+        let events = own.count() as f64 / classic.count() as f64 - 1.0;
+        let differences = [events, off(0.5), off(0.99)];
+        if differences.iter().all(|difference| difference.abs() < 0.02) {
+            return;
+        }
+        told.push(differences);
+    }
+    panic!("count, p50 and p99 differ by these fractions: {told:?}");
+}
+
+/// Both levels at once, on the same events: the scheduler's own times, and
+/// timing from wakeup to switch.
+fn both_levels(count: usize, cpus: &[usize]) -> (Histogram, Histogram) {
     let directory = tempfile::tempdir().unwrap();
     let (mut own_times, mut own_drain) = kernel(&[Signal::RunQueue]);
     let (mut classic, mut classic_drain) = kernel(&[Signal::RunQueue]);
@@ -116,24 +142,7 @@ fn check_run_queue(count: usize, cpus: &[usize]) {
         )
     };
     let own = take(&mut own_drain, &mut own_times);
-    let classic = take(&mut classic_drain, &mut classic);
-    let events = own.count() as f64 / classic.count() as f64;
-    println!("events {} and {}", own.count(), classic.count());
-    assert!(
-        (events - 1.0).abs() < 0.02,
-        "{} and {} events",
-        own.count(),
-        classic.count()
-    );
-    for q in [0.5, 0.99] {
-        let (ours, theirs) = (own.quantile_ns(q).unwrap(), classic.quantile_ns(q).unwrap());
-        println!("p{}: {ours:.0} ns and {theirs:.0} ns", q * 100.0);
-        assert!(
-            (ours / theirs - 1.0).abs() < 0.02,
-            "p{}: {ours} ns and {theirs} ns",
-            q * 100.0
-        );
-    }
+    (own, take(&mut classic_drain, &mut classic))
 }
 
 #[test]
@@ -149,6 +158,7 @@ fn run_queue_delay_agrees_with_wakeup_to_switch_under_migration() {
 
 #[test]
 fn fallback_of_the_run_queue_probe_measures() {
+    let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(run_queue(1, 1, &[0]).count() > 1000);
 }
 
@@ -166,6 +176,7 @@ fn delay_us(number: usize) -> u64 {
 #[test]
 fn exchange_latencies_agree_with_the_client_within_a_bucket() {
     const EXCHANGES: usize = 2_000;
+    let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut kernel, mut drain) = kernel(&[Signal::ClientRequest, Signal::ServerRequest]);
     assert!(kernel.attach(Probe::Tcp, 0).is_running());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -193,6 +204,7 @@ fn exchange_latencies_agree_with_the_client_within_a_bucket() {
     server.join().unwrap();
     drop(socket);
     thread::sleep(Duration::from_millis(50));
+    assert!(kernel.run_stats().values().all(|run| run.missed_runs == 0));
     kernel.detach(Probe::Tcp);
     let executable = std::env::current_exe().unwrap();
     let name = executable

@@ -113,9 +113,13 @@ unsafe fn on_switch_after_wakeup(prev: Object, next: Object) -> Option<()> {
     // SAFETY: both are tasks of the tracepoint.
     unsafe {
         let now_ns = now_ns();
-        let prev_pid: u32 = load(prev, &OFFSET_TASK_PID);
-        if prev_pid != 0 && load::<u32>(prev, &OFFSET_TASK_STATE) == TASK_RUNNING {
-            becomes_runnable(prev, now_ns);
+        // Whatever woke it while it ran was no wait: a preempted task waits from
+        // now on, a blocked one from its next wakeup.
+        if load::<u32>(prev, &OFFSET_TASK_PID) != 0
+            && let Some(state) = service::existing_task_state(prev)
+        {
+            let preempted = load::<u32>(prev, &OFFSET_TASK_STATE) == TASK_RUNNING;
+            state.runnable_ns = if preempted { now_ns } else { 0 };
         }
         if load::<u32>(next, &OFFSET_TASK_PID) == 0 {
             return None;

@@ -75,9 +75,7 @@ mod tcp {
     pub const ESTABLISHED: i32 = 1;
     pub const SYN_SENT: i32 = 2;
     pub const SYN_RECV: i32 = 3;
-    pub const FIN_WAIT1: i32 = 4;
     pub const CLOSE: i32 = 7;
-    pub const CLOSE_WAIT: i32 = 8;
 }
 
 const AF_INET: u16 = 2;
@@ -378,9 +376,7 @@ unsafe fn on_state(socket: Object, old: i32, new: i32) -> Option<()> {
                 create(socket)?.role = role::SERVER;
                 Some(())
             }
-            (tcp::ESTABLISHED, tcp::FIN_WAIT1 | tcp::CLOSE_WAIT | tcp::CLOSE) => {
-                connection_ends(existing(socket)?)
-            }
+            (_, tcp::CLOSE) => connection_ends(existing(socket)?),
             _ => None,
         }
     }
@@ -414,7 +410,9 @@ fn connect_ends(state: &mut Socket) -> Option<()> {
     Some(())
 }
 
-/// The last response of a connection ends with the connection.
+/// The last response of a connection ends with the connection, when both sides
+/// have closed it: one that only the other side closed still has data to read,
+/// one that only this side closed may still get its response.
 #[inline(always)]
 fn connection_ends(state: &mut Socket) -> Option<()> {
     let global = config::global()?;

@@ -240,12 +240,14 @@ pub(super) fn run_stats(program: &aya::programs::ProgramFd) -> Option<RunStats> 
     const INFO_LEN: usize = 232;
     const RUN_TIME_NS: usize = 192;
     const RUN_CNT: usize = 200;
+    const RECURSION_MISSES: usize = 208;
     let mut info = [0u8; INFO_LEN];
     object_info(program.as_fd(), &mut info).ok()?;
     let field = |at: usize| info[at..at + 8].try_into().map(u64::from_ne_bytes).ok();
     Some(RunStats {
         run_time_ns: field(RUN_TIME_NS)?,
         runs: field(RUN_CNT)?,
+        missed_runs: field(RECURSION_MISSES)?,
     })
 }
 
