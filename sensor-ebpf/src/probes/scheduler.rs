@@ -4,6 +4,9 @@
 //! was queued (`sched_info`, CONFIG_SCHED_INFO). A task that waits on several
 //! queues in turn, because it is migrated, has what it waited before added to
 //! `run_delay`; the difference to the value when it last ran is that part.
+//! By the scheduler's clock a wakeup that preempts at once, or finds its CPU
+//! idle, waits for nothing: the clock is not updated in between. Such waits
+//! (the latency of leaving idle, some microseconds) count in the first bucket.
 //!
 //! The fallback times the way from wakeup (or preemption) to switch itself.
 
