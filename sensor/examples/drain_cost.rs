@@ -34,10 +34,14 @@ fn main() -> Result<()> {
     for number in 0..WARM_UP + DRAINS {
         thread::sleep(INTERVAL);
         let start = Instant::now();
-        let drained = drain.drain(&mut kernel)?;
+        drain.drain(&mut kernel)?;
         let elapsed = start.elapsed();
         if number >= WARM_UP {
-            println!("{} {}", drained.series.len(), elapsed.as_secs_f64() * 1e3);
+            println!(
+                "{} {}",
+                drain.window().series().len(),
+                elapsed.as_secs_f64() * 1e3
+            );
         }
     }
     Ok(())

@@ -8,9 +8,8 @@ use honeyguide_proto::{
     batch::{Header, SeriesRef, encode},
     v1::SensorCost,
 };
-use sensor_common::{Histogram, Signal};
 
-use crate::drain::Drained;
+use crate::drain::{Drained, DrainedSeries};
 
 /// Series of one batch at most: about 100 bytes each, so that a record stays
 /// below the megabyte that brokers accept by default.
@@ -49,13 +48,15 @@ impl Batches {
     /// a missing number always means a loss.
     pub fn encode(&mut self, window: Window, drained: &Drained, cost: SensorCost) -> Vec<Record> {
         let partitions = self.seqs.len() as u32;
-        let mut by_partition: BTreeMap<PartitionId, Vec<Entry<'_>>> = BTreeMap::new();
-        for ((service, signal), histogram) in &drained.series {
-            let partition = partition_of(service.key().as_bytes(), partitions);
-            by_partition
-                .entry(partition)
-                .or_default()
-                .push((service, *signal, histogram));
+        let mut by_partition: BTreeMap<PartitionId, Vec<&DrainedSeries>> = BTreeMap::new();
+        let mut partition_of_service: BTreeMap<u32, PartitionId> = BTreeMap::new();
+        for series in drained.series() {
+            let partition = *partition_of_service
+                .entry(series.service)
+                .or_insert_with(|| {
+                    partition_of(drained.service(series.service).key().as_bytes(), partitions)
+                });
+            by_partition.entry(partition).or_default().push(series);
         }
         let losses: Vec<(u32, u64)> = drained
             .losses
@@ -64,8 +65,9 @@ impl Batches {
             .collect();
         let mut records = Vec::new();
         for partition in 0..partitions {
-            let entries = by_partition.remove(&partition).unwrap_or_default();
-            let mut parts: Vec<&[Entry<'_>]> = entries.chunks(BATCH_SERIES_MAX).collect();
+            let mut entries = by_partition.remove(&partition).unwrap_or_default();
+            entries.sort_unstable_by_key(|series| (series.service, series.signal));
+            let mut parts: Vec<&[&DrainedSeries]> = entries.chunks(BATCH_SERIES_MAX).collect();
             if parts.is_empty() {
                 parts.push(&[]);
             }
@@ -76,20 +78,14 @@ impl Batches {
                 } else {
                     (&[][..], None)
                 };
-                records.push(self.record(window, partition, part, losses, cost));
+                let content = Content::of(drained, part, losses, cost);
+                records.push(self.record(window, partition, content));
             }
         }
         records
     }
 
-    fn record(
-        &mut self,
-        window: Window,
-        partition: PartitionId,
-        entries: &[Entry<'_>],
-        losses: &[(u32, u64)],
-        cost: Option<SensorCost>,
-    ) -> Record {
+    fn record(&mut self, window: Window, partition: PartitionId, content: Content<'_>) -> Record {
         let seq = &mut self.seqs[partition as usize];
         *seq += 1;
         let header = Header {
@@ -100,34 +96,65 @@ impl Batches {
             window_start_ns: window.start_ns,
             window_duration_ns: window.duration_ns,
         };
-        let mut services: Vec<ServiceId> = Vec::new();
-        let mut series = Vec::with_capacity(entries.len());
-        // Entries are in the order of services, so equal ones are neighbours.
-        for (service, signal, histogram) in entries {
-            if services.last() != Some(*service) {
-                services.push((*service).clone());
-            }
-            series.push(SeriesRef {
-                service: services.len() as u32 - 1,
-                signal: *signal,
-                histogram,
-            });
-        }
         Record {
             topic: Topic::Histograms,
             partition,
             key: self.sensor_id.clone().into_bytes(),
             timestamp_ns: header.window_end_ns(),
-            payload: encode(&header, &services, series, losses, cost),
+            payload: encode(
+                &header,
+                &content.services,
+                content.series,
+                content.losses,
+                content.cost,
+            ),
         }
     }
 }
 
-type Entry<'a> = (&'a ServiceId, Signal, &'a Histogram);
+/// What one batch holds.
+struct Content<'a> {
+    services: Vec<ServiceId>,
+    series: Vec<SeriesRef<'a>>,
+    losses: &'a [(u32, u64)],
+    cost: Option<SensorCost>,
+}
+
+impl<'a> Content<'a> {
+    /// `part` is in the order of services.
+    fn of(
+        drained: &Drained,
+        part: &[&'a DrainedSeries],
+        losses: &'a [(u32, u64)],
+        cost: Option<SensorCost>,
+    ) -> Self {
+        let mut services: Vec<ServiceId> = Vec::new();
+        let mut series = Vec::with_capacity(part.len());
+        let mut previous = None;
+        for one in part {
+            if previous != Some(one.service) {
+                previous = Some(one.service);
+                services.push(drained.service(one.service).clone());
+            }
+            series.push(SeriesRef {
+                service: services.len() as u32 - 1,
+                signal: one.signal,
+                histogram: &one.histogram,
+            });
+        }
+        Self {
+            services,
+            series,
+            losses,
+            cost,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use honeyguide_proto::{ServiceKind, batch::Batch};
+    use sensor_common::Signal;
 
     use super::*;
 
@@ -135,11 +162,9 @@ mod tests {
         let mut drained = Drained::default();
         for index in 0..services {
             let service = ServiceId::named(ServiceKind::Process, &format!("service-{index}"));
-            let mut histogram = Histogram::new();
-            histogram.record(1000 + index as u64);
             drained
-                .series
-                .insert((service, Signal::RunQueue), histogram);
+                .histogram_of(service, Signal::RunQueue)
+                .record(1000 + index as u64);
         }
         drained
     }

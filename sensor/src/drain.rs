@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use honeyguide_proto::ServiceId;
 use sensor_common::{
     Histogram, Signal,
-    histogram::Totals,
+    histogram::{BUCKETS, Totals},
     record::{FIRST_SERVICE, Loss, RowOwner},
+    signal::SIGNALS,
 };
 
 use crate::{
@@ -20,13 +21,137 @@ use crate::{
     },
 };
 
-/// What one window held.
+/// What one window held. Its memory is used again for the next window.
 #[derive(Debug, Default)]
 pub struct Drained {
-    /// Histograms by service and signal; none is empty.
-    pub series: BTreeMap<(ServiceId, Signal), Histogram>,
+    names: ServiceNames,
+    /// Series of this window, then those of earlier windows for reuse.
+    series: Vec<DrainedSeries>,
+    used: usize,
+    /// Place in `series` by service and signal, [`NOWHERE`] if none.
+    places: Vec<u32>,
     /// Losses by reason, of this window.
     pub losses: Vec<(Loss, u64)>,
+}
+
+const NOWHERE: u32 = u32::MAX;
+/// Counters in a cache line.
+const LINE: usize = 16;
+const _: () = assert!(BUCKETS.is_multiple_of(LINE));
+
+/// One histogram of a window; never empty.
+#[derive(Debug)]
+pub struct DrainedSeries {
+    /// Number of the service, for [`Drained::service`].
+    pub service: u32,
+    /// What was measured.
+    pub signal: Signal,
+    /// The events of the window.
+    pub histogram: Histogram,
+}
+
+impl Drained {
+    /// The series, each (service, signal) once, in no particular order.
+    pub fn series(&self) -> &[DrainedSeries] {
+        &self.series[..self.used]
+    }
+
+    /// The name behind a number.
+    pub fn service(&self, number: u32) -> &ServiceId {
+        &self.names.ids[number as usize]
+    }
+
+    /// Begins a window.
+    fn clear(&mut self) {
+        self.used = 0;
+        self.places.clear();
+        self.losses.clear();
+        self.names.settle();
+    }
+
+    /// The histogram of a service by name.
+    #[cfg(test)]
+    pub(crate) fn histogram_of(&mut self, id: ServiceId, signal: Signal) -> &mut Histogram {
+        let number = self.names.take(id);
+        self.histogram(number, signal)
+    }
+
+    /// The histogram to count into.
+    fn histogram(&mut self, service: u32, signal: Signal) -> &mut Histogram {
+        let key = service as usize * SIGNALS + usize::from(signal.number());
+        if key >= self.places.len() {
+            self.places.resize(self.names.ids.len() * SIGNALS, NOWHERE);
+        }
+        if self.places[key] == NOWHERE {
+            self.places[key] = self.used as u32;
+            match self.series.get_mut(self.used) {
+                Some(series) => {
+                    (series.service, series.signal) = (service, signal);
+                    series.histogram.clear();
+                }
+                None => self.series.push(DrainedSeries {
+                    service,
+                    signal,
+                    histogram: Histogram::new(),
+                }),
+            }
+            self.used += 1;
+        }
+        &mut self.series[self.places[key] as usize].histogram
+    }
+}
+
+/// Numbers for names, so that a drain compares numbers; several services of
+/// the kernel may share a name.
+#[derive(Debug, Default)]
+struct ServiceNames {
+    numbers: BTreeMap<ServiceId, u32>,
+    ids: Vec<ServiceId>,
+    users: Vec<u32>,
+    released: Vec<u32>,
+    free: Vec<u32>,
+}
+
+impl ServiceNames {
+    /// The number of `id`, which has one user more now.
+    fn take(&mut self, id: ServiceId) -> u32 {
+        if let Some(number) = self.numbers.get(&id) {
+            self.users[*number as usize] += 1;
+            return *number;
+        }
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.ids[number as usize] = id.clone();
+                self.users[number as usize] = 1;
+                number
+            }
+            None => {
+                self.ids.push(id.clone());
+                self.users.push(1);
+                self.ids.len() as u32 - 1
+            }
+        };
+        self.numbers.insert(id, number);
+        number
+    }
+
+    /// Takes a user away. The number stays until the next window, because
+    /// series of this one may bear it.
+    fn release(&mut self, number: u32) {
+        self.users[number as usize] -= 1;
+        self.released.push(number);
+    }
+
+    /// Frees released numbers that nobody uses.
+    fn settle(&mut self) {
+        for number in self.released.drain(..) {
+            let id = &self.ids[number as usize];
+            // Released twice in a window, it is freed once.
+            if self.users[number as usize] == 0 && self.numbers.remove(id).is_some() {
+                self.free.push(number);
+            }
+        }
+    }
 }
 
 /// Remembers the last snapshot, and who each row belongs to.
@@ -41,12 +166,14 @@ pub struct Drain {
     /// Retired in the last window; recycled after this one.
     retired: Vec<u32>,
     scratch: Box<Cumulative>,
+    window: Drained,
 }
 
 #[derive(Debug)]
 struct KnownService {
     generation: u32,
-    id: ServiceId,
+    /// Of its name.
+    number: u32,
     rows: Vec<u32>,
     idle_windows: u32,
 }
@@ -62,6 +189,7 @@ impl Drain {
             idle_windows_max,
             retired: Vec::new(),
             scratch: Box::default(),
+            window: Drained::default(),
         }
     }
 
@@ -70,16 +198,19 @@ impl Drain {
         self.services.len()
     }
 
-    /// Ends the window and takes what it held.
+    /// What the last drained window held.
+    pub fn window(&self) -> &Drained {
+        &self.window
+    }
+
+    /// Ends the window and takes what it held, for [`window`](Self::window).
     ///
     /// # Errors
     /// [`KernelError`] if the loss counters cannot be read; no event is lost then.
-    pub fn drain(&mut self, kernel: &mut Kernel) -> Result<Drained, KernelError> {
+    pub fn drain(&mut self, kernel: &mut Kernel) -> Result<(), KernelError> {
         let losses = kernel.losses()?;
-        let mut drained = Drained {
-            losses: self.lost_since(losses),
-            ..Drained::default()
-        };
+        self.window.clear();
+        self.window.losses = self.lost_since(losses);
         let tables = kernel.tables();
         let epoch = tables.next_epoch();
         for service in self.services.values_mut() {
@@ -98,20 +229,13 @@ impl Drain {
                 continue;
             }
             self.know(tables, owner, row, &mut scanned);
-            self.take_row(tables, row, owner, epoch, &mut drained);
+            self.take_row(tables, row, owner, epoch);
         }
         self.retire_and_recycle(kernel);
-        Ok(drained)
+        Ok(())
     }
 
-    fn take_row(
-        &mut self,
-        tables: &Tables,
-        row: u32,
-        owner: RowOwner,
-        epoch: u32,
-        drained: &mut Drained,
-    ) {
+    fn take_row(&mut self, tables: &Tables, row: u32, owner: RowOwner, epoch: u32) {
         let Some(signal) = u8::try_from(owner.signal_plus_one - 1)
             .ok()
             .and_then(Signal::from_number)
@@ -124,13 +248,18 @@ impl Drain {
         service.idle_windows = 0;
         tables.read(row, &mut self.scratch);
         let last = self.snapshots[row as usize].get_or_insert_default();
-        let key = (service.id.clone(), signal);
-        let histogram = drained.series.entry(key).or_default();
-        for (position, (now, before)) in self.scratch.buckets.iter().zip(&last.buckets).enumerate()
-        {
-            let count = now.wrapping_sub(*before);
-            if count != 0 {
-                histogram.add(position, u64::from(count));
+        let histogram = self.window.histogram(service.number, signal);
+        // Most buckets did not move: compare them by the cache line.
+        let lines = self.scratch.buckets.chunks_exact(LINE);
+        for (line, (now, before)) in lines.zip(last.buckets.chunks_exact(LINE)).enumerate() {
+            if now == before {
+                continue;
+            }
+            for (offset, (now, before)) in now.iter().zip(before).enumerate() {
+                let count = now.wrapping_sub(*before);
+                if count != 0 {
+                    histogram.add(line * LINE + offset, u64::from(count));
+                }
             }
         }
         histogram.add_totals(Totals {
@@ -143,27 +272,31 @@ impl Drain {
 
     /// Learns the name of the row's service, and that the row is its.
     fn know(&mut self, tables: &Tables, owner: RowOwner, row: u32, scanned: &mut bool) {
-        let record = tables.service(owner.service);
+        let generation = tables.generation(owner.service);
         let known = self.services.get_mut(&owner.service);
-        if let Some(known) = known.filter(|known| known.generation == record.generation) {
+        if let Some(known) = known.filter(|known| known.generation == generation) {
             if !known.rows.contains(&row) {
                 known.rows.push(row);
             }
             return;
         }
+        let record = tables.service(owner.service);
         let unknown_group =
             owner.service >= FIRST_SERVICE && !self.names.knows(record.key.cgroup_id);
         if unknown_group && !*scanned {
             *scanned = true;
             self.names.scan();
         }
+        let id = self.names.name(owner.service, &record.key, record.tgid);
         let service = KnownService {
             generation: record.generation,
-            id: self.names.name(owner.service, &record.key, record.tgid),
+            number: self.window.names.take(id),
             rows: vec![row],
             idle_windows: 0,
         };
-        self.services.insert(owner.service, service);
+        if let Some(before) = self.services.insert(owner.service, service) {
+            self.window.names.release(before.number);
+        }
     }
 
     fn lost_since(&mut self, losses: [u64; Loss::ALL.len()]) -> Vec<(Loss, u64)> {
@@ -179,6 +312,7 @@ impl Drain {
         for index in std::mem::take(&mut self.retired) {
             if let Some(service) = self.services.remove(&index) {
                 kernel.recycle(index, &service.rows);
+                self.window.names.release(service.number);
             }
         }
         let idle = self.services.iter().filter(|(index, service)| {
@@ -193,5 +327,65 @@ impl Drain {
             }
             self.retired.push(index);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use honeyguide_proto::ServiceKind;
+
+    use super::*;
+
+    fn id(name: &str) -> ServiceId {
+        ServiceId::named(ServiceKind::Process, name)
+    }
+
+    #[test]
+    fn services_of_one_name_share_a_histogram() {
+        let mut window = Drained::default();
+        let (one, two) = (window.names.take(id("x")), window.names.take(id("x")));
+        let other = window.names.take(id("y"));
+        for number in [one, other, two] {
+            window.histogram(number, Signal::RunQueue).record(1000);
+        }
+        window.histogram(one, Signal::BlockIo).record(1000);
+        let counts: Vec<_> = window
+            .series()
+            .iter()
+            .map(|series| {
+                (
+                    window.service(series.service).key(),
+                    series.histogram.count(),
+                )
+            })
+            .collect();
+        let expected = [("process/x", 2), ("process/y", 1), ("process/x", 1)];
+        assert_eq!(counts, expected.map(|(key, count)| (key.to_owned(), count)));
+    }
+
+    #[test]
+    fn a_window_begins_empty() {
+        let mut window = Drained::default();
+        let number = window.names.take(id("x"));
+        window.histogram(number, Signal::RunQueue).record(1000);
+        window.clear();
+        assert!(window.series().is_empty());
+        window.histogram(number, Signal::BlockIo).record(5);
+        assert_eq!(window.series().len(), 1);
+        assert_eq!(window.series()[0].signal, Signal::BlockIo);
+        assert_eq!(window.series()[0].histogram.sum_ns(), 5);
+    }
+
+    #[test]
+    fn a_number_is_given_again_only_in_the_next_window() {
+        let mut names = ServiceNames::default();
+        let first = names.take(id("x"));
+        names.release(first);
+        assert_ne!(names.take(id("y")), first);
+        assert_eq!(names.take(id("x")), first, "still known in this window");
+        names.release(first);
+        names.settle();
+        assert_eq!(names.take(id("z")), first);
+        assert_eq!(names.ids[first as usize], id("z"));
     }
 }

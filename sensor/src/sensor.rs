@@ -290,13 +290,11 @@ impl Worker {
             self.metrics.windows_delayed.inc();
             return;
         }
-        let drained = match self.drain.drain(&mut self.kernel) {
-            Ok(drained) => drained,
-            Err(error) => {
-                warn!(%error, "window not drained; it goes on");
-                return;
-            }
-        };
+        if let Err(error) = self.drain.drain(&mut self.kernel) {
+            warn!(%error, "window not drained; it goes on");
+            return;
+        }
+        let drained = self.drain.window();
         let window = self.clock.end_window(clock_now());
         let cpu = thread_cpu_time();
         let user_space = cpu.saturating_sub(self.cpu_before);
@@ -307,7 +305,7 @@ impl Worker {
             kernel_ns: kernel_cost.total_ns,
             cpus,
         };
-        let records = self.batches.encode(window, &drained, cost);
+        let records = self.batches.encode(window, drained, cost);
         if self.queue.blocking_send(records).is_err() {
             warn!("the bus is closed; a window was not published");
         }
@@ -326,14 +324,14 @@ impl Worker {
         self.metrics.windows.inc();
         self.metrics.events.inc_by(
             drained
-                .series
-                .values()
-                .map(|histogram| histogram.count())
+                .series()
+                .iter()
+                .map(|series| series.histogram.count())
                 .sum(),
         );
         self.metrics.cpu.inc_by(user_space.as_secs_f64());
         self.metrics.services.set(self.drain.services() as i64);
-        self.metrics.series.set(drained.series.len() as i64);
+        self.metrics.series.set(drained.series().len() as i64);
         self.metrics.clock_steps.set(self.clock.steps() as i64);
         for (program, program_cost) in &kernel_cost.by_program {
             let labels = ProgramLabels {

@@ -82,10 +82,9 @@ impl Tables {
                 let sum_ns = AtomicU64::from_ptr(&raw mut (*row).sum_ns).load(Relaxed);
                 into.samples = into.samples.wrapping_add(samples);
                 into.sum_ns = into.sum_ns.wrapping_add(sum_ns);
-                let buckets = (&raw mut (*row).buckets).cast::<u32>();
-                for (position, total) in into.buckets.iter_mut().enumerate() {
-                    let bucket = AtomicU32::from_ptr(buckets.add(position)).load(Relaxed);
-                    *total = total.wrapping_add(bucket);
+                let buckets = &*(&raw const (*row).buckets).cast::<[AtomicU32; BUCKETS]>();
+                for (total, bucket) in into.buckets.iter_mut().zip(buckets) {
+                    *total = total.wrapping_add(bucket.load(Relaxed));
                 }
             }
         }
@@ -115,6 +114,12 @@ impl Tables {
     pub fn service(&self, index: u32) -> Service {
         // SAFETY: `service_ptr` is in bounds; fields are plain numbers.
         unsafe { ptr::read_volatile(self.service_ptr(index)) }
+    }
+
+    /// The generation of the service at `index`.
+    pub fn generation(&self, index: u32) -> u32 {
+        // SAFETY: `service_ptr` is in bounds; a plain number.
+        unsafe { ptr::read_volatile(&raw const (*self.service_ptr(index)).generation) }
     }
 
     /// Switches a signal of one service.
