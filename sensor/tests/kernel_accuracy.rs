@@ -40,6 +40,20 @@ fn kernel(signals: &[Signal]) -> (Kernel, Drain) {
     (kernel, drain)
 }
 
+/// Drains; the histograms of the window by service and signal.
+fn window(drain: &mut Drain, kernel: &mut Kernel) -> BTreeMap<(ServiceId, Signal), Histogram> {
+    drain.drain(kernel).unwrap();
+    let window = drain.window();
+    window
+        .series()
+        .iter()
+        .map(|series| {
+            let service = window.service(series.service).clone();
+            ((service, series.signal), series.histogram.clone())
+        })
+        .collect()
+}
+
 /// Everything counted for `signal` by services whose key ends in `name`.
 fn taken(
     series: BTreeMap<(ServiceId, Signal), Histogram>,
@@ -95,7 +109,7 @@ fn run_queue(best: usize, count: usize, cpus: &[usize]) -> Histogram {
     }
     kernel.detach(Probe::Runq);
     taken(
-        drain.drain(&mut kernel).unwrap().series,
+        window(&mut drain, &mut kernel),
         Signal::RunQueue,
         "/hg-runq",
     )
@@ -153,11 +167,7 @@ fn both_levels(count: usize, cpus: &[usize]) -> (Histogram, Histogram) {
     own_times.detach(Probe::Runq);
     classic.detach(Probe::Runq);
     let take = |drain: &mut Drain, kernel: &mut Kernel| {
-        taken(
-            drain.drain(kernel).unwrap().series,
-            Signal::RunQueue,
-            "/hg-runq",
-        )
+        taken(window(drain, kernel), Signal::RunQueue, "/hg-runq")
     };
     let own = take(&mut own_drain, &mut own_times);
     (own, take(&mut classic_drain, &mut classic))
@@ -230,7 +240,7 @@ fn exchange_latencies_agree_with_the_client_within_a_bucket() {
         .unwrap()
         .to_string_lossy()
         .into_owned();
-    let series = drain.drain(&mut kernel).unwrap().series;
+    let series = window(&mut drain, &mut kernel);
     for signal in [Signal::ClientRequest, Signal::ServerRequest] {
         let measured = taken(series.clone(), signal, &name);
         assert_eq!(measured.count(), EXCHANGES as u64, "{signal}");
