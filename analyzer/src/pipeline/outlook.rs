@@ -22,8 +22,20 @@ const REFITS_MIN: u64 = 8;
 const REFIT_SPREAD_STEPS: u64 = 30;
 /// Reasons are looked for from this probability on.
 const REASONS_FROM: f64 = 0.2;
+/// A multiple of the usual value beyond this says no more (the usual may be
+/// next to nothing).
+const RATIO_MAX: f64 = 1000.0;
+/// Steps without events after which a series is at no risk: there is nobody to
+/// be slow for.
+const AT_REST_STEPS: u32 = 3;
 /// Windows of history before a breach that is only expected may fire.
 const EXPECT_FROM_WINDOWS: u32 = 12;
+
+const AT_REST: Breach = Breach {
+    probability: 0.0,
+    eta: None,
+    budget_exhausted_in_secs: None,
+};
 
 /// Whether a signal is waiting for a resource or work that suffers from it.
 fn role(signal: Signal) -> Role {
@@ -94,7 +106,10 @@ impl Pipeline {
             let frozen = self.judge.is_firing(&objective.config.name, &key);
             let usual = service.series[at].usual(objective.config.target, frozen);
             if let Some(valid) = objective.with_usual(usual) {
-                let risk = breach(forecast, &valid, &self.paths);
+                let risk = match service.series[at].idle_steps {
+                    AT_REST_STEPS.. => AT_REST,
+                    _ => breach(forecast, &valid, &self.paths),
+                };
                 risks.push((objective, valid, risk, usual));
             }
         }
@@ -282,7 +297,7 @@ fn reason_message(own: &v1::SeriesKey, reason: &Reason) -> v1::Reason {
         }),
         contribution: reason.contribution,
         lead: Some(duration(reason.lead_secs)),
-        ratio_to_usual: reason.ratio_to_usual,
+        ratio_to_usual: reason.ratio_to_usual.min(RATIO_MAX),
     }
 }
 

@@ -121,6 +121,26 @@ fn contention_fires_with_the_run_queue_as_reason_and_resolves() {
 }
 
 #[test]
+fn series_that_stopped_in_the_middle_of_trouble_is_calm() {
+    let latency = |step| if step >= 30 { 40_000_000 } else { 100_000 };
+    let deliveries: Vec<_> = (0..40)
+        .map(|step| delivery(step, step + 1, latency(step)))
+        .collect();
+    let mut pipeline = pipeline();
+    let mut commands = run(&mut pipeline, &deliveries);
+    let end_ns = deliveries[39].record.timestamp_ns;
+    for step in 2..15 {
+        pipeline.handle(Input::Tick, end_ns + step * STEP_NS);
+        drain(&mut pipeline, &mut commands);
+    }
+    let states: Vec<_> = alerts(&commands)
+        .iter()
+        .map(|alert| alert.state())
+        .collect();
+    assert_eq!(states, [v1::AlertState::Firing, v1::AlertState::Resolved]);
+}
+
+#[test]
 fn calm_series_raises_no_alert() {
     let deliveries: Vec<_> = (0..200)
         .map(|step| delivery(step, step + 1, 100_000 + step % 7 * 3000))
