@@ -107,6 +107,8 @@ pub struct Series {
     pub last: LastWindow,
     /// Closed steps since then.
     pub idle_steps: u32,
+    /// Closed steps that had events.
+    pub observed_steps: u32,
     /// The usual value of each target that an objective needs, and its age in steps.
     pub usual: [Option<f64>; TARGETS],
     usual_age: u32,
@@ -121,6 +123,8 @@ pub struct LastWindow {
     pub max_secs: f64,
     /// Events per second.
     pub rate: f64,
+    /// Events observed.
+    pub samples: u64,
     /// Observed samples over estimated events.
     pub sampling_ratio: f64,
     /// Share of the window that was received.
@@ -145,6 +149,7 @@ impl Series {
             cumulative: Box::default(),
             last: LastWindow::default(),
             idle_steps: 0,
+            observed_steps: 0,
             usual: [None; TARGETS],
             usual_age: USUAL_KEEP_STEPS,
         }
@@ -165,6 +170,7 @@ impl Series {
         window.completeness = completeness as f32;
         self.ring.push(&window);
         self.idle_steps = 0;
+        self.observed_steps = self.observed_steps.saturating_add(1);
         let quantiles_ns = histogram
             .quantiles_ns([0.5, 0.9, 0.99, 0.999])
             .unwrap_or_default();
@@ -172,6 +178,7 @@ impl Series {
             quantiles_secs: quantiles_ns.map(|ns| ns / 1e9),
             max_secs: histogram.max_ns() as f64 / 1e9,
             rate: histogram.count() as f64 / covered_secs,
+            samples: histogram.samples(),
             sampling_ratio: histogram.samples() as f64 / histogram.count() as f64,
             completeness,
         };

@@ -28,8 +28,11 @@ const RATIO_MAX: f64 = 1000.0;
 /// Steps without events after which a series is at no risk: there is nobody to
 /// be slow for.
 const AT_REST_STEPS: u32 = 3;
-/// Windows of history before a breach that is only expected may fire.
+/// Windows with events before a breach that is only expected may fire.
 const EXPECT_FROM_WINDOWS: u32 = 12;
+/// Events a window needs for its quantile to count as a breach: with fewer, a
+/// high quantile is just the longest of them.
+const BREACH_SAMPLES_MIN: u64 = 20;
 
 const AT_REST: Breach = Breach {
     probability: 0.0,
@@ -137,8 +140,11 @@ impl Pipeline {
             let breach = breach_message(&objective, &valid, &risk);
             let target = objective.config.target;
             let now = forecast.y[target.index()].map(f64::from);
-            let breached = now.is_some_and(|now| now > valid.get().threshold);
-            let known = breached || forecast.history_windows >= EXPECT_FROM_WINDOWS;
+            let series = &service.series[at];
+            let breached = now.is_some_and(|now| now > valid.get().threshold)
+                && series.last.samples >= BREACH_SAMPLES_MIN;
+            let known = series.observed_steps >= EXPECT_FROM_WINDOWS
+                && series.last.samples >= BREACH_SAMPLES_MIN;
             message.breaches.push(breach.clone());
             let summary = summary(&key, &breach, Observed { now, usual }, &message.reasons);
             let evidence = Evidence {
@@ -149,7 +155,7 @@ impl Pipeline {
                     fire_after: objective.config.fire_after,
                     resolve_after: objective.config.resolve_after,
                 },
-                fire_probability: if known {
+                fire_probability: if breached || known {
                     objective.config.fire_probability
                 } else {
                     f64::INFINITY

@@ -39,7 +39,7 @@ pub struct SensorView {
 }
 
 impl Screen {
-    /// Riskiest first, then the most anomalous, then by name.
+    /// Active series first; of those the riskiest, then the anomalous, then by name.
     pub fn sort(&mut self) {
         let risk =
             |forecast: &Forecast| worst_breach(forecast).map_or(0.0, |breach| breach.probability);
@@ -47,8 +47,15 @@ impl Screen {
             // Whole per cents, so that noise does not make rows jump.
             let per_cent = |forecast: &Forecast| (risk(forecast) * 100.0).round() as i64;
             let anomalous = |forecast: &Forecast| forecast.anomaly_score >= 1.0;
-            per_cent(b)
-                .cmp(&per_cent(a))
+            let at_rest = |forecast: &Forecast| {
+                forecast
+                    .now
+                    .as_ref()
+                    .is_none_or(|now| now.latency.is_none())
+            };
+            at_rest(a)
+                .cmp(&at_rest(b))
+                .then(per_cent(b).cmp(&per_cent(a)))
                 .then(anomalous(b).cmp(&anomalous(a)))
                 .then_with(|| name(a).cmp(&name(b)))
         });
