@@ -95,7 +95,8 @@ pub struct RunStats {
 /// The loaded kernel programs and their maps.
 pub struct Kernel {
     ebpf: Ebpf,
-    btf: Btf,
+    /// Of the kernel, 20 MB as parsed: kept only while programs are attached.
+    btf: Option<Btf>,
     tables: Tables,
     states: BTreeMap<Probe, ProbeState>,
     missing: BTreeMap<&'static str, TypeError>,
@@ -150,8 +151,6 @@ impl Kernel {
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
-        let btf = Btf::from_sys_fs()
-            .map_err(|error| KernelError::Load(Box::new(aya::EbpfError::BtfError(error))))?;
 
         let tables = Tables::map(&mut ebpf, stripes, rows)?;
         let services_by_key = typed(&mut ebpf, "SERVICES_BY_KEY", HashMap::try_from)?;
@@ -169,7 +168,7 @@ impl Kernel {
         }
         let mut kernel = Kernel {
             ebpf,
-            btf,
+            btf: None,
             tables,
             states: Probe::ALL
                 .into_iter()
@@ -236,14 +235,31 @@ impl Kernel {
         {
             return Err(error.to_string());
         }
+        let btf = match self.btf.take() {
+            Some(btf) => btf,
+            None => Btf::from_sys_fs().map_err(|error| error.to_string())?,
+        };
+        let btf = self.btf.insert(btf);
         let program = self.ebpf.program_mut(spec.program);
         let Some(Program::BtfTracePoint(program)) = program else {
             return Err(format!("the object has no program {}", spec.program));
         };
         let attached = program
-            .load(spec.tracepoint, &self.btf)
+            .load(spec.tracepoint, btf)
             .and_then(|()| program.attach());
         attached.map(drop).map_err(|error| one_line(spec, &error))
+    }
+
+    /// Gives back the memory that attaching needs; attaching again later
+    /// reads the kernel's type information again.
+    pub fn end_attaching(&mut self) {
+        self.btf = None;
+        // Parsing leaves tens of megabytes of free memory that glibc keeps.
+        #[cfg(target_env = "gnu")]
+        // SAFETY: no preconditions.
+        unsafe {
+            libc::malloc_trim(0);
+        }
     }
 
     /// Detaches and unloads the programs of `probe`.

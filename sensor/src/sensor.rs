@@ -107,6 +107,7 @@ impl AttachedSensor {
                 _ => warn!(%probe, "refused: {}", status.describe()),
             }
         }
+        kernel.end_attaching();
         let sensor_id = match config.config.sensor_id.as_str() {
             "" => machine_id().unwrap_or(hostname),
             id => id.to_owned(),
