@@ -69,8 +69,12 @@ pub struct Ring(VecDeque<Packed>);
 impl Ring {
     /// Appends the newest window; the oldest goes when the ring is full.
     pub fn push(&mut self, window: &Window) {
-        if self.0.len() == HISTORY_STEPS {
+        let len = self.0.len();
+        if len == HISTORY_STEPS {
             self.0.pop_front();
+        } else if len == self.0.capacity() {
+            // Doubling would end at 4096 places for 2160 windows.
+            self.0.reserve_exact(len.max(60).min(HISTORY_STEPS - len));
         }
         self.0.push_back(Packed::pack(window));
     }

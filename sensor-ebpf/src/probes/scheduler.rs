@@ -55,16 +55,18 @@ unsafe fn on_switch(next: Object) -> Option<()> {
 
         let run_delay_ns: u64 = load(next, &OFFSET_TASK_RUN_DELAY);
         let runs: u64 = load(next, &OFFSET_TASK_PCOUNT);
-        // With an unsampled run in between, its delay is in the difference too:
-        // then only the last queue is known.
-        let on_earlier_queues_ns = if runs == state.runs + 1 && run_delay_ns > state.run_delay_ns {
-            run_delay_ns - state.run_delay_ns
-        } else {
-            0
-        };
+        // After an unsampled run its delay is in the difference too: then only
+        // the last queue is known. `sched_info_arrive` raises `pcount` right
+        // after this tracepoint, so this run's number is the next one's before.
+        let all_seen = global.first_stage[Signal::RunQueue as usize] == 0 && state.runs != 0;
+        let on_earlier_queues_ns =
+            if (all_seen || runs == state.runs) && run_delay_ns > state.run_delay_ns {
+                run_delay_ns - state.run_delay_ns
+            } else {
+                0
+            };
         state.runs = runs + 1;
         state.run_delay_ns = run_delay_ns + on_this_queue_ns;
-        // `sched_info_arrive` raises `pcount` right after this tracepoint.
 
         let charged = service::of_task(global, next, state)?;
         let weight = draw.passes(charged.config(Signal::RunQueue as u32))?;
