@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 use honeyguide_sensor::{
     identity::Hierarchy,
     program::{
-        Kernel, RunStats, Sizes, enable_run_stats,
+        Kernel, Sizes, enable_run_stats,
         probe::{Probe, ProgramSpec},
     },
 };
