@@ -29,6 +29,11 @@ const CATCH_UP_STEPS_MAX: u64 = 360;
 /// Steps without events after which a series is forgotten.
 const FORGET_STEPS: u32 = 8640;
 
+/// Rows kept while they cannot be stored: some 30 MB.
+const ROWS_KEPT_MAX: usize = 250_000;
+/// Steps after which a failed store is tried again.
+const STORE_RETRY_STEPS: u64 = 3;
+
 /// What happened.
 #[derive(Debug)]
 pub enum Input<'a> {
@@ -36,12 +41,15 @@ pub enum Input<'a> {
     Delivery(&'a Delivery),
     /// Time passed.
     Tick,
-    /// What was asked to be stored is stored (or, after a failure, is not).
+    /// What was asked to be stored is stored.
     Stored {
         /// Up to and including this step.
         step: u64,
-        /// Whether it is on disk.
-        ok: bool,
+    },
+    /// These rows could not be stored; they are asked for again.
+    NotStored {
+        /// Of [`Command::Store`].
+        rows: Vec<HistoryRow>,
     },
 }
 
@@ -52,7 +60,7 @@ pub enum Command {
     Forecasts(Vec<v1::Forecast>),
     /// An alert fired or resolved.
     Alert(Box<v1::Alert>),
-    /// Store these rows, then report [`Input::Stored`].
+    /// Store these rows, then report [`Input::Stored`] or [`Input::NotStored`].
     Store {
         /// The newest step of the rows.
         step: u64,
@@ -110,6 +118,8 @@ pub struct Counters {
     pub refits: u64,
     /// Failed attempts to store history.
     pub store_failures: u64,
+    /// Rows of history given up because they could not be stored for too long.
+    pub rows_given_up: u64,
 }
 
 /// One service and its series.
@@ -144,7 +154,7 @@ pub struct Pipeline {
     stored_step: Option<u64>,
     /// Deliveries not yet stored: (offset, newest step they touch), by partition.
     uncommitted: BTreeMap<PartitionId, VecDeque<(u64, u64)>>,
-    steps_since_store: u64,
+    steps_until_store: u64,
     counters: Counters,
     commands: VecDeque<Command>,
 }
@@ -154,6 +164,7 @@ impl Pipeline {
     pub fn new(config: ValidConfig) -> Self {
         Self {
             paths: Paths::new(&config.params),
+            steps_until_store: store_every(&config),
             config,
             deduplication: Deduplication::default(),
             services: BTreeMap::new(),
@@ -165,7 +176,6 @@ impl Pipeline {
             storing: false,
             stored_step: None,
             uncommitted: BTreeMap::new(),
-            steps_since_store: 0,
             counters: Counters::default(),
             commands: VecDeque::new(),
         }
@@ -217,7 +227,8 @@ impl Pipeline {
         match input {
             Input::Delivery(delivery) => self.take(delivery, now_ns),
             Input::Tick => self.close_due_steps(now_ns),
-            Input::Stored { step, ok } => self.stored(step, ok),
+            Input::Stored { step } => self.stored(step),
+            Input::NotStored { rows } => self.not_stored(rows),
         }
     }
 
@@ -334,7 +345,8 @@ impl Pipeline {
     }
 
     /// First and last step of a window: the one that holds its middle, or for
-    /// a window longer than a step all those it covers by half.
+    /// a window longer than a step all those it covers by half, the newest
+    /// [`CATCH_UP_STEPS_MAX`] of them.
     fn steps_of(&self, batch: &Batch) -> (u64, u64) {
         let step_ns = self.config.step_ns();
         let header = &batch.header;
@@ -343,8 +355,11 @@ impl Pipeline {
             return (middle / step_ns, middle / step_ns);
         }
         let first = (header.window_start_ns + step_ns / 2) / step_ns;
-        let last = (header.window_end_ns() - step_ns / 2) / step_ns;
-        (first, last.max(first))
+        let last = ((header.window_end_ns() - step_ns / 2) / step_ns).max(first);
+        (
+            first.max((last + 1).saturating_sub(CATCH_UP_STEPS_MAX)),
+            last,
+        )
     }
 
     fn collect(
@@ -446,8 +461,8 @@ impl Pipeline {
         }
         self.forget_idle(step);
         self.forecast(step);
-        self.steps_since_store += 1;
-        if self.steps_since_store >= self.store_every() {
+        self.steps_until_store = self.steps_until_store.saturating_sub(1);
+        if self.steps_until_store == 0 {
             self.store();
         }
     }
@@ -482,11 +497,6 @@ impl Pipeline {
         }
     }
 
-    /// Steps between two segments: five minutes, or what a store failure left.
-    fn store_every(&self) -> u64 {
-        (300 / self.config.config.step.as_secs().max(1)).max(1)
-    }
-
     fn store(&mut self) {
         let Some(last) = self.next_step.and_then(|next| next.checked_sub(1)) else {
             return;
@@ -494,7 +504,7 @@ impl Pipeline {
         if self.storing {
             return;
         }
-        self.steps_since_store = 0;
+        self.steps_until_store = store_every(&self.config);
         self.storing = true;
         self.commands.push_back(Command::Store {
             step: last,
@@ -502,13 +512,32 @@ impl Pipeline {
         });
     }
 
-    fn stored(&mut self, step: u64, ok: bool) {
+    /// Keeps the rows and does not commit, so that a full disk loses nothing
+    /// for a while. Then the oldest rows are given up and committed: otherwise
+    /// the bus would fill and forecasts would stop with the disk.
+    fn not_stored(&mut self, mut rows: Vec<HistoryRow>) {
         self.storing = false;
-        if !ok {
-            self.counters.store_failures += 1;
+        self.counters.store_failures += 1;
+        self.steps_until_store = STORE_RETRY_STEPS;
+        rows.append(&mut self.rows);
+        self.rows = rows;
+        let excess = self.rows.len().saturating_sub(ROWS_KEPT_MAX);
+        if excess == 0 {
+            return;
         }
-        // A failed store is not waited for: without a disk the analyzer goes on
-        // in memory, and keeping every record would fill the bus.
+        let last = self.rows[excess - 1].step;
+        let end = self.rows.partition_point(|row| row.step <= last);
+        self.rows.drain(..end);
+        self.counters.rows_given_up += end as u64;
+        self.commit_until(last);
+    }
+
+    fn stored(&mut self, step: u64) {
+        self.storing = false;
+        self.commit_until(step);
+    }
+
+    fn commit_until(&mut self, step: u64) {
         self.stored_step = Some(step);
         let mut positions = Vec::new();
         for (partition, uncommitted) in &mut self.uncommitted {
@@ -526,6 +555,12 @@ impl Pipeline {
             self.commands.push_back(Command::Commit(positions));
         }
     }
+}
+
+/// Steps between two segments.
+fn store_every(config: &ValidConfig) -> u64 {
+    let config = &config.config;
+    (config.store_interval.as_secs() / config.step.as_secs()).max(1)
 }
 
 /// A window in which sensors reported, but nothing of this series.

@@ -31,6 +31,17 @@ pub enum PublishError {
     Closed(Box<Record>),
 }
 
+impl PublishError {
+    /// The reason as a metric label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            PublishError::Full(_) => "bus_full",
+            PublishError::NoSuchPartition(_) => "no_such_partition",
+            PublishError::Closed(_) => "bus_closed",
+        }
+    }
+}
+
 /// Reads the partitions of one topic assigned to one member of a group.
 pub trait Consumer: Send {
     /// The next thing that happened. Cancel safe: what was not returned comes

@@ -7,7 +7,7 @@
 mod decode;
 mod encode;
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use sensor_common::{Signal, histogram, histogram::Totals};
 
@@ -24,8 +24,9 @@ pub const SERVICES_MAX: usize = 16_384;
 pub const SERIES_MAX: usize = 131_072;
 /// Count of a bucket at most: 2^48 events, beyond any window.
 pub const COUNT_MAX: u64 = 1 << 48;
-/// Shortest and longest window in nanoseconds.
-pub const WINDOW_DURATION_NS: Range<u64> = 1_000_000..300_000_000_001;
+/// Shortest and longest window in nanoseconds: 1 ms to a day. Flushes are at
+/// most a minute apart, but a window that the bus did not take goes on.
+pub const WINDOW_DURATION_NS: RangeInclusive<u64> = 1_000_000..=86_400_000_000_000;
 /// Marks mixed sampling ratios in `sampling_shift`.
 const MIXED: u8 = u8::MAX;
 /// Largest sampling shift.

@@ -34,6 +34,7 @@ fn main() -> Result<()> {
     for number in 0..WARM_UP + DRAINS {
         thread::sleep(INTERVAL);
         let start = Instant::now();
+        drain.begin_window();
         drain.drain(&mut kernel)?;
         let elapsed = start.elapsed();
         if number >= WARM_UP {

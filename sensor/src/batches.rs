@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use honeyguide_bus::{PartitionId, Record, Topic, partition_of};
 use honeyguide_proto::{
     ServiceId,
-    batch::{Header, SeriesRef, encode},
+    batch::{Header, SERVICES_MAX, SeriesRef, encode},
     v1::SensorCost,
 };
 
 use crate::drain::{Drained, DrainedSeries};
 
-/// Series of one batch at most: about 100 bytes each, so that a record stays
-/// below the megabyte that brokers accept by default.
-const BATCH_SERIES_MAX: usize = 4096;
+/// Bytes of a payload at most: a record with its key and headers stays below
+/// the 1,048,588 that brokers accept by default (`message.max.bytes`).
+const PAYLOAD_LEN_MAX: usize = 1_000_000;
 
 /// Where and when a window was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,15 @@ pub struct Window {
     pub start_ns: u64,
     /// Nanoseconds.
     pub duration_ns: u64,
+}
+
+/// A batch, ready for the bus.
+#[derive(Clone, Debug)]
+pub struct EncodedBatch {
+    /// What the bus carries.
+    pub record: Record,
+    /// Events in it.
+    pub events: u64,
 }
 
 /// Numbers and encodes the batches of one start of a sensor.
@@ -46,7 +55,12 @@ impl Batches {
     /// Encodes `drained`: one batch or more per partition. Every partition
     /// gets at least one, even if empty, so that time advances everywhere and
     /// a missing number always means a loss.
-    pub fn encode(&mut self, window: Window, drained: &Drained, cost: SensorCost) -> Vec<Record> {
+    pub fn encode(
+        &mut self,
+        window: Window,
+        drained: &Drained,
+        cost: SensorCost,
+    ) -> Vec<EncodedBatch> {
         let partitions = self.seqs.len() as u32;
         let mut by_partition: BTreeMap<PartitionId, Vec<&DrainedSeries>> = BTreeMap::new();
         let mut partition_of_service: BTreeMap<u32, PartitionId> = BTreeMap::new();
@@ -63,35 +77,42 @@ impl Batches {
             .iter()
             .map(|(reason, count)| (*reason as u32, *count))
             .collect();
-        let mut records = Vec::new();
+        let mut batches = Vec::new();
         for partition in 0..partitions {
             let mut entries = by_partition.remove(&partition).unwrap_or_default();
             entries.sort_unstable_by_key(|series| (series.service, series.signal));
-            let mut parts: Vec<&[&DrainedSeries]> = entries.chunks(BATCH_SERIES_MAX).collect();
-            if parts.is_empty() {
-                parts.push(&[]);
-            }
-            for (number, part) in parts.into_iter().enumerate() {
-                let first = partition == 0 && number == 0;
+            // Halved until each part fits; the first comes out first.
+            let mut parts: Vec<&[&DrainedSeries]> = vec![&entries];
+            let mut first = partition == 0;
+            while let Some(part) = parts.pop() {
                 let (losses, cost) = if first {
                     (&losses[..], Some(cost))
                 } else {
                     (&[][..], None)
                 };
                 let content = Content::of(drained, part, losses, cost);
-                records.push(self.record(window, partition, content));
+                let many = content.services.len() > SERVICES_MAX;
+                let record = self.record(window, partition, content);
+                if (many || record.payload.len() > PAYLOAD_LEN_MAX) && part.len() > 1 {
+                    let (front, back) = part.split_at(part.len() / 2);
+                    parts.extend([back, front]);
+                    continue;
+                }
+                self.seqs[partition as usize] += 1;
+                first = false;
+                let events = part.iter().map(|series| series.histogram.count()).sum();
+                batches.push(EncodedBatch { record, events });
             }
         }
-        records
+        batches
     }
 
-    fn record(&mut self, window: Window, partition: PartitionId, content: Content<'_>) -> Record {
-        let seq = &mut self.seqs[partition as usize];
-        *seq += 1;
+    /// The next record of `partition`.
+    fn record(&self, window: Window, partition: PartitionId, content: Content<'_>) -> Record {
         let header = Header {
             sensor_id: self.sensor_id.clone(),
             boot_id: self.boot_id,
-            seq: *seq,
+            seq: self.seqs[partition as usize] + 1,
             partition,
             window_start_ns: window.start_ns,
             window_duration_ns: window.duration_ns,
@@ -154,7 +175,10 @@ impl<'a> Content<'a> {
 #[cfg(test)]
 mod tests {
     use honeyguide_proto::{ServiceKind, batch::Batch};
-    use sensor_common::Signal;
+    use sensor_common::{
+        Signal,
+        histogram::{BUCKETS, Totals},
+    };
 
     use super::*;
 
@@ -179,22 +203,55 @@ mod tests {
         let mut batches = Batches::new("node".to_owned(), [1; 16], 4);
         let records = batches.encode(WINDOW, &drained(50), SensorCost::default());
         let mut found = 0;
-        for record in &records {
+        for EncodedBatch { record, events } in &records {
             let batch = Batch::decode(&record.payload).unwrap();
             for service in &batch.services {
                 assert_eq!(partition_of(service.key().as_bytes(), 4), record.partition);
             }
             found += batch.series.len();
+            assert_eq!(*events, batch.series.len() as u64);
         }
         assert_eq!(found, 50);
+    }
+
+    /// As large as series get: every bucket occupied, counts of all sizes.
+    #[test]
+    fn records_stay_below_what_brokers_accept() {
+        let mut full = Drained::default();
+        for index in 0..6000u64 {
+            let service = ServiceId::named(ServiceKind::Process, &format!("{index:->200}"));
+            let histogram = full.histogram_of(service, Signal::RunQueue);
+            for position in 0..BUCKETS {
+                histogram.add(position, (index << 20) + position as u64 + 1);
+            }
+            histogram.add_totals(Totals {
+                samples: histogram.count(),
+                sum_ns: u64::MAX / 3,
+                max_ns: u64::MAX / 3,
+            });
+        }
+        let mut batches = Batches::new("node".to_owned(), [1; 16], 1);
+        let encoded = batches.encode(WINDOW, &full, SensorCost::default());
+        let mut names = std::collections::BTreeSet::new();
+        for (seq, batch) in (1..).zip(&encoded) {
+            assert!(batch.record.payload.len() <= PAYLOAD_LEN_MAX);
+            let decoded = Batch::decode(&batch.record.payload).unwrap();
+            assert_eq!(decoded.header.seq, seq);
+            assert_eq!(decoded.cost.is_some(), seq == 1);
+            names.extend(decoded.services.iter().map(ServiceId::key));
+        }
+        assert_eq!(names.len(), 6000);
+        assert!(encoded.len() >= 4, "{}", encoded.len());
     }
 
     #[test]
     fn numbers_have_no_gaps_even_when_nothing_happened() {
         let mut batches = Batches::new("node".to_owned(), [1; 16], 2);
         let mut seqs = [Vec::new(), Vec::new()];
-        for services in [5, 0, BATCH_SERIES_MAX * 3, 1] {
-            for record in batches.encode(WINDOW, &drained(services), SensorCost::default()) {
+        for services in [5, 0, 40_000, 1] {
+            for EncodedBatch { record, .. } in
+                batches.encode(WINDOW, &drained(services), SensorCost::default())
+            {
                 let batch = Batch::decode(&record.payload).unwrap();
                 seqs[record.partition as usize].push(batch.header.seq);
             }

@@ -36,9 +36,14 @@ impl WindowClock {
         }
     }
 
+    /// Length of the window if it ended now.
+    pub fn window_age(&self, now: Instant) -> Duration {
+        now.monotonic.saturating_sub(self.last.monotonic)
+    }
+
     /// The window that ends now; the next begins.
     pub fn end_window(&mut self, now: Instant) -> Window {
-        let duration = now.monotonic.saturating_sub(self.last.monotonic);
+        let duration = self.window_age(now);
         let expected = self.last.wall + duration;
         let stepped = now.wall.abs_diff(expected) >= STEP_MIN;
         self.steps += u64::from(stepped);

@@ -28,6 +28,19 @@ pub struct ProgramCost {
     pub runs: f64,
 }
 
+impl KernelCost {
+    /// Adds the cost of a span of time that belongs to the same window.
+    pub fn add(&mut self, other: &KernelCost) {
+        self.total_ns += other.total_ns;
+        for (program, cost) in &other.by_program {
+            let sum = self.by_program.entry(program.clone()).or_default();
+            let run_time_ns = sum.ns_per_run * sum.runs + cost.ns_per_run * cost.runs;
+            sum.runs += cost.runs;
+            sum.ns_per_run = run_time_ns / sum.runs;
+        }
+    }
+}
+
 /// A measurement under way; ends when it is finished or dropped.
 #[derive(Debug)]
 pub struct Measurement {

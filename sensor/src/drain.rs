@@ -30,7 +30,7 @@ pub struct Drained {
     used: usize,
     /// Place in `series` by service and signal, [`NOWHERE`] if none.
     places: Vec<u32>,
-    /// Losses by reason, of this window.
+    /// Losses by reason, of this window, each reason at most once.
     pub losses: Vec<(Loss, u64)>,
 }
 
@@ -61,7 +61,6 @@ impl Drained {
         &self.names.ids[number as usize]
     }
 
-    /// Begins a window.
     fn clear(&mut self) {
         self.used = 0;
         self.places.clear();
@@ -198,19 +197,23 @@ impl Drain {
         self.services.len()
     }
 
-    /// What the last drained window held.
+    /// What was drained since the window began.
     pub fn window(&self) -> &Drained {
         &self.window
     }
 
-    /// Ends the window and takes what it held, for [`window`](Self::window).
+    /// Forgets the window, and begins the next.
+    pub fn begin_window(&mut self) {
+        self.window.clear();
+    }
+
+    /// Adds to the [`window`](Self::window) what happened since the last drain.
     ///
     /// # Errors
     /// [`KernelError`] if the loss counters cannot be read; no event is lost then.
     pub fn drain(&mut self, kernel: &mut Kernel) -> Result<(), KernelError> {
         let losses = kernel.losses()?;
-        self.window.clear();
-        self.window.losses = self.lost_since(losses);
+        self.lose(losses);
         let tables = kernel.tables();
         let epoch = tables.next_epoch();
         for service in self.services.values_mut() {
@@ -299,12 +302,18 @@ impl Drain {
         }
     }
 
-    fn lost_since(&mut self, losses: [u64; Loss::ALL.len()]) -> Vec<(Loss, u64)> {
+    /// Adds what was lost since the last drain to the window.
+    fn lose(&mut self, losses: [u64; Loss::ALL.len()]) {
         let before = std::mem::replace(&mut self.losses, losses);
-        let lost = Loss::ALL.into_iter().zip(losses.into_iter().zip(before));
-        lost.map(|(reason, (now, before))| (reason, now.wrapping_sub(before)))
-            .filter(|(_, count)| *count > 0)
-            .collect()
+        for (reason, (now, before)) in Loss::ALL.into_iter().zip(losses.into_iter().zip(before)) {
+            let count = now.wrapping_sub(before);
+            let losses = &mut self.window.losses;
+            match losses.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, sum)) => *sum += count,
+                None if count > 0 => losses.push((reason, count)),
+                None => {}
+            }
+        }
     }
 
     /// A service retired one window ago had its last drain now.

@@ -11,7 +11,8 @@ use prometheus_client::{
 /// Why something was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabels {
-    /// A name of `sensor_common::record::Loss`.
+    /// A name of `sensor_common::record::Loss`, of `honeyguide_bus::PublishError`,
+    /// or `bus_stalled`.
     pub reason: &'static str,
 }
 
@@ -32,7 +33,7 @@ pub struct ProgramLabels {
 /// Counters and gauges; clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// Events the kernel programs lost, by reason.
+    /// Events lost in the kernel and on the way to the bus, by reason.
     pub events_lost: Family<ReasonLabels, Counter>,
     /// Windows that grew because the bus was slow.
     pub windows_delayed: Counter,
@@ -76,7 +77,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("sensor");
         registry.register(
             "events_lost",
-            "Events lost by the kernel programs",
+            "Events lost in the kernel and on the way to the bus",
             metrics.events_lost.clone(),
         );
         registry.register(

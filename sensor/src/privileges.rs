@@ -7,7 +7,9 @@
 //!
 //! Linux keeps capabilities per thread: call this before other threads start.
 
-use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+use std::io;
+
+use caps::{CapSet, Capability, CapsHashSet};
 
 const PERMITTED: [Capability; 5] = [
     Capability::CAP_BPF,
@@ -27,9 +29,9 @@ const EFFECTIVE: [Capability; 4] = [
 /// those it will start.
 ///
 /// # Errors
-/// [`CapsError`] if the kernel refuses; nothing is half dropped in a harmful way.
-pub fn drop_privileges() -> Result<(), CapsError> {
-    let have = caps::read(None, CapSet::Permitted)?;
+/// The kernel's, if it refuses a step; the steps before it stay done.
+pub fn drop_privileges() -> io::Result<()> {
+    let have = caps::read(None, CapSet::Permitted).map_err(io::Error::other)?;
     let keep = |wanted: &[Capability]| -> CapsHashSet {
         wanted
             .iter()
@@ -37,11 +39,14 @@ pub fn drop_privileges() -> Result<(), CapsError> {
             .filter(|capability| have.contains(capability))
             .collect()
     };
-    caps::clear(None, CapSet::Ambient)?;
-    caps::set(None, CapSet::Effective, &keep(&EFFECTIVE))?;
-    caps::set(None, CapSet::Permitted, &keep(&PERMITTED))?;
-    caps::clear(None, CapSet::Inheritable)?;
+    caps::clear(None, CapSet::Ambient)
+        .and_then(|()| caps::set(None, CapSet::Effective, &keep(&EFFECTIVE)))
+        .and_then(|()| caps::set(None, CapSet::Permitted, &keep(&PERMITTED)))
+        .and_then(|()| caps::clear(None, CapSet::Inheritable))
+        .map_err(io::Error::other)?;
     // SAFETY: no pointers are involved.
-    unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    Ok(())
+    match unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

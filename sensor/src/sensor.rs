@@ -1,20 +1,23 @@
 //! The running sensor: a thread that drains and a task that publishes.
 //!
-//! The thread never waits for the bus: it takes a place in a short queue
-//! *before* it drains. Without a place the window simply goes on, because
-//! counters are cumulative: late, not lost.
+//! The thread never waits for the bus. While its short queue is full, the
+//! window goes on and each drain adds to it: late, not lost. What cannot be
+//! delivered at all is counted by reason.
 
 use std::{
     fs, io,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use honeyguide_bus::{Producer, PublishError, Record, Topic};
-use honeyguide_proto::v1::SensorCost;
+use honeyguide_bus::{Producer, PublishError, Topic};
+use honeyguide_proto::{batch::WINDOW_DURATION_NS, v1::SensorCost};
 use sensor_common::{
-    Signal,
+    Histogram, Signal,
     record::{HOST_SERVICE, OTHER_SERVICE, SIGNAL_OFF},
 };
 use tokio::{
@@ -24,11 +27,11 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    batches::Batches,
+    batches::{Batches, EncodedBatch},
     clock::{self, WindowClock},
     config::ValidConfig,
     cost::{KernelCost, Measurement, thread_cpu_time},
-    drain::Drain,
+    drain::{Drain, Drained},
     identity::{Hierarchy, Names},
     metrics::{Metrics, ProbeLabels, ProgramLabels, ReasonLabels},
     program::{
@@ -49,7 +52,7 @@ pub struct Status {
     pub probes: Vec<ProbeStatus>,
     /// Services with events.
     pub services: usize,
-    /// Events lost since the start.
+    /// Events lost since the start, in the kernel and on the way to the bus.
     pub events_lost: u64,
     /// CPU time in the last window as a fraction of all CPUs; `None` before the first.
     pub cost: Option<f64>,
@@ -142,6 +145,10 @@ impl AttachedSensor {
         let flush = self.config.config.flush_interval;
         let idle_windows = self.config.config.idle_timeout.as_secs_f64() / flush.as_secs_f64();
         let rows = self.kernel.tables().rows();
+        let lost = Arc::new(LostEvents {
+            metrics: metrics.clone(),
+            count: AtomicU64::new(0),
+        });
         let worker = Worker {
             drain: Drain::new(rows, self.names, idle_windows as u32),
             kernel: self.kernel,
@@ -153,14 +160,15 @@ impl AttachedSensor {
             status,
             metrics,
             cpu_before: Duration::ZERO,
-            events_lost: 0,
+            kernel_cost: KernelCost::default(),
+            lost: Arc::clone(&lost),
             windows: 0,
         };
         let thread = thread::Builder::new().name("sensor".to_owned()).spawn({
             let stop = Arc::clone(&stop);
             move || worker.run(&stop)
         })?;
-        let publisher = tokio::spawn(publish(producer, queued));
+        let publisher = tokio::spawn(publish(producer, queued, lost));
         Ok(Sensor {
             stop,
             thread: Some(thread),
@@ -236,31 +244,50 @@ struct Worker {
     clock: WindowClock,
     flush: Duration,
     measure: Duration,
-    queue: mpsc::Sender<Vec<Record>>,
+    queue: mpsc::Sender<Vec<EncodedBatch>>,
     status: watch::Sender<Status>,
     metrics: Metrics,
     cpu_before: Duration,
-    events_lost: u64,
+    /// Of the window so far.
+    kernel_cost: KernelCost,
+    lost: Arc<LostEvents>,
     windows: u64,
+}
+
+/// Counts what will never arrive.
+struct LostEvents {
+    metrics: Metrics,
+    count: AtomicU64,
+}
+
+impl LostEvents {
+    fn add(&self, reason: &'static str, events: u64) {
+        let labels = ReasonLabels { reason };
+        let counter = self.metrics.events_lost.get_or_create(&labels);
+        counter.inc_by(events);
+        self.count.fetch_add(events, Relaxed);
+    }
 }
 
 impl Worker {
     fn run(mut self, stop: &Stop) {
-        self.publish_status(KernelCost::default(), None);
+        self.publish_status(None);
         let mut next = Instant::now() + self.flush;
         loop {
             let mut stopping = stop.sleep_until(next - self.measure);
             let measurement = self.begin_measurement(stopping);
             let begun = Instant::now();
             stopping = stopping || stop.sleep_until(next);
-            let kernel_cost = measurement
-                .map(|measurement| measurement.finish(&self.kernel, begun.elapsed(), self.flush));
+            if let Some(measurement) = measurement {
+                let cost = measurement.finish(&self.kernel, begun.elapsed(), self.flush);
+                self.kernel_cost.add(&cost);
+            }
             if stopping {
                 for probe in Probe::ALL {
                     self.kernel.detach(probe);
                 }
             }
-            self.flush(kernel_cost.unwrap_or_default(), stopping);
+            self.flush(stopping);
             if stopping {
                 return;
             }
@@ -283,58 +310,46 @@ impl Worker {
         }
     }
 
-    /// Ends the window and queues it. The last window waits for a place.
-    fn flush(&mut self, kernel_cost: KernelCost, last: bool) {
+    /// Drains, ends the window and queues it. The last window waits for a place.
+    fn flush(&mut self, last: bool) {
         let begun = Instant::now();
+        if let Err(error) = self.drain.drain(&mut self.kernel) {
+            warn!(%error, "not drained; the window goes on");
+            return;
+        }
+        let now = clock_now();
         // The only sender, so a place seen here is still there below.
         if self.queue.capacity() == 0 && !last {
             self.metrics.windows_delayed.inc();
+            self.give_up_endless_window(now);
             return;
         }
-        if let Err(error) = self.drain.drain(&mut self.kernel) {
-            warn!(%error, "window not drained; it goes on");
-            return;
-        }
-        let drained = self.drain.window();
-        let window = self.clock.end_window(clock_now());
+        let window = self.clock.end_window(now);
         let cpu = thread_cpu_time();
         let user_space = cpu.saturating_sub(self.cpu_before);
         self.cpu_before = cpu;
         let cpus = thread::available_parallelism().map_or(1, usize::from) as u32;
         let cost = SensorCost {
             user_space_ns: user_space.as_nanos() as u64,
-            kernel_ns: kernel_cost.total_ns,
+            kernel_ns: self.kernel_cost.total_ns,
             cpus,
         };
-        let records = self.batches.encode(window, drained, cost);
-        if self.queue.blocking_send(records).is_err() {
-            warn!("the bus is closed; a window was not published");
-        }
+        let drained = self.drain.window();
+        let batches = self.batches.encode(window, drained, cost);
+        // The receiver lives until the last window.
+        let _ = self.queue.blocking_send(batches);
 
         for (reason, count) in &drained.losses {
-            let labels = ReasonLabels {
-                reason: reason.name(),
-            };
-            self.metrics
-                .events_lost
-                .get_or_create(&labels)
-                .inc_by(*count);
-            self.events_lost += count;
+            self.lost.add(reason.name(), *count);
         }
         self.windows += 1;
         self.metrics.windows.inc();
-        self.metrics.events.inc_by(
-            drained
-                .series()
-                .iter()
-                .map(|series| series.histogram.count())
-                .sum(),
-        );
+        self.metrics.events.inc_by(events(drained));
         self.metrics.cpu.inc_by(user_space.as_secs_f64());
         self.metrics.services.set(self.drain.services() as i64);
         self.metrics.series.set(drained.series().len() as i64);
         self.metrics.clock_steps.set(self.clock.steps() as i64);
-        for (program, program_cost) in &kernel_cost.by_program {
+        for (program, program_cost) in &self.kernel_cost.by_program {
             let labels = ProgramLabels {
                 program: program.clone(),
             };
@@ -349,10 +364,25 @@ impl Worker {
             .observe(begun.elapsed().as_secs_f64());
         let all_cpus_ns = (window.duration_ns * u64::from(cpus)).max(1);
         let fraction = (cost.user_space_ns + cost.kernel_ns) as f64 / all_cpus_ns as f64;
-        self.publish_status(kernel_cost, Some(fraction));
+        self.drain.begin_window();
+        self.publish_status(Some(fraction));
+        self.kernel_cost = KernelCost::default();
     }
 
-    fn publish_status(&self, kernel_cost: KernelCost, cost: Option<f64>) {
+    /// A window that would outgrow what a batch may cover is lost, counted.
+    fn give_up_endless_window(&mut self, now: clock::Instant) {
+        let next_end = self.clock.window_age(now) + 2 * self.flush;
+        if next_end.as_nanos() < u128::from(*WINDOW_DURATION_NS.end()) {
+            return;
+        }
+        warn!("the bus took no window for a day; the events of that day are lost");
+        self.lost.add("bus_stalled", events(self.drain.window()));
+        self.drain.begin_window();
+        self.clock.end_window(now);
+        self.kernel_cost = KernelCost::default();
+    }
+
+    fn publish_status(&self, cost: Option<f64>) {
         let probes = self.kernel.statuses();
         for status in &probes {
             let level = match status.state {
@@ -368,26 +398,36 @@ impl Worker {
         self.status.send_replace(Status {
             probes,
             services: self.drain.services(),
-            events_lost: self.events_lost,
+            events_lost: self.lost.count.load(Relaxed),
             cost,
-            kernel_cost,
+            kernel_cost: self.kernel_cost.clone(),
             windows: self.windows,
         });
     }
 }
 
-/// Hands windows to the bus in order; a full bus is waited for.
-async fn publish<P: Producer>(producer: Arc<P>, mut queued: mpsc::Receiver<Vec<Record>>) {
-    while let Some(records) = queued.recv().await {
-        for record in records {
-            let mut record = record;
+fn events(window: &Drained) -> u64 {
+    let histograms = window.series().iter().map(|series| &series.histogram);
+    histograms.map(Histogram::count).sum()
+}
+
+/// Hands windows to the bus in order. A full bus is waited for; what it
+/// refuses for good is counted.
+async fn publish<P: Producer>(
+    producer: Arc<P>,
+    mut queued: mpsc::Receiver<Vec<EncodedBatch>>,
+    lost: Arc<LostEvents>,
+) {
+    while let Some(batches) = queued.recv().await {
+        for EncodedBatch { mut record, events } in batches {
             loop {
                 record = match producer.publish(record).await {
                     Ok(()) => break,
                     Err(PublishError::Full(record)) => *record,
-                    Err(error @ (PublishError::Closed(_) | PublishError::NoSuchPartition(_))) => {
-                        warn!(%error, "a window was not published");
-                        return;
+                    Err(error) => {
+                        warn!(%error, events, "events lost on the way to the bus");
+                        lost.add(error.reason(), events);
+                        break;
                     }
                 };
                 tokio::time::sleep(PUBLISH_RETRY).await;

@@ -42,6 +42,7 @@ fn kernel(signals: &[Signal]) -> (Kernel, Drain) {
 
 /// Drains; the histograms of the window by service and signal.
 fn window(drain: &mut Drain, kernel: &mut Kernel) -> BTreeMap<(ServiceId, Signal), Histogram> {
+    drain.begin_window();
     drain.drain(kernel).unwrap();
     let window = drain.window();
     window

@@ -141,7 +141,7 @@ fn header(message: &v1::HistogramBatch) -> Result<Header, DecodeError> {
         return Err(field(
             "window_duration_ns",
             message.window_duration_ns,
-            "1 ms to 300 s",
+            "1 ms to 24 h",
         ));
     }
     if message
