@@ -213,7 +213,7 @@ fn tick_of(pipeline: &mut Pipeline, deliveries: &[Delivery], step: u64) -> (usiz
         match command {
             Command::Forecasts(made) => forecasts += made.len(),
             Command::Store { step, .. } => {
-                pipeline.handle(Input::Stored { step, ok: true }, end_ns);
+                pipeline.handle(Input::Stored { step }, end_ns);
             }
             Command::Alert(_) | Command::Commit(_) => {}
         }

@@ -385,14 +385,18 @@ impl Worker {
                     });
                 }
                 Command::Store { step, rows } => {
-                    let ok = self.store.as_ref().is_none_or(|store| match store.write(step, &rows) {
-                        Ok(()) => true,
+                    let written = self
+                        .store
+                        .as_ref()
+                        .map_or(Ok(()), |store| store.write(step, &rows));
+                    let input = match written {
+                        Ok(()) => Input::Stored { step },
                         Err(error) => {
-                            warn!(%error, rows = rows.len(), "history not stored; it is kept in memory only");
-                            false
+                            warn!(%error, rows = rows.len(), "history not stored; it is tried again soon");
+                            Input::NotStored { rows }
                         }
-                    });
-                    self.pipeline.handle(Input::Stored { step, ok }, now_ns());
+                    };
+                    self.pipeline.handle(input, now_ns());
                 }
                 Command::Commit(positions) => {
                     if self.commits.blocking_send(positions).is_err() {

@@ -25,6 +25,9 @@ pub struct Config {
     pub metrics_series_max: usize,
     /// Where the history is kept; empty: nowhere.
     pub data_dir: PathBuf,
+    /// How often new history is written, and then committed on the bus.
+    #[serde(with = "humantime_serde")]
+    pub store_interval: Duration,
     /// How much history is kept on disk.
     #[serde(with = "humantime_serde")]
     pub retention: Duration,
@@ -112,6 +115,7 @@ impl Default for Config {
             series_max: 20_000,
             metrics_series_max: 2_000,
             data_dir: PathBuf::new(),
+            store_interval: Duration::from_secs(300),
             retention: Duration::from_secs(7 * 86_400),
             retention_mb_max: 1024,
             grpc_listen: SocketAddr::from(([127, 0, 0, 1], 9452)),
@@ -216,6 +220,11 @@ impl Config {
         }
         if self.lateness > Duration::from_secs(300) {
             return Err(range("lateness", &self.lateness, "at most 300s"));
+        }
+        let hour = Duration::from_secs(3600);
+        if !(self.step..=hour).contains(&self.store_interval) {
+            let expected = "a step to 1h";
+            return Err(range("store_interval", &self.store_interval, expected));
         }
         if !(1..=1_000_000).contains(&self.series_max) {
             return Err(range("series_max", &self.series_max, "1 to 1000000"));

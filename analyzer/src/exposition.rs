@@ -169,6 +169,11 @@ impl Exposition {
                 counters.store_failures,
             ),
             (
+                "analyzer_history_rows_given_up",
+                "Rows of history that could not be stored for too long",
+                counters.rows_given_up,
+            ),
+            (
                 "analyzer_sensor_conflicts",
                 "Batches of two sensors with one id",
                 self.sensor_conflicts,

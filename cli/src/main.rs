@@ -5,6 +5,7 @@
 //! measuring and forecasting lives in the sensor and analyzer crates.
 
 mod alerts;
+mod collector;
 mod doctor;
 mod forecast;
 mod logging;

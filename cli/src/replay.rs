@@ -99,8 +99,7 @@ impl Replay<'_> {
                 }
                 Command::Store { step, .. } => {
                     // Nothing is kept, and nothing waits for it.
-                    self.pipeline
-                        .handle(Input::Stored { step, ok: true }, now_ns);
+                    self.pipeline.handle(Input::Stored { step }, now_ns);
                 }
                 Command::Commit(_) => {}
             }

@@ -22,6 +22,7 @@ use ratatui::{
 use tokio::sync::watch;
 
 use crate::{
+    collector::ProcessCollector,
     logging,
     settings::Settings,
     view::{
@@ -83,6 +84,7 @@ pub fn run(
         let bus = MemoryBus::new(memory::Config::default());
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
+        registry.register_collector(Box::new(ProcessCollector::new(bus.clone())));
         let consumer = bus.consumer("analyzer", Topic::Histograms);
         let analyzer = Analyzer::start(analyzer_config, consumer, Arc::new(registry)).await?;
         let sensor = attached.start(Arc::new(bus.clone()), metrics)?;

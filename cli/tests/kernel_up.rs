@@ -3,7 +3,8 @@
 #![cfg(feature = "kernel-tests")]
 
 use std::{
-    net::TcpListener,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -60,6 +61,10 @@ resolve_after = 3
 
 impl Up {
     fn start(directory: &Path) -> Up {
+        Self::start_with(directory, &[])
+    }
+
+    fn start_with(directory: &Path, settings: &[&str]) -> Up {
         let config = directory.join("honeyguide.toml");
         std::fs::write(&config, CONFIG).unwrap();
         let (grpc, http) = (free_port(), free_port());
@@ -68,6 +73,7 @@ impl Up {
             .arg(&config)
             .args(["--set", &format!("analyzer.grpc_listen=127.0.0.1:{grpc}")])
             .args(["--set", &format!("analyzer.http_listen=127.0.0.1:{http}")])
+            .args(settings.iter().flat_map(|setting| ["--set", *setting]))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -93,6 +99,40 @@ impl Up {
         text.lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
+    }
+
+    fn page(&self, path: &str) -> String {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.http)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// A metric without labels.
+    fn metric(&self, name: &str) -> Option<f64> {
+        let page = self.page("/metrics");
+        let mut lines = page.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value?.parse().ok()
+    }
+
+    /// Windows behind the best founded forecast.
+    fn history_windows(&self) -> u64 {
+        let forecasts = self.ask(&["forecast", "--json"]);
+        let windows = forecasts
+            .iter()
+            .filter_map(|f| f["history_windows"].as_u64());
+        windows.max().unwrap_or(0)
+    }
+
+    fn terminate(mut self) {
+        let pid = self.process.0.id() as libc::pid_t;
+        // SAFETY: the pid is our child's, which has not been waited for.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        let status = self.process.0.wait().unwrap();
+        assert!(status.success(), "{status}");
     }
 
     fn victim_p99(&self) -> Option<f64> {
@@ -180,31 +220,82 @@ fn contention_raises_the_tail_fires_an_alert_with_the_reason_and_resolves() {
 fn metrics_are_ready_and_sigterm_ends_cleanly() {
     let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = tempfile::tempdir().unwrap();
-    let mut up = Up::start(directory.path());
-    let page = |path: &str| {
-        use std::io::{Read, Write};
-        let mut socket = std::net::TcpStream::connect(("127.0.0.1", up.http)).unwrap();
-        write!(
-            socket,
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        answer
-    };
-    assert!(page("/ready").contains("200 OK"));
-    let metrics = page("/metrics");
+    let up = Up::start(directory.path());
+    assert!(up.page("/ready").contains("200 OK"));
+    let metrics = up.page("/metrics");
     for name in [
         "honeyguide_latency_seconds_bucket",
         "sensor_windows_total",
         "analyzer_steps_total",
+        "process_resident_memory_bytes",
+        "bus_publish_waits_total",
     ] {
         assert!(metrics.contains(name), "{name} is missing");
     }
-    let pid = up.process.0.id() as libc::pid_t;
-    // SAFETY: the pid is our child's, which has not been waited for.
-    unsafe { libc::kill(pid, libc::SIGTERM) };
-    let status = up.process.0.wait().unwrap();
-    assert!(status.success(), "{status}");
+    up.terminate();
+}
+
+#[test]
+fn killed_and_started_again_it_goes_on_with_its_history() {
+    let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("history");
+    let data_dir = format!("analyzer.data_dir={}", data_dir.display());
+    let settings = [data_dir.as_str(), "analyzer.store_interval=2s"];
+    let mut up = Up::start_with(directory.path(), &settings);
+    up.wait_for("a history", 60, |up| up.history_windows() >= 12);
+    up.process.0.kill().unwrap();
+    up.process.0.wait().unwrap();
+    let up = Up::start_with(directory.path(), &settings);
+    // Two seconds may be missing, and the first window after the start.
+    assert!(up.history_windows() >= 10, "{}", up.history_windows());
+    up.terminate();
+}
+
+/// A small file system of its own, unmounted with the test.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Self {
+        std::fs::create_dir(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(at);
+        assert!(mount.status().unwrap().success());
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_nothing_and_costs_no_history() {
+    let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::mount(&directory.path().join("history"));
+    let filler = disk.0.join("filler");
+    let full = std::fs::write(&filler, vec![0; 2 << 20]).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    let data_dir = format!("analyzer.data_dir={}", disk.0.display());
+    let settings = [data_dir.as_str(), "analyzer.store_interval=2s"];
+    let up = Up::start_with(directory.path(), &settings);
+    up.wait_for("failed stores", 60, |up| {
+        up.metric("analyzer_store_failures_total") >= Some(2.0)
+    });
+    let windows = up.history_windows();
+    up.wait_for("further forecasts", 30, |up| {
+        up.history_windows() >= windows + 3
+    });
+    std::fs::remove_file(&filler).unwrap();
+    let segments = || std::fs::read_dir(&disk.0).unwrap().count();
+    up.wait_for("a segment", 30, |_| segments() > 0);
+    assert_eq!(up.metric("analyzer_history_rows_given_up_total"), Some(0.0));
+    let before = up.history_windows();
+    up.terminate();
+    let up = Up::start_with(directory.path(), &settings);
+    assert!(up.history_windows() >= before, "{before} windows before");
+    up.terminate();
 }

@@ -71,13 +71,7 @@ fn run(pipeline: &mut Pipeline, deliveries: &[Delivery]) -> Vec<Command> {
 fn drain(pipeline: &mut Pipeline, commands: &mut Vec<Command>) {
     while let Some(command) = pipeline.next_command() {
         if let Command::Store { step, .. } = &command {
-            pipeline.handle(
-                Input::Stored {
-                    step: *step,
-                    ok: true,
-                },
-                0,
-            );
+            pipeline.handle(Input::Stored { step: *step }, 0);
         }
         commands.push(command);
     }
@@ -241,6 +235,66 @@ fn long_window_fills_the_steps_it_covers() {
         "{}",
         series.last.rate
     );
+}
+
+#[test]
+fn rows_that_could_not_be_stored_come_again_and_are_committed_only_then() {
+    let deliveries: Vec<_> = (0..200)
+        .map(|step| delivery(step, step + 1, 1000))
+        .collect();
+    let mut pipeline = pipeline();
+    let (mut rows, mut commands) = (Vec::new(), Vec::new());
+    let mut disk_is_full = true;
+    for (offset, delivery) in (0..).zip(&deliveries) {
+        let mut delivery = delivery.clone();
+        delivery.offset = offset;
+        let now_ns = delivery.record.timestamp_ns;
+        pipeline.handle(Input::Delivery(&delivery), now_ns);
+        pipeline.handle(Input::Tick, now_ns);
+        while let Some(command) = pipeline.next_command() {
+            if let Command::Store { step, rows: asked } = &command {
+                let input = if disk_is_full {
+                    Input::NotStored {
+                        rows: asked.clone(),
+                    }
+                } else {
+                    rows.extend(asked.clone());
+                    Input::Stored { step: *step }
+                };
+                pipeline.handle(input, now_ns);
+            }
+            commands.push(command);
+        }
+        if offset == 100 {
+            disk_is_full = false;
+            let commit = |command: &Command| matches!(command, Command::Commit(_));
+            assert!(pipeline.counters().store_failures > 3);
+            assert!(!commands.iter().any(commit));
+        }
+    }
+    pipeline.finish();
+    drain(&mut pipeline, &mut commands);
+    rows.extend(stored(&commands[commands.len() - 2..]));
+    let steps: Vec<u64> = rows.iter().map(|row| row.step).collect();
+    assert_eq!(steps, (steps[0]..steps[0] + 200).collect::<Vec<_>>());
+    assert_eq!(commit(&commands), 200);
+    assert_eq!(pipeline.counters().rows_given_up, 0);
+}
+
+#[test]
+fn a_disk_that_stays_full_costs_the_oldest_rows_and_never_the_forecasts() {
+    let mut pipeline = pipeline();
+    let row = |step: u64| HistoryRow {
+        step,
+        service: "process/a".to_owned(),
+        signal: Signal::RunQueue,
+        window: Window::MISSING,
+    };
+    let rows: Vec<_> = (0..ROWS_KEPT_MAX as u64 + 10).map(row).collect();
+    pipeline.handle(Input::NotStored { rows }, 0);
+    assert_eq!(pipeline.counters().rows_given_up, 10);
+    assert_eq!(pipeline.rows[0].step, 10);
+    assert_eq!(pipeline.stored_step, Some(9));
 }
 
 /// Everything that was stored, by (step, service, signal).
