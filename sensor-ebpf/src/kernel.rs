@@ -6,7 +6,10 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel,
+    generated::{bpf_get_current_task_btf, bpf_skc_to_tcp_sock},
+};
 
 /// A pointer to a kernel structure that the verifier has type information for.
 pub type Object = *const c_void;
@@ -54,6 +57,11 @@ offsets! {
     OFFSET_SOCK_PROTOCOL = 27;
     OFFSET_SOCK_NUM = 28;
     OFFSET_TCP_SRTT = 29;
+    OFFSET_SKB_SOCK = 30;
+    OFFSET_SKB_LEN = 31;
+    OFFSET_SKB_HEAD = 32;
+    OFFSET_SKB_DATA = 33;
+    OFFSET_SKB_TRANSPORT_HEADER = 34;
 }
 
 /// Loads the field at `offset` of `object`.
@@ -68,6 +76,19 @@ pub unsafe fn load<T: Copy>(object: Object, offset: &'static Offset) -> T {
     unsafe {
         let offset = core::ptr::read_volatile(&raw const offset.0) as usize;
         core::ptr::read_volatile(object.byte_add(offset).cast::<T>())
+    }
+}
+
+/// As [`load`], of an object that the verifier takes for another type.
+///
+/// # Safety
+/// `object` must be a kernel object with a field of type `T` there.
+#[inline(always)]
+pub unsafe fn load_untyped<T>(object: Object, offset: &'static Offset) -> Option<T> {
+    // SAFETY: as in [`load`]; the helper checks the address.
+    unsafe {
+        let offset = core::ptr::read_volatile(&raw const offset.0) as usize;
+        bpf_probe_read_kernel(object.wrapping_byte_add(offset).cast::<T>()).ok()
     }
 }
 

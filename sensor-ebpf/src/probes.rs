@@ -6,3 +6,4 @@ mod reclaim;
 mod scheduler;
 mod syscalls;
 mod tcp;
+mod tcp_packets;

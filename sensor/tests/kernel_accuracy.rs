@@ -18,7 +18,10 @@ use honeyguide_proto::ServiceId;
 use honeyguide_sensor::{
     drain::Drain,
     identity::{Hierarchy, Names},
-    program::{Kernel, Sizes, probe::Probe},
+    program::{
+        Kernel, Sizes,
+        probe::{Probe, ProbeState},
+    },
 };
 use sensor_common::{Histogram, Signal, histogram::position, record::SIGNAL_OFF};
 
@@ -204,10 +207,35 @@ fn delay_us(number: usize) -> u64 {
 
 #[test]
 fn exchange_latencies_agree_with_the_client_within_a_bucket() {
+    check_exchanges(0);
+}
+
+#[test]
+fn exchange_latencies_from_packets_agree_with_the_client_within_a_bucket() {
+    check_exchanges(1);
+}
+
+/// Exchanges on one connection under the TCP probe at level `level`.
+fn check_exchanges(level: usize) {
     const EXCHANGES: usize = 2_000;
+    let signals = [
+        Signal::ClientRequest,
+        Signal::ServerRequest,
+        Signal::ServerQueue,
+        Signal::ServerService,
+        Signal::ServerResponse,
+        Signal::ClientResponse,
+    ];
     let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
-    let (mut kernel, mut drain) = kernel(&[Signal::ClientRequest, Signal::ServerRequest]);
-    assert!(kernel.attach(Probe::Tcp, 0).is_running());
+    let (mut kernel, mut drain) = kernel(&signals);
+    let status = kernel.attach(Probe::Tcp, level);
+    let ProbeState::Running {
+        level: attached, ..
+    } = status.state
+    else {
+        panic!("{}", status.describe());
+    };
+    assert_eq!(attached, level);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = thread::spawn(move || {
@@ -242,9 +270,12 @@ fn exchange_latencies_agree_with_the_client_within_a_bucket() {
         .to_string_lossy()
         .into_owned();
     let series = window(&mut drain, &mut kernel);
-    for signal in [Signal::ClientRequest, Signal::ServerRequest] {
+    for signal in signals {
         let measured = taken(series.clone(), signal, &name);
         assert_eq!(measured.count(), EXCHANGES as u64, "{signal}");
+    }
+    for signal in [Signal::ClientRequest, Signal::ServerRequest] {
+        let measured = taken(series.clone(), signal, &name);
         for q in [0.5, 0.9, 0.99, 0.999] {
             let bucket = |histogram: &Histogram| position(histogram.quantile_ns(q).unwrap() as u64);
             let (ours, theirs) = (bucket(&measured), bucket(&exact));

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use honeyguide_sensor::{
     identity::Hierarchy,
-    program::{Kernel, Sizes, probe::Probe},
+    program::{
+        Kernel, Sizes,
+        probe::{Probe, ProbeState},
+    },
 };
 
 fn kernel() -> Kernel {
@@ -21,6 +24,25 @@ fn every_probe_attaches_at_its_best_level() {
         let status = kernel.attach(probe, 0);
         println!("{probe}: {} ({:?})", status.describe(), status.state);
         assert!(status.is_running(), "{probe}: {}", status.describe());
+    }
+}
+
+/// What older kernels get works here too, and says what it is.
+#[test]
+fn every_level_attaches_when_better_ones_are_refused() {
+    let mut kernel = kernel();
+    for probe in Probe::ALL {
+        for (number, level) in probe.levels().iter().enumerate() {
+            let status = kernel.attach(probe, number);
+            let ProbeState::Running {
+                level: attached, ..
+            } = status.state
+            else {
+                panic!("{probe} at level {number}: {}", status.describe());
+            };
+            assert_eq!(attached, number, "{:?}", status.state);
+            assert_eq!(status.describe(), level.what);
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
         current_task, load, now_ns, tcp_sock,
     },
     loss,
+    probes::tcp_packets::ByAddress,
     service::{self, Charged},
     storage::SocketStorage,
 };
@@ -35,6 +36,61 @@ use crate::{
 #[unsafe(export_name = "SOCKETS")]
 static SOCKETS: SocketStorage<Socket> = SocketStorage::new();
 
+/// Where the state of a socket is kept.
+pub(super) trait Sockets {
+    /// The state of `socket` if it has one.
+    ///
+    /// # Safety
+    /// `socket` must be a socket of a tracepoint.
+    unsafe fn existing(socket: Object) -> Option<&'static mut Socket>;
+
+    /// The state of `socket`, made (zeroed) if it has none. A failure is counted.
+    ///
+    /// # Safety
+    /// As [`Self::existing`].
+    unsafe fn create(socket: Object) -> Option<&'static mut Socket>;
+
+    /// `srtt_us`: eight times the smoothed round-trip time in microseconds.
+    ///
+    /// # Safety
+    /// As [`Self::existing`]; it must be a TCP socket.
+    unsafe fn smoothed_rtt(socket: Object) -> Option<u32>;
+}
+
+/// With the socket, by the kernel itself.
+struct InStorage;
+
+impl Sockets for InStorage {
+    #[inline(always)]
+    unsafe fn existing(socket: Object) -> Option<&'static mut Socket> {
+        // SAFETY: the caller's promise; the socket's lock, or the one CPU that
+        // receives for it, keeps others away.
+        unsafe { SOCKETS.get(socket).as_mut() }
+    }
+
+    #[inline(always)]
+    unsafe fn create(socket: Object) -> Option<&'static mut Socket> {
+        // SAFETY: as above.
+        let state = unsafe { SOCKETS.get_or_create(socket).as_mut() };
+        if state.is_none() {
+            loss::count(Loss::StateFull);
+        }
+        state
+    }
+
+    #[inline(always)]
+    unsafe fn smoothed_rtt(socket: Object) -> Option<u32> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let tcp = tcp_sock(socket);
+            if tcp.is_null() {
+                return None;
+            }
+            Some(load(tcp, &OFFSET_TCP_SRTT))
+        }
+    }
+}
+
 /// One bit per local port that was listening when the sensor started: tells
 /// the role of connections that are older.
 #[map]
@@ -42,7 +98,7 @@ static LISTENING_PORTS: Array<u64> = Array::with_max_entries(65_536 / 64, 0);
 
 /// What is kept with each socket.
 #[repr(C)]
-struct Socket {
+pub(super) struct Socket {
     /// Server: when data of the next request arrived. Client: when it connected.
     ready_ns: u64,
     request_ns: u64,
@@ -55,6 +111,24 @@ struct Socket {
     generation: u32,
     phase: u8,
     role: u8,
+    /// End of what was transmitted so far (see `tcp_packets`).
+    pub(super) transmitted: u32,
+}
+
+impl Socket {
+    /// Nothing known yet.
+    pub(super) const NEW: Socket = Socket {
+        ready_ns: 0,
+        request_ns: 0,
+        read_ns: 0,
+        last_ns: 0,
+        weight: 0,
+        index: 0,
+        generation: 0,
+        phase: phase::IDLE,
+        role: role::UNKNOWN,
+        transmitted: 0,
+    };
 }
 
 mod phase {
@@ -71,7 +145,7 @@ mod role {
 }
 
 /// States of `include/net/tcp_states.h`.
-mod tcp {
+pub(super) mod tcp {
     pub const ESTABLISHED: i32 = 1;
     pub const SYN_SENT: i32 = 2;
     pub const SYN_RECV: i32 = 3;
@@ -84,7 +158,7 @@ const IPPROTO_TCP: u16 = 6;
 const MSG_PEEK: i32 = 2;
 
 #[inline(always)]
-unsafe fn is_tcp(socket: Object) -> bool {
+pub(super) unsafe fn is_tcp(socket: Object) -> bool {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         let family: u16 = load(socket, &OFFSET_SOCK_FAMILY);
@@ -96,19 +170,19 @@ unsafe fn is_tcp(socket: Object) -> bool {
 #[btf_tracepoint(function = "sk_data_ready")]
 pub fn tcp_data_ready(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { on_ready(context.arg(0)) };
+    unsafe { on_ready::<InStorage>(context.arg(0)) };
     0
 }
 
 /// Runs in the interrupt that received the data; only notes the time.
 #[inline(always)]
-unsafe fn on_ready(socket: Object) -> Option<()> {
+pub(super) unsafe fn on_ready<S: Sockets>(socket: Object) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     let state = unsafe {
         if !is_tcp(socket) {
             return None;
         }
-        existing(socket)?
+        S::existing(socket)?
     };
     if state.role == role::SERVER && state.phase != phase::REQUEST && state.ready_ns == 0 {
         state.ready_ns = now_ns();
@@ -121,19 +195,19 @@ pub fn tcp_receive(context: BtfTracePointContext) -> i32 {
     let (length, flags): (i32, i32) = (context.arg(1), context.arg(2));
     if length > 0 && flags & MSG_PEEK == 0 {
         // SAFETY: the socket is the first argument.
-        unsafe { on_receive(context.arg(0)) };
+        unsafe { on_receive::<InStorage>(context.arg(0)) };
     }
     0
 }
 
 #[inline(always)]
-unsafe fn on_receive(socket: Object) -> Option<()> {
+pub(super) unsafe fn on_receive<S: Sockets>(socket: Object) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         if !is_tcp(socket) {
             return None;
         }
-        let state = get_or_create(socket)?;
+        let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
             if state.phase != phase::REQUEST {
                 server_request_begins(state);
@@ -142,7 +216,7 @@ unsafe fn on_receive(socket: Object) -> Option<()> {
         }
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
-            client_response_begins(socket, state, now_ns);
+            client_response_begins::<S>(socket, state, now_ns);
         }
         state.last_ns = now_ns;
     }
@@ -166,7 +240,16 @@ unsafe fn on_send(socket: Object) -> Option<()> {
         if !is_tcp(socket) {
             return None;
         }
-        let state = get_or_create(socket)?;
+        let state = get_or_create::<InStorage>(socket)?;
+        sent::<InStorage>(socket, state)
+    }
+}
+
+/// New data of the connection was sent.
+#[inline(always)]
+pub(super) unsafe fn sent<S: Sockets>(socket: Object, state: &mut Socket) -> Option<()> {
+    // SAFETY: the caller passes a socket of a tracepoint.
+    unsafe {
         if state.role == role::CLIENT {
             if state.phase != phase::REQUEST {
                 client_request_begins(state);
@@ -175,7 +258,7 @@ unsafe fn on_send(socket: Object) -> Option<()> {
         }
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
-            server_response_begins(socket, state, now_ns);
+            server_response_begins::<S>(socket, state, now_ns);
         }
         state.last_ns = now_ns;
     }
@@ -199,7 +282,11 @@ fn server_request_begins(state: &mut Socket) -> Option<()> {
 }
 
 #[inline(always)]
-unsafe fn server_response_begins(socket: Object, state: &mut Socket, now_ns: u64) -> Option<()> {
+unsafe fn server_response_begins<S: Sockets>(
+    socket: Object,
+    state: &mut Socket,
+    now_ns: u64,
+) -> Option<()> {
     state.phase = phase::RESPONSE;
     // What arrived meanwhile belongs to this request.
     state.ready_ns = 0;
@@ -218,7 +305,7 @@ unsafe fn server_response_begins(socket: Object, state: &mut Socket, now_ns: u64
         count(global, charged, weight, signal, begin_ns, end_ns);
     }
     // SAFETY: the caller passes a socket of a tracepoint.
-    unsafe { round_trip(global, socket, charged, weight) }
+    unsafe { round_trip::<S>(global, socket, charged, weight) }
 }
 
 #[inline(always)]
@@ -231,7 +318,11 @@ fn client_request_begins(state: &mut Socket) -> Option<()> {
 }
 
 #[inline(always)]
-unsafe fn client_response_begins(socket: Object, state: &mut Socket, now_ns: u64) -> Option<()> {
+unsafe fn client_response_begins<S: Sockets>(
+    socket: Object,
+    state: &mut Socket,
+    now_ns: u64,
+) -> Option<()> {
     state.phase = phase::RESPONSE;
     if state.weight == 0 {
         return None;
@@ -247,7 +338,7 @@ unsafe fn client_response_begins(socket: Object, state: &mut Socket, now_ns: u64
         now_ns,
     );
     // SAFETY: the caller passes a socket of a tracepoint.
-    unsafe { round_trip(global, socket, charged, state.weight) }
+    unsafe { round_trip::<S>(global, socket, charged, state.weight) }
 }
 
 /// Counts the whole of a response once it is known that no more of it comes.
@@ -317,9 +408,18 @@ fn count(
     record(global, charged, event);
 }
 
+/// Nanoseconds of [`Sockets::smoothed_rtt`]; counts a loss if it is unknown.
+#[inline(always)]
+fn rtt_ns(smoothed: Option<u32>) -> Option<u64> {
+    if smoothed.is_none() {
+        loss::count(Loss::ReadError);
+    }
+    Some(u64::from(smoothed?) * 125)
+}
+
 /// Counts the smoothed round-trip time of the connection.
 #[inline(always)]
-unsafe fn round_trip(
+unsafe fn round_trip<S: Sockets>(
     global: &GlobalConfig,
     socket: Object,
     charged: Charged,
@@ -329,54 +429,39 @@ unsafe fn round_trip(
         return None;
     }
     // SAFETY: the caller passes a socket of a tracepoint.
-    let value_ns = unsafe { smoothed_rtt_ns(socket) }?;
+    let smoothed = unsafe { S::smoothed_rtt(socket) };
     let event = Event {
         signal: Signal::TcpRtt as u32,
-        value_ns,
+        value_ns: rtt_ns(smoothed)?,
         weight,
     };
     record(global, charged, event);
     Some(())
 }
 
-/// `srtt_us` holds eight times the smoothed round-trip time in microseconds.
-#[inline(always)]
-unsafe fn smoothed_rtt_ns(socket: Object) -> Option<u64> {
-    // SAFETY: the caller passes a socket of a tracepoint.
-    unsafe {
-        let tcp = tcp_sock(socket);
-        if tcp.is_null() {
-            loss::count(Loss::ReadError);
-            return None;
-        }
-        let srtt: u32 = load(tcp, &OFFSET_TCP_SRTT);
-        Some(u64::from(srtt) * 125)
-    }
-}
-
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn tcp_state(context: BtfTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (context.arg(1), context.arg(2));
     // SAFETY: the socket is the first argument.
-    unsafe { on_state(context.arg(0), old, new) };
+    unsafe { on_state::<InStorage>(context.arg(0), old, new) };
     0
 }
 
 #[inline(always)]
-unsafe fn on_state(socket: Object, old: i32, new: i32) -> Option<()> {
+pub(super) unsafe fn on_state<S: Sockets>(socket: Object, old: i32, new: i32) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         if !is_tcp(socket) {
             return None;
         }
         match (old, new) {
-            (_, tcp::SYN_SENT) => connect_begins(create(socket)?),
-            (tcp::SYN_SENT, tcp::ESTABLISHED) => connect_ends(existing(socket)?),
+            (_, tcp::SYN_SENT) => connect_begins(S::create(socket)?),
+            (tcp::SYN_SENT, tcp::ESTABLISHED) => connect_ends(S::existing(socket)?),
             (tcp::SYN_RECV, tcp::ESTABLISHED) => {
-                create(socket)?.role = role::SERVER;
+                S::create(socket)?.role = role::SERVER;
                 Some(())
             }
-            (_, tcp::CLOSE) => connection_ends(existing(socket)?),
+            (_, tcp::CLOSE) => connection_ends(S::existing(socket)?),
             _ => None,
         }
     }
@@ -439,7 +524,12 @@ unsafe fn on_retransmit(socket: Object) -> Option<()> {
     let global = config::global()?;
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
-        let charged = match existing(socket) {
+        // Kept where the level of the TCP probe keeps it.
+        let state = match InStorage::existing(socket) {
+            Some(state) => Some(state),
+            None => ByAddress::existing(socket),
+        };
+        let charged = match state {
             Some(state) if state.index != 0 => Charged::cached(state.index, state.generation),
             _ => None,
         };
@@ -449,7 +539,7 @@ unsafe fn on_retransmit(socket: Object) -> Option<()> {
         };
         let event = Event {
             signal: Signal::TcpRetransmit as u32,
-            value_ns: smoothed_rtt_ns(socket)?,
+            value_ns: rtt_ns(InStorage::smoothed_rtt(socket))?,
             weight: 1,
         };
         record(global, charged, event);
@@ -457,30 +547,13 @@ unsafe fn on_retransmit(socket: Object) -> Option<()> {
     Some(())
 }
 
-#[inline(always)]
-unsafe fn existing(socket: Object) -> Option<&'static mut Socket> {
-    // SAFETY: the caller passes a socket of a tracepoint; the socket's lock, or
-    // the one CPU that receives for it, keeps others away.
-    unsafe { SOCKETS.get(socket).as_mut() }
-}
-
-#[inline(always)]
-unsafe fn create(socket: Object) -> Option<&'static mut Socket> {
-    // SAFETY: as [`existing`].
-    let state = unsafe { SOCKETS.get_or_create(socket).as_mut() };
-    if state.is_none() {
-        loss::count(Loss::StateFull);
-    }
-    state
-}
-
 /// The socket's state; a connection older than the sensor gets its role from
 /// the ports that were listening then.
 #[inline(always)]
-unsafe fn get_or_create(socket: Object) -> Option<&'static mut Socket> {
-    // SAFETY: as [`existing`].
+pub(super) unsafe fn get_or_create<S: Sockets>(socket: Object) -> Option<&'static mut Socket> {
+    // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
-        let state = create(socket)?;
+        let state = S::create(socket)?;
         if state.role == role::UNKNOWN {
             let port: u16 = load(socket, &OFFSET_SOCK_NUM);
             state.role = if is_listening(port) {

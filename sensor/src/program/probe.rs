@@ -90,6 +90,11 @@ pub const OFFSETS: &[(&str, &str)] = &[
     ("OFFSET_SOCK_PROTOCOL", "sock.sk_protocol"),
     ("OFFSET_SOCK_NUM", "sock_common.skc_num"),
     ("OFFSET_TCP_SRTT", "tcp_sock.srtt_us"),
+    ("OFFSET_SKB_SOCK", "sk_buff.sk"),
+    ("OFFSET_SKB_LEN", "sk_buff.len"),
+    ("OFFSET_SKB_HEAD", "sk_buff.head"),
+    ("OFFSET_SKB_DATA", "sk_buff.data"),
+    ("OFFSET_SKB_TRANSPORT_HEADER", "sk_buff.transport_header"),
 ];
 
 const SERVICE: &[&str] = &[
@@ -226,6 +231,29 @@ const TCP: &[Level] = &[
             spec("tcp_data_ready", "sk_data_ready", SOCKET),
             spec("tcp_receive", "sock_recv_length", SOCKET),
             spec("tcp_send", "sock_send_length", SOCKET),
+        ],
+    },
+    Level {
+        what: "exchanges with queue wait and service time, both sides, from packets",
+        programs: &[
+            spec("tcp_state_by_address", "inet_sock_set_state", SOCKET),
+            spec(
+                "tcp_segment",
+                "tcp_probe",
+                &["OFFSET_SKB_LEN", "OFFSET_SKB_DATA", "OFFSET_TCP_SRTT"],
+            ),
+            spec("tcp_read", "tcp_rcv_space_adjust", SOCKET),
+            spec(
+                "tcp_transmit",
+                "net_dev_start_xmit",
+                &[
+                    "OFFSET_SKB_SOCK",
+                    "OFFSET_SKB_LEN",
+                    "OFFSET_SKB_HEAD",
+                    "OFFSET_SKB_DATA",
+                    "OFFSET_SKB_TRANSPORT_HEADER",
+                ],
+            ),
         ],
     },
     Level {
