@@ -31,9 +31,10 @@ pub type SignalNumber = u32;
 /// Sampling decision of one event.
 ///
 /// One random number decides both stages, so an event that passes the
-/// service's (stricter) ratio has passed the first stage as well.
+/// service's (stricter) ratio has passed the first stage as well. It is drawn
+/// only when a stage does not take everything.
 #[derive(Clone, Copy)]
-pub struct Draw(u32);
+pub struct Draw(Option<u32>);
 
 impl Draw {
     /// First stage: the smallest ratio any service has for `signal`. `None`
@@ -44,7 +45,10 @@ impl Draw {
         if config & SIGNAL_OFF != 0 {
             return None;
         }
-        let draw = Draw(random());
+        if config & SAMPLING_SHIFT_MASK == 0 {
+            return Some(Draw(None));
+        }
+        let draw = Draw(Some(random()));
         draw.passes(config).map(|_| draw)
     }
 
@@ -57,7 +61,7 @@ impl Draw {
         }
         let (first, shift) = (first & SAMPLING_SHIFT_MASK, config & SAMPLING_SHIFT_MASK);
         let rest = if shift > first { shift - first } else { 0 };
-        Draw(random()).passes(rest)?;
+        Draw(None).passes(rest)?;
         Some(1u32 << (first + rest))
     }
 
@@ -67,8 +71,16 @@ impl Draw {
         if config & SIGNAL_OFF != 0 {
             return None;
         }
-        let weight = 1u32 << (config & SAMPLING_SHIFT_MASK);
-        if self.0 & (weight - 1) != 0 {
+        let shift = config & SAMPLING_SHIFT_MASK;
+        if shift == 0 {
+            return Some(1);
+        }
+        let weight = 1u32 << shift;
+        let number = match self.0 {
+            Some(number) => number,
+            None => random(),
+        };
+        if number & (weight - 1) != 0 {
             return None;
         }
         Some(weight)

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use honeyguide_proto::ServiceId;
 use sensor_common::{
     Histogram, Signal,
-    histogram::{BUCKETS, Totals},
+    histogram::Totals,
     record::{FIRST_SERVICE, Loss, RowOwner},
     signal::SIGNALS,
 };
@@ -35,9 +35,6 @@ pub struct Drained {
 }
 
 const NOWHERE: u32 = u32::MAX;
-/// Counters in a cache line.
-const LINE: usize = 16;
-const _: () = assert!(BUCKETS.is_multiple_of(LINE));
 
 /// One histogram of a window; never empty.
 #[derive(Debug)]
@@ -164,7 +161,6 @@ pub struct Drain {
     idle_windows_max: u32,
     /// Retired in the last window; recycled after this one.
     retired: Vec<u32>,
-    scratch: Box<Cumulative>,
     window: Drained,
 }
 
@@ -187,7 +183,6 @@ impl Drain {
             losses: [0; Loss::ALL.len()],
             idle_windows_max,
             retired: Vec::new(),
-            scratch: Box::default(),
             window: Drained::default(),
         }
     }
@@ -249,28 +244,16 @@ impl Drain {
             return;
         };
         service.idle_windows = 0;
-        tables.read(row, &mut self.scratch);
         let last = self.snapshots[row as usize].get_or_insert_default();
         let histogram = self.window.histogram(service.number, signal);
-        // Most buckets did not move: compare them by the cache line.
-        let lines = self.scratch.buckets.chunks_exact(LINE);
-        for (line, (now, before)) in lines.zip(last.buckets.chunks_exact(LINE)).enumerate() {
-            if now == before {
-                continue;
-            }
-            for (offset, (now, before)) in now.iter().zip(before).enumerate() {
-                let count = now.wrapping_sub(*before);
-                if count != 0 {
-                    histogram.add(line * LINE + offset, u64::from(count));
-                }
-            }
-        }
+        let (samples, sum_ns) = tables.advance(row, last, |position, count| {
+            histogram.add(position, u64::from(count));
+        });
         histogram.add_totals(Totals {
-            samples: self.scratch.samples.wrapping_sub(last.samples),
-            sum_ns: self.scratch.sum_ns.wrapping_sub(last.sum_ns),
+            samples,
+            sum_ns,
             max_ns: tables.take_max_ns(row, epoch),
         });
-        std::mem::swap(last, &mut self.scratch);
     }
 
     /// Learns the name of the row's service, and that the row is its.

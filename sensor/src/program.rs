@@ -137,6 +137,7 @@ impl Kernel {
             }
         }
         let v1 = u32::from(subsystem.is_some());
+        let stripe_per_cpu = u32::from(aya::util::nr_cpus().is_ok_and(|cpus| cpus <= stripes));
         let mut loader = EbpfLoader::new();
         loader.allow_unsupported_maps();
         for (global, offset) in &offsets {
@@ -145,6 +146,7 @@ impl Kernel {
         loader
             .override_global("ROWS_PER_STRIPE", &rows, true)
             .override_global("CGROUP_V1", &v1, true)
+            .override_global("STRIPE_PER_CPU", &stripe_per_cpu, true)
             .map_max_entries("ROWS", rows * stripes as u32)
             .map_max_entries("ROW_OWNERS", rows)
             .map_max_entries("FREE_ROWS", rows);

@@ -15,7 +15,7 @@ use sensor_common::{Signal, record::Loss};
 
 use crate::{
     config::{self, Draw},
-    histogram::{Event, record},
+    histogram::{Event, record_alone},
     kernel::{
         OFFSET_CFS_RQ_RQ, OFFSET_RQ_CLOCK, OFFSET_TASK_CFS_RQ, OFFSET_TASK_LAST_QUEUED,
         OFFSET_TASK_PCOUNT, OFFSET_TASK_PID, OFFSET_TASK_RUN_DELAY, OFFSET_TASK_STATE, Object,
@@ -75,7 +75,7 @@ unsafe fn on_switch(next: Object) -> Option<()> {
             value_ns: on_this_queue_ns + on_earlier_queues_ns,
             weight,
         };
-        record(global, charged, event);
+        record_alone(global, charged, event);
     }
     Some(())
 }
@@ -147,7 +147,7 @@ unsafe fn on_switch_after_wakeup(prev: Object, next: Object) -> Option<()> {
             },
             weight,
         };
-        record(global, charged, event);
+        record_alone(global, charged, event);
     }
     Some(())
 }

@@ -21,6 +21,11 @@ use sensor_common::{
 
 use super::{KernelError, RunStats};
 
+/// Counters in a cache line; most lines of a row do not move.
+const LINE: usize = 16;
+const _: () = assert!(BUCKETS.is_multiple_of(LINE));
+const _: () = assert!(std::mem::offset_of!(Row, buckets).is_multiple_of(8));
+
 /// Typed views of the shared arrays.
 pub struct Tables {
     rows: MmapRaw,
@@ -72,22 +77,59 @@ impl Tables {
             .fold(0, u64::wrapping_add)
     }
 
-    /// Adds all stripes of `row` (cumulative, wrapping) into `into`.
-    pub fn read(&self, row: u32, into: &mut Cumulative) {
-        *into = Cumulative::default();
+    /// Reads `row` over all stripes into `last`, which holds what was read
+    /// before. Calls `moved` with the position and the increase of each bucket
+    /// that grew; returns the increase of samples and sum.
+    pub fn advance(
+        &self,
+        row: u32,
+        last: &mut Cumulative,
+        mut moved: impl FnMut(usize, u32),
+    ) -> (u64, u64) {
+        let (mut samples, mut sum_ns) = (0u64, 0u64);
+        // Two buckets at a time, and only those that moved are written.
+        let mut pairs = [[0u32; 2]; BUCKETS / 2];
         for row in self.stripes_of(row) {
-            // SAFETY: a live row; the kernel adds to it atomically.
+            // SAFETY: a live row; the kernel adds to it atomically, and an
+            // aligned pair of counters is read at once.
             unsafe {
-                let samples = AtomicU64::from_ptr(&raw mut (*row).samples).load(Relaxed);
-                let sum_ns = AtomicU64::from_ptr(&raw mut (*row).sum_ns).load(Relaxed);
-                into.samples = into.samples.wrapping_add(samples);
-                into.sum_ns = into.sum_ns.wrapping_add(sum_ns);
-                let buckets = &*(&raw const (*row).buckets).cast::<[AtomicU32; BUCKETS]>();
-                for (total, bucket) in into.buckets.iter_mut().zip(buckets) {
-                    *total = total.wrapping_add(bucket.load(Relaxed));
+                let row_samples = AtomicU64::from_ptr(&raw mut (*row).samples).load(Relaxed);
+                let row_sum_ns = AtomicU64::from_ptr(&raw mut (*row).sum_ns).load(Relaxed);
+                samples = samples.wrapping_add(row_samples);
+                sum_ns = sum_ns.wrapping_add(row_sum_ns);
+                let row_pairs = &*(&raw const (*row).buckets).cast::<[AtomicU64; BUCKETS / 2]>();
+                for (total, pair) in pairs.iter_mut().zip(row_pairs) {
+                    let pair: [u32; 2] = bytemuck::cast(pair.load(Relaxed));
+                    *total = [
+                        total[0].wrapping_add(pair[0]),
+                        total[1].wrapping_add(pair[1]),
+                    ];
                 }
             }
         }
+        for (line, (now, before)) in pairs
+            .as_flattened()
+            .chunks_exact(LINE)
+            .zip(last.buckets.chunks_exact_mut(LINE))
+            .enumerate()
+        {
+            if now == before {
+                continue;
+            }
+            for (offset, (now, before)) in now.iter().zip(before).enumerate() {
+                let count = now.wrapping_sub(*before);
+                if count != 0 {
+                    *before = *now;
+                    moved(line * LINE + offset, count);
+                }
+            }
+        }
+        let increase = (
+            samples.wrapping_sub(last.samples),
+            sum_ns.wrapping_sub(last.sum_ns),
+        );
+        (last.samples, last.sum_ns) = (samples, sum_ns);
+        increase
     }
 
     /// Takes the maximum of the windows with the parity of `epoch`.
