@@ -302,7 +302,11 @@ async fn read<C: Consumer>(
             event = consumer.next() => match event {
                 Ok(ConsumerEvent::Delivery(delivery)) => Message::Delivery(Box::new(delivery)),
                 // One machine: partitions never move.
-                Ok(ConsumerEvent::Assigned(_) | ConsumerEvent::Revoked(_)) => continue,
+                Ok(
+                    ConsumerEvent::Assigned(_)
+                    | ConsumerEvent::Revoked(_)
+                    | ConsumerEvent::CaughtUp(_),
+                ) => continue,
                 Err(ConsumeError::Closed) => break,
                 Err(error) => {
                     warn!(%error, "the bus cannot be read any more");
@@ -314,9 +318,11 @@ async fn read<C: Consumer>(
             return;
         }
     }
-    while let Ok(Ok(ConsumerEvent::Delivery(delivery))) =
-        tokio::time::timeout(Duration::from_millis(50), consumer.next()).await
+    while let Ok(Ok(event)) = tokio::time::timeout(Duration::from_millis(50), consumer.next()).await
     {
+        let ConsumerEvent::Delivery(delivery) = event else {
+            continue;
+        };
         if to_pipeline
             .send(Message::Delivery(Box::new(delivery)))
             .await

@@ -1,8 +1,8 @@
 //! Each batch once.
 //!
-//! A sensor numbers its batches per boot and partition, and a partition keeps
-//! their order: a number that was seen is a duplicate, a number that is skipped
-//! is a loss.
+//! A sensor numbers its batches per boot and partition: a number that was seen
+//! is a duplicate, a number that is skipped is a loss, unless it comes a little
+//! later: a broker that fails over may give an earlier batch the later place.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,11 @@ const STREAMS_MAX: usize = 65_536;
 pub enum Verdict {
     /// Take it; so many batches before it are missing.
     New {
-        /// Batches of the same stream that never came.
+        /// Batches of the same stream that have not come.
         missing: u64,
     },
+    /// Take it; it was missing until now.
+    Found,
     /// It was taken before.
     Duplicate,
 }
@@ -33,7 +35,39 @@ struct Stream {
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     seq: u64,
+    /// Bit k: number `seq - k` was seen.
+    recent: u128,
     window_end_ns: u64,
+}
+
+impl Seen {
+    fn first(header: &Header) -> Self {
+        Self {
+            seq: header.seq,
+            recent: 1,
+            window_end_ns: header.window_end_ns(),
+        }
+    }
+
+    fn accept(&mut self, header: &Header) -> Verdict {
+        if header.seq > self.seq {
+            let step = header.seq - self.seq;
+            let shift = u32::try_from(step).unwrap_or(u32::MAX);
+            self.recent = self.recent.checked_shl(shift).unwrap_or(0) | 1;
+            self.seq = header.seq;
+            self.window_end_ns = header.window_end_ns();
+            return Verdict::New { missing: step - 1 };
+        }
+        let ago = u32::try_from(self.seq - header.seq).unwrap_or(u32::MAX);
+        let Some(bit) = 1u128.checked_shl(ago) else {
+            return Verdict::Duplicate;
+        };
+        if self.recent & bit != 0 {
+            return Verdict::Duplicate;
+        }
+        self.recent |= bit;
+        Verdict::Found
+    }
 }
 
 /// Remembers which batches were taken.
@@ -52,26 +86,16 @@ impl Deduplication {
             boot_id: header.boot_id,
         };
         if let Some(seen) = self.streams.get_mut(&stream) {
-            if header.seq <= seen.seq {
-                return Verdict::Duplicate;
+            let verdict = seen.accept(header);
+            if let Verdict::New { .. } = verdict {
+                self.find_conflict(&stream, header);
             }
-            let missing = header.seq - seen.seq - 1;
-            *seen = Seen {
-                seq: header.seq,
-                window_end_ns: header.window_end_ns(),
-            };
-            self.find_conflict(&stream, header);
-            return Verdict::New { missing };
+            return verdict;
         }
         if self.streams.len() == STREAMS_MAX {
             self.forget_longest_silent();
         }
-        let seen = Seen {
-            seq: header.seq,
-            window_end_ns: header.window_end_ns(),
-        };
-        self.streams.insert(stream, seen);
-        // What a stream sent before this analyzer knew it is not missing.
+        self.streams.insert(stream, Seen::first(header));
         Verdict::New { missing: 0 }
     }
 
@@ -130,6 +154,12 @@ mod tests {
             (2, Verdict::Duplicate),
             (1, Verdict::Duplicate),
             (5, Verdict::New { missing: 2 }),
+            (3, Verdict::Found),
+            (3, Verdict::Duplicate),
+            (500, Verdict::New { missing: 494 }),
+            (5, Verdict::Duplicate),
+            (400, Verdict::Found),
+            (300, Verdict::Duplicate),
         ];
         for (seq, expected) in cases {
             assert_eq!(deduplication.accept(&header(1, seq)), expected, "{seq}");

@@ -311,6 +311,10 @@ impl Pipeline {
         };
         let missing = match self.deduplication.accept(&batch.header) {
             Verdict::New { missing } => missing,
+            Verdict::Found => {
+                self.counters.batches_missing = self.counters.batches_missing.saturating_sub(1);
+                0
+            }
             Verdict::Duplicate => {
                 self.drop_data(Drop::Duplicate, 1);
                 return None;

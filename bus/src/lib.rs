@@ -5,14 +5,16 @@
 //! it is assigned, and commits the offset up to which its state is stored, so
 //! that after a crash it is given again whatever was not yet stored.
 //!
-//! [`memory`] is the in-process bus of one machine. A Kafka transport fits
-//! behind the same two traits. [`recording`] keeps records in a file. The bus deliberately knows nothing of what the
-//! payloads mean. Read [`Producer`] and [`Consumer`] first.
+//! [`memory`] is the in-process bus of one machine, [`kafka`] the one of many.
+//! [`recording`] keeps records in a file. The bus deliberately knows nothing of
+//! what the payloads mean. Read [`Producer`] and [`Consumer`] first.
 
+pub mod kafka;
 pub mod memory;
 mod partition;
 mod record;
 pub mod recording;
+pub mod spool;
 mod transport;
 
 pub use partition::partition_of;

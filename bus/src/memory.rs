@@ -7,7 +7,7 @@
 //! from the committed positions and is given again what was not committed.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -137,6 +137,7 @@ impl MemoryBus {
             topic,
             positions: positions.collect(),
             assigned: false,
+            caught_up: BTreeSet::new(),
         }
     }
 
@@ -235,6 +236,8 @@ pub struct MemoryConsumer {
     topic: Topic,
     positions: BTreeMap<PartitionId, Offset>,
     assigned: bool,
+    /// Partitions that were said to be read to their end.
+    caught_up: BTreeSet<PartitionId>,
 }
 
 impl MemoryConsumer {
@@ -254,7 +257,19 @@ impl MemoryConsumer {
         let record = record.clone();
         drop(state);
         self.positions.insert(partition, offset + 1);
+        self.caught_up.remove(&partition);
         Some(Delivery { offset, record })
+    }
+
+    /// A partition that has nothing more and was not said to be so yet.
+    fn newly_caught_up(&mut self) -> Option<PartitionId> {
+        let newly = self
+            .positions
+            .keys()
+            .find(|partition| !self.caught_up.contains(partition));
+        let newly = newly.copied()?;
+        self.caught_up.insert(newly);
+        Some(newly)
     }
 }
 
@@ -275,8 +290,15 @@ impl Consumer for MemoryConsumer {
             if bus.0.lock().closed {
                 return Err(ConsumeError::Closed);
             }
+            if let Some(partition) = self.newly_caught_up() {
+                return Ok(ConsumerEvent::CaughtUp(partition));
+            }
             changed.await;
         }
+    }
+
+    fn begin_at(&mut self, position: Position) {
+        self.positions.insert(position.partition, position.offset);
     }
 
     async fn commit(&mut self, positions: &[Position]) -> Result<(), ConsumeError> {

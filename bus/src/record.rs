@@ -11,15 +11,18 @@ pub enum Topic {
     Alerts,
     /// Sampling hints, analyzer to sensors (compacted by key).
     Hints,
+    /// What analyzers know of each partition, analyzer to analyzer (compacted by key).
+    State,
 }
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Topic; 4] = [
+    pub const ALL: [Topic; 5] = [
         Topic::Histograms,
         Topic::Forecasts,
         Topic::Alerts,
         Topic::Hints,
+        Topic::State,
     ];
 
     /// The name on the wire.
@@ -29,6 +32,7 @@ impl Topic {
             Topic::Forecasts => "honeyguide.forecasts.v1",
             Topic::Alerts => "honeyguide.alerts.v1",
             Topic::Hints => "honeyguide.hints.v1",
+            Topic::State => "honeyguide.state.v1",
         }
     }
 }

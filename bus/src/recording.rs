@@ -70,11 +70,11 @@ impl<W: Write> RecordingWriter<W> {
         Ok(Self(writer))
     }
 
-    /// Appends one record.
+    /// Appends one record; returns the bytes it took.
     ///
     /// # Errors
     /// [`RecordingError::Io`]; the recording is readable up to the last whole record.
-    pub fn write(&mut self, record: &Record) -> Result<(), RecordingError> {
+    pub fn write(&mut self, record: &Record) -> Result<u64, RecordingError> {
         let mut frame = vec![topic_number(record.topic)];
         frame.extend(record.partition.to_le_bytes());
         frame.extend(record.timestamp_ns.to_le_bytes());
@@ -86,7 +86,8 @@ impl<W: Write> RecordingWriter<W> {
         self.0
             .write_all(&crc32fast::hash(&compressed).to_le_bytes())?;
         self.0.write_all(&compressed)?;
-        Ok(self.0.flush()?)
+        self.0.flush()?;
+        Ok(8 + compressed.len() as u64)
     }
 }
 
@@ -218,9 +219,9 @@ mod tests {
     fn written() -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut writer = RecordingWriter::new(&mut bytes).unwrap();
-        records()
-            .iter()
-            .for_each(|record| writer.write(record).unwrap());
+        for record in records() {
+            writer.write(&record).unwrap();
+        }
         bytes
     }
 

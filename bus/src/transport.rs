@@ -29,6 +29,17 @@ pub enum PublishError {
     /// The bus was closed.
     #[error("the bus is closed")]
     Closed(Box<Record>),
+    /// Larger than the bus takes.
+    #[error("a record of {} bytes is larger than {} takes", .0.payload.len(), .0.topic.name())]
+    TooLarge(Box<Record>),
+    /// The broker does not answer, or not with yes; it may later.
+    #[error("{} takes nothing now: {why}", record.topic.name())]
+    Unavailable {
+        /// What was offered.
+        record: Box<Record>,
+        /// What the broker says.
+        why: String,
+    },
 }
 
 impl PublishError {
@@ -38,6 +49,8 @@ impl PublishError {
             PublishError::Full(_) => "bus_full",
             PublishError::NoSuchPartition(_) => "no_such_partition",
             PublishError::Closed(_) => "bus_closed",
+            PublishError::TooLarge(_) => "too_large",
+            PublishError::Unavailable { .. } => "bus_unavailable",
         }
     }
 }
@@ -50,6 +63,11 @@ pub trait Consumer: Send {
     /// # Errors
     /// [`ConsumeError`] when nothing more can be read.
     fn next(&mut self) -> impl Future<Output = Result<ConsumerEvent, ConsumeError>> + Send;
+
+    /// Where to read a partition from, instead of what was committed: what the
+    /// state restored for it already contains ends there. To be called between
+    /// [`ConsumerEvent::Assigned`] and the next call of [`next`](Self::next).
+    fn begin_at(&mut self, position: Position);
 
     /// Says that the state of everything before these positions is stored.
     /// A restarted group continues there.
@@ -66,10 +84,15 @@ pub trait Consumer: Send {
 /// What a consumer has to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConsumerEvent {
-    /// These partitions are this member's from now on: restore their state.
+    /// These partitions are this member's from the next call of
+    /// [`Consumer::next`] on: restore their state first.
     Assigned(Vec<PartitionId>),
-    /// These partitions are taken away: store their state, commit, forget it.
+    /// These partitions are taken away at the next call of [`Consumer::next`]:
+    /// store their state, commit, and forget it first.
     Revoked(Vec<PartitionId>),
+    /// Everything in this partition was delivered; now time passes in it even
+    /// without records, until the next one.
+    CaughtUp(PartitionId),
     /// A record. Offsets ascend within a partition; after a restart delivery
     /// begins at the committed position.
     Delivery(Delivery),
@@ -84,6 +107,9 @@ pub enum ConsumeError {
     /// The position is beyond what this member was given.
     #[error("offset {} of partition {} was never delivered", .0.offset, .0.partition)]
     NeverDelivered(Position),
+    /// The broker's answer.
+    #[error("kafka: {0}")]
+    Broker(String),
     /// The partition is not assigned to this member (any more).
     #[error("partition {0} is not assigned here")]
     NotAssigned(PartitionId),

@@ -26,7 +26,7 @@ use self::{
     report::{Report, Verdict},
 };
 use crate::{
-    cargo::{self, Target, kernel_features},
+    cargo::{self, Target, test_features},
     machine::{self, Privilege},
     setup::{self, Purpose},
     step::{answer, show, step},
@@ -129,12 +129,12 @@ fn command(target: &Target) -> Result<Command> {
     if target.kind == "bench" {
         let mut bench = cargo::cargo("bench");
         bench.args(["--workspace", "--profile", "dev", "--bench", &target.name]);
-        bench.args(kernel_features()?);
+        bench.args(test_features()?);
         return Ok(bench);
     }
     let mut build = cargo::cargo("build");
     build.args(["--workspace", "--example", &target.name]);
-    show(build.args(kernel_features()?))?;
+    show(build.args(test_features()?))?;
     Ok(Command::new(
         cargo::target_dir()?
             .join("debug/examples")

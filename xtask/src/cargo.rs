@@ -17,7 +17,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// The feature of crates whose tests need root and BPF.
-const KERNEL_TESTS: &str = "kernel-tests";
+pub const KERNEL_TESTS: &str = "kernel-tests";
+/// The feature of crates whose tests need a real Kafka.
+pub const BROKER_TESTS: &str = "broker-tests";
 
 /// The folder of the workspace.
 pub fn root() -> &'static Path {
@@ -87,12 +89,16 @@ impl Metadata {
         self.0["packages"].as_array().into_iter().flatten()
     }
 
-    fn kernel_features(&self) -> Vec<String> {
-        self.packages()
-            .filter(|package| package["features"].get(KERNEL_TESTS).is_some())
-            .filter_map(|package| package["name"].as_str())
-            .map(|name| format!("{name}/{KERNEL_TESTS}"))
-            .collect()
+    fn features(&self, wanted: &[&str]) -> Vec<String> {
+        let of_package = |package: &Value| {
+            let name = package["name"].as_str().unwrap_or_default().to_owned();
+            let has = |feature: &&&str| package["features"].get(**feature).is_some();
+            let features = wanted.iter().filter(has);
+            features
+                .map(|feature| format!("{name}/{feature}"))
+                .collect::<Vec<_>>()
+        };
+        self.packages().flat_map(of_package).collect()
     }
 
     fn targets(&self) -> impl Iterator<Item = Target> {
@@ -122,12 +128,17 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     Ok(target_dir()?.join("debug").join(name))
 }
 
-/// `--features` of every crate that has kernel tests.
-pub fn kernel_features() -> Result<Vec<String>> {
-    Ok(match Metadata::get()?.kernel_features() {
+/// `--features` that turn on those of `wanted` that each crate has.
+pub fn features(wanted: &[&str]) -> Result<Vec<String>> {
+    Ok(match Metadata::get()?.features(wanted) {
         names if names.is_empty() => Vec::new(),
         names => vec!["--features".to_owned(), names.join(",")],
     })
+}
+
+/// As [`features`], for everything there is to test.
+pub fn test_features() -> Result<Vec<String>> {
+    features(&[KERNEL_TESTS, BROKER_TESTS])
 }
 
 /// The bench or example called `name`, with `_` for `-`.
@@ -154,13 +165,18 @@ mod tests {
                 {"kind": ["lib"], "name": "a"},
                 {"kind": ["bench"], "name": "wire"},
             ]},
-            {"name": "b", "features": {}, "targets": []},
+            {"name": "b", "features": {"broker-tests": [], "kernel-tests": []}, "targets": []},
+            {"name": "c", "features": {}, "targets": []},
         ]}))
     }
 
     #[test]
-    fn only_crates_with_kernel_tests_get_the_feature() {
-        assert_eq!(metadata().kernel_features(), ["a/kernel-tests"]);
+    fn crates_get_the_features_they_have() {
+        let one = metadata().features(&[KERNEL_TESTS]);
+        assert_eq!(one, ["a/kernel-tests", "b/kernel-tests"]);
+        let both = metadata().features(&[KERNEL_TESTS, BROKER_TESTS]);
+        assert_eq!(both, ["a/kernel-tests", "b/kernel-tests", "b/broker-tests"]);
+        assert!(metadata().features(&[]).is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    cargo::{cargo, kernel_features, target_dir},
+    cargo::{cargo, target_dir, test_features},
     setup::{self, Purpose, Rust},
     step::{answer, quiet, show, step},
 };
@@ -59,7 +59,7 @@ fn formatting() -> Result<()> {
 fn clippy() -> Result<()> {
     let mut clippy = cargo("clippy");
     clippy.args(["--workspace", "--all-targets", "--keep-going"]);
-    clippy.args(kernel_features()?);
+    clippy.args(test_features()?);
     show(clippy.args(["--", "-D", "warnings"]))
 }
 

@@ -7,6 +7,7 @@
 mod bench;
 mod cargo;
 mod clean_room;
+mod kafka;
 mod lint;
 mod machine;
 mod run;
@@ -45,6 +46,8 @@ enum Command {
     Lint(lint::Args),
     /// Measure, and compare with the targets.
     Bench(bench::Args),
+    /// Start, stop or look for a real Kafka broker on loopback.
+    Kafka(kafka::Args),
     /// Clone HEAD into an empty folder with empty caches and run README's commands there.
     CleanRoom(clean_room::Args),
     /// Be one of the services that `bench overhead` fills the machine with.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Kafka(args) => kafka::run(&args),
         Command::CleanRoom(args) => clean_room::run(&args),
         Command::BusyService { name } => bench::serve(&name),
     };

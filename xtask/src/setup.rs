@@ -9,9 +9,10 @@ mod ebpf;
 mod mounts;
 mod packages;
 
-use std::time::Instant;
+use std::{env, time::Instant};
 
 use anyhow::{Result, bail};
+use kafka_node::Jars;
 
 pub use self::{
     ebpf::{Rust, linker_path, prefix},
@@ -32,11 +33,19 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    prepare(args.purpose, &[])
+    let benches: &[&str] = match args.purpose {
+        Purpose::Test => &[KAFKA],
+        Purpose::Run | Purpose::Bench => &[],
+    };
+    prepare(args.purpose, benches)
 }
 
+/// The bench, and the tests, that need a broker.
+pub const KAFKA: &str = "kafka";
+
 /// Makes the machine ready for `purpose`; `benches` narrows
-/// [`Purpose::Bench`] to the tools of those benches.
+/// [`Purpose::Bench`] to the tools of those benches. [`KAFKA`] among them gets
+/// Apache Kafka, also for tests.
 pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
     let start = Instant::now();
     let privilege = Privilege::detect();
@@ -48,6 +57,14 @@ pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
     }
     if linker.is_none() || !machine::in_path("cc") {
         wanted.extend(packages::C_COMPILER);
+    }
+    wanted.push(packages::TLS_LIBRARY);
+    let kafka = benches.contains(&KAFKA) || purpose == Purpose::Bench && benches.is_empty();
+    if kafka && !kafka_is_present() {
+        let absent = packages::KAFKA_TOOLS
+            .iter()
+            .filter(|(program, _)| !machine::in_path(program));
+        wanted.extend(absent.map(|(_, package)| *package));
     }
     if machine::has_apt() {
         install(privilege, wanted, linker.is_none(), rust.as_ref())?;
@@ -64,6 +81,11 @@ pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
     if linker.is_none() {
         step("building bpf-linker (once; kept in the tool cache)", || {
             ebpf::build_linker(&ebpf::prefix()?)
+        })?;
+    }
+    if kafka && !kafka_is_present() {
+        step("getting Apache Kafka from Maven Central (once)", || {
+            Jars::fetch().map(drop)
         })?;
     }
     mounts::ensure(privilege);
@@ -103,6 +125,13 @@ fn install(
     step(&format!("installing {}", missing.join(" ")), || {
         apt::install(privilege, &missing)
     })
+}
+
+/// Whether the broker tests have Apache Kafka, or a broker that the
+/// environment names.
+fn kafka_is_present() -> bool {
+    let java = machine::in_path("java");
+    env::var_os("HONEYGUIDE_TEST_KAFKA").is_some() || (java && Jars::find().is_ok())
 }
 
 /// Whether bpf-linker is there already.

@@ -3,9 +3,9 @@
 use anyhow::{Result, bail};
 
 use crate::{
-    cargo::{cargo, kernel_features},
+    cargo::{self, BROKER_TESTS, KERNEL_TESTS, cargo},
     machine::{Privilege, no_bpf},
-    setup::{self, Purpose},
+    setup::{self, KAFKA, Purpose},
     step::{show, step},
 };
 
@@ -18,13 +18,17 @@ pub struct Args {
     /// Fail when the tests that need root and BPF cannot run.
     #[arg(long)]
     kernel: bool,
+    /// Leave out the tests that need a real Kafka.
+    #[arg(long)]
+    no_broker: bool,
     /// Only tests whose name contains this; no documentation tests.
     filter: Option<String>,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    setup::prepare(Purpose::Test, &[])?;
+    let kafka: &[&str] = if args.no_broker { &[] } else { &[KAFKA] };
+    setup::prepare(Purpose::Test, kafka)?;
     let features = features(args)?;
     let filter = args.filter.as_slice();
     // Benches have no harness of their own to skip them: they run once each,
@@ -42,22 +46,33 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Features to test with. The kernel tests run wherever they can.
+/// Features to test with. Tests of the kernel and of the broker run wherever
+/// they can.
 fn features(args: &Args) -> Result<Vec<String>> {
-    let reason = match no_bpf(Privilege::detect()) {
-        _ if args.no_kernel => "--no-kernel was given",
+    let mut wanted = Vec::new();
+    match no_bpf(Privilege::detect()) {
+        _ if args.no_kernel => left_out("KERNEL", "--no-kernel was given"),
         Some(reason) if args.kernel => bail!("the kernel tests cannot run: {reason}"),
-        Some(reason) => reason,
-        None if !is_root() => "they run only as root: sudo -E cargo xtask test",
+        Some(reason) => left_out("KERNEL", reason),
+        None if !is_root() => left_out("KERNEL", "they run only as root: sudo -E cargo xtask test"),
         None => {
             println!("· kernel tests: included");
-            return kernel_features();
+            wanted.push(KERNEL_TESTS);
         }
-    };
+    }
+    if args.no_broker {
+        left_out("BROKER", "--no-broker was given");
+    } else {
+        println!("· broker tests: included");
+        wanted.push(BROKER_TESTS);
+    }
+    cargo::features(&wanted)
+}
+
+fn left_out(what: &str, reason: &str) {
     println!("=====================================================================");
-    println!("  KERNEL TESTS ARE LEFT OUT: {reason}");
+    println!("  {what} TESTS ARE LEFT OUT: {reason}");
     println!("=====================================================================");
-    Ok(Vec::new())
 }
 
 fn is_root() -> bool {

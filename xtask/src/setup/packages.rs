@@ -19,14 +19,20 @@ pub enum Purpose {
 /// Rust of a Debian release, which the distribution keeps for browsers.
 pub const RUST_WITH_SOURCES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 
-/// For crates with C inside (zstd) and for linking bpf-linker with LLVM.
+/// For crates with C inside (zstd, librdkafka) and for linking bpf-linker with LLVM.
 pub const C_COMPILER: [&str; 5] = ["gcc", "g++", "make", "pkg-config", "libc6-dev"];
+
+/// What librdkafka is linked with.
+pub const TLS_LIBRARY: &str = "libssl-dev";
 
 /// Majors of LLVM that bpf-linker 0.13 can be built with.
 const LINKER_LLVM: [u32; 3] = [21, 22, 23];
 
 /// What the tests run beside us.
 const TEST_TOOLS: [&str; 1] = ["prometheus"];
+
+/// Programs that get and run Apache Kafka, and the packages that have them.
+pub const KAFKA_TOOLS: [(&str, &str); 2] = [("java", "default-jre-headless"), ("mvn", "maven")];
 
 /// What each bench compares with or drives. bcc compiles its programs on the
 /// spot, for which any recent kernel headers do.

@@ -1,0 +1,13 @@
+//! Real Apache Kafka nodes on loopback, for development and tests.
+//!
+//! The broker's jars come from Maven Central into the tool cache ([`Jars`]).
+//! A [`Cluster`] formats KRaft storage and runs one or more combined nodes
+//! (broker and controller) as child processes with a bounded heap on free
+//! ports. Nodes are ended by their pid, and can be killed and started again on
+//! the same data and ports.
+
+mod cluster;
+mod jars;
+
+pub use cluster::{Cluster, Options};
+pub use jars::Jars;

@@ -1,0 +1,18 @@
+//! The bus on Apache Kafka: where one machine is not enough.
+//!
+//! Producers are idempotent and wait for all in-sync replicas; consumers share
+//! partitions in a group that rebalances cooperatively. Where a partition is
+//! read from is decided by whoever keeps its state, see
+//! [`Consumer::begin_at`](crate::Consumer::begin_at). Topics are made and
+//! checked by [`topics`].
+
+mod client;
+mod config;
+mod consumer;
+mod producer;
+pub mod topics;
+
+pub use client::ClientError;
+pub use config::{Config, ConfigError, SaslMechanism, Secret, SecurityProtocol, ValidConfig};
+pub use consumer::KafkaConsumer;
+pub use producer::KafkaProducer;

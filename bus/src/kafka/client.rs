@@ -1,0 +1,140 @@
+//! What producers, consumers and administration share.
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use rdkafka::{
+    ClientContext, Statistics, client::OAuthToken, config::RDKafkaLogLevel, error::KafkaError,
+};
+use tracing::{debug, info, warn};
+
+use super::ValidConfig;
+use crate::PartitionId;
+
+/// How long a question to the brokers may take.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// librdkafka refuses the configuration.
+    #[error("Kafka client: {0} (see the keys of [kafka])")]
+    Configuration(KafkaError),
+    /// The brokers do not answer.
+    #[error("no answer from the Kafka brokers {brokers}: {source}")]
+    Unreachable {
+        /// `kafka.brokers`.
+        brokers: String,
+        /// What librdkafka says.
+        source: KafkaError,
+    },
+    /// A topic is missing or wrong.
+    #[error(transparent)]
+    Topics(#[from] super::topics::TopicsError),
+}
+
+/// Logs, tokens and statistics of one client.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Context {
+    token_file: PathBuf,
+    lags: Arc<Mutex<BTreeMap<PartitionId, u64>>>,
+}
+
+impl Context {
+    pub(super) fn new(config: &ValidConfig) -> Self {
+        Self {
+            token_file: config.config.oauth_token_file.clone(),
+            lags: Arc::default(),
+        }
+    }
+
+    /// Records behind the end, by partition, at the last statistics.
+    pub(super) fn lags(&self) -> BTreeMap<PartitionId, u64> {
+        self.lags
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => warn!(facility, "kafka: {message}"),
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!(facility, "kafka: {message}"),
+            RDKafkaLogLevel::Debug => debug!(facility, "kafka: {message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        warn!(%error, "kafka: {reason}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let mut lags = BTreeMap::new();
+        for topic in statistics.topics.values() {
+            for (id, partition) in &topic.partitions {
+                if let (Ok(id), Ok(lag)) = (
+                    PartitionId::try_from(*id),
+                    u64::try_from(partition.consumer_lag),
+                ) {
+                    lags.insert(id, lag);
+                }
+            }
+        }
+        *self.lags.lock().unwrap_or_else(PoisonError::into_inner) = lags;
+    }
+
+    fn generate_oauth_token(&self, _config: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let token = fs::read_to_string(&self.token_file)
+            .map_err(|error| format!("{}: {error}", self.token_file.display()))?;
+        oauth_token(token.trim())
+            .map_err(|why| format!("{}: {why}", self.token_file.display()).into())
+    }
+}
+
+/// What Kafka needs to know of a JWT (RFC 7519): who, and how long.
+fn oauth_token(token: &str) -> Result<OAuthToken, String> {
+    let payload = token.split('.').nth(1).ok_or("not a JWT")?;
+    let payload = URL_SAFE_NO_PAD
+        .decode(payload.trim_end_matches('='))
+        .map_err(|error| format!("not a JWT: {error}"))?;
+    let claims: serde_json::Value =
+        serde_json::from_slice(&payload).map_err(|error| format!("not a JWT: {error}"))?;
+    let expires = claims["exp"].as_i64().ok_or("the JWT has no `exp`")?;
+    let subject = claims["sub"].as_str().ok_or("the JWT has no `sub`")?;
+    Ok(OAuthToken {
+        token: token.to_owned(),
+        principal_name: subject.to_owned(),
+        lifetime_ms: expires.saturating_mul(1000),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_tell_who_and_how_long() {
+        let payload = URL_SAFE_NO_PAD.encode(r#"{"sub":"sensor","exp":1800000000}"#);
+        let token = oauth_token(&format!("e30.{payload}.")).unwrap();
+        assert_eq!(token.principal_name, "sensor");
+        assert_eq!(token.lifetime_ms, 1_800_000_000_000);
+        for wrong in ["", "x", "e30.e30.", "e30.!!.", "e30.bm90IGpzb24."] {
+            assert!(oauth_token(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The bus on a real Apache Kafka.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![cfg(feature = "broker-tests")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use honeyguide_bus::{
+    Consumer, ConsumerEvent, Position, Producer, PublishError, Record, Topic,
+    kafka::{ClientError, Config, KafkaConsumer, KafkaProducer, ValidConfig, topics},
+};
+use kafka_node::{Cluster, Jars, Options};
+use tempfile::TempDir;
+
+/// Nodes of one test, and their data.
+struct Broker {
+    cluster: Cluster,
+    _directory: TempDir,
+}
+
+impl Broker {
+    fn start(options: Options) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let jars = Jars::find().unwrap();
+        let cluster = Cluster::start(&jars, directory.path(), options).unwrap();
+        Self {
+            cluster,
+            _directory: directory,
+        }
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            brokers: self.cluster.bootstrap(),
+            partitions: 4,
+            ..Config::default()
+        }
+    }
+
+    async fn with_topics(&self) -> ValidConfig {
+        let config = self.config().validate().unwrap();
+        topics::apply(&config).await.unwrap();
+        config
+    }
+}
+
+fn record(number: u64) -> Record {
+    Record {
+        topic: Topic::Histograms,
+        partition: (number % 4) as u32,
+        key: b"node".to_vec(),
+        timestamp_ns: 1_700_000_000_000_000_000 + number * 1_000_000,
+        payload: number.to_le_bytes().to_vec(),
+    }
+}
+
+fn number(record: &Record) -> u64 {
+    u64::from_le_bytes(record.payload.as_slice().try_into().unwrap())
+}
+
+/// Publishes until the broker takes it, as the spool does.
+async fn publish(producer: &KafkaProducer, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        let mut record = record(number);
+        loop {
+            record = match producer.publish(record).await {
+                Ok(()) => break,
+                Err(PublishError::Full(record) | PublishError::Unavailable { record, .. }) => {
+                    *record
+                }
+                Err(error) => panic!("{error}"),
+            };
+        }
+    }
+}
+
+/// What a member of the group was given.
+#[derive(Default)]
+struct Member {
+    assigned: Vec<u32>,
+    revoked: Vec<u32>,
+    numbers: BTreeMap<u32, Vec<u64>>,
+    positions: BTreeMap<u32, Position>,
+}
+
+impl Member {
+    fn count(&self) -> usize {
+        self.numbers.values().map(Vec::len).sum()
+    }
+
+    /// Takes events until `enough`; fails after a minute.
+    async fn read(&mut self, consumer: &mut KafkaConsumer, enough: impl Fn(&Member) -> bool) {
+        let reading = async {
+            while !enough(self) {
+                match consumer.next().await.unwrap() {
+                    ConsumerEvent::Assigned(partitions) => self.assigned.extend(partitions),
+                    ConsumerEvent::Revoked(partitions) => {
+                        for partition in &partitions {
+                            if let Some(position) = self.positions.remove(partition) {
+                                consumer.commit(&[position]).await.unwrap();
+                            }
+                        }
+                        self.revoked.extend(partitions);
+                    }
+                    ConsumerEvent::CaughtUp(_) => {}
+                    ConsumerEvent::Delivery(delivery) => {
+                        let record = &delivery.record;
+                        let position = Position {
+                            topic: Topic::Histograms,
+                            partition: record.partition,
+                            offset: delivery.offset + 1,
+                        };
+                        self.positions.insert(record.partition, position);
+                        let numbers = self.numbers.entry(record.partition).or_default();
+                        numbers.push(number(record));
+                    }
+                }
+            }
+        };
+        let result = tokio::time::timeout(Duration::from_secs(60), reading).await;
+        assert!(result.is_ok(), "{} records within a minute", self.count());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_made_checked_and_never_changed() {
+    let broker = Broker::start(Options::default());
+    let config = broker.config().validate().unwrap();
+    let missing = topics::check(&config).await.unwrap_err().to_string();
+    assert!(missing.contains("honeyguide.histograms.v1"), "{missing}");
+    assert!(missing.contains("honeyguide topics apply"), "{missing}");
+    let made = topics::apply(&config).await.unwrap();
+    assert!(made.iter().all(|topic| topic.made && topic.partitions == 4));
+    let again = topics::apply(&config).await.unwrap();
+    assert!(again.iter().all(|topic| !topic.made));
+    let other = Config {
+        partitions: 8,
+        ..broker.config()
+    };
+    let other = other.validate().unwrap();
+    let Err(ClientError::Topics(wrong)) = topics::apply(&other).await else {
+        panic!("a wrong number of partitions was taken");
+    };
+    assert!(
+        wrong
+            .to_string()
+            .contains("4 partitions, kafka.partitions is 8"),
+        "{wrong}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_not_there_is_an_error_that_names_it() {
+    let config = Config {
+        brokers: "127.0.0.1:1".to_owned(),
+        ..Config::default()
+    };
+    let error = KafkaProducer::connect(config.validate().unwrap()).await;
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("127.0.0.1:1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_member_takes_partitions_over_where_the_old_one_committed() {
+    let broker = Broker::start(Options::default());
+    let config = broker.with_topics().await;
+    let producer = KafkaProducer::connect(config.clone()).await.unwrap();
+    assert_eq!(producer.partitions(Topic::Histograms), 4);
+    publish(&producer, 0..100).await;
+    let mut first_consumer = KafkaConsumer::join(&config, Topic::Histograms)
+        .await
+        .unwrap();
+    let mut first = Member::default();
+    first
+        .read(&mut first_consumer, |member| member.count() == 100)
+        .await;
+    for (partition, numbers) in &first.numbers {
+        let expected: Vec<u64> = (0..100)
+            .filter(|n| n % 4 == u64::from(*partition))
+            .collect();
+        assert_eq!(numbers, &expected);
+    }
+    let mut second_consumer = KafkaConsumer::join(&config, Topic::Histograms)
+        .await
+        .unwrap();
+    let mut second = Member::default();
+    tokio::join!(
+        first.read(&mut first_consumer, |member| member.revoked.len() == 2),
+        second.read(&mut second_consumer, |member| member.assigned.len() == 2),
+    );
+    publish(&producer, 100..200).await;
+    tokio::join!(
+        first.read(&mut first_consumer, |member| member.count() == 150),
+        second.read(&mut second_consumer, |member| member.count() == 50),
+    );
+    let mut all: Vec<u64> = [&first, &second]
+        .into_iter()
+        .flat_map(|member| member.numbers.values().flatten().copied())
+        .collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..200).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_begins_where_the_restored_state_ends() {
+    let broker = Broker::start(Options::default());
+    let config = broker.with_topics().await;
+    let producer = KafkaProducer::connect(config.clone()).await.unwrap();
+    publish(&producer, 0..40).await;
+    let mut consumer = KafkaConsumer::join(&config, Topic::Histograms)
+        .await
+        .unwrap();
+    let event = consumer.next().await.unwrap();
+    let ConsumerEvent::Assigned(partitions) = event else {
+        panic!("{event:?}");
+    };
+    for partition in &partitions {
+        consumer.begin_at(Position {
+            topic: Topic::Histograms,
+            partition: *partition,
+            offset: 7,
+        });
+    }
+    let mut member = Member::default();
+    member
+        .read(&mut consumer, |member| member.count() == 12)
+        .await;
+    for (partition, numbers) in &member.numbers {
+        let expected = (7..10).map(|offset| offset * 4 + u64::from(*partition));
+        assert_eq!(numbers, &expected.collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_loses_nothing_and_repeats_nothing() {
+    let mut broker = Broker::start(Options::default());
+    let config = broker.with_topics().await;
+    let producer = KafkaProducer::connect(config.clone()).await.unwrap();
+    let publishing = tokio::spawn(async move { publish(&producer, 0..2000).await });
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        broker.cluster.restart(0).unwrap();
+    }
+    publishing.await.unwrap();
+    let mut consumer = KafkaConsumer::join(&config, Topic::Histograms)
+        .await
+        .unwrap();
+    let mut member = Member::default();
+    member
+        .read(&mut consumer, |member| member.count() >= 2000)
+        .await;
+    let mut all: Vec<u64> = member.numbers.into_values().flatten().collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all, (0..2000).collect::<Vec<_>>());
+}
