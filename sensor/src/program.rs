@@ -8,7 +8,7 @@ pub mod btf;
 pub mod probe;
 pub mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -425,6 +425,16 @@ impl Kernel {
 /// The system call's (CAP_SYS_ADMIN is needed).
 pub fn enable_run_stats() -> std::io::Result<std::os::fd::OwnedFd> {
     aya::sys::enable_stats(aya::sys::Stats::RunTime).map_err(|error| error.io_error)
+}
+
+/// Run-time statistics by id of those BPF programs of the machine, whoever
+/// loaded them, whose id is `wanted`.
+pub fn run_stats_by_id(wanted: &BTreeSet<u32>) -> BTreeMap<u32, RunStats> {
+    aya::programs::loaded_programs()
+        .flatten()
+        .filter(|program| wanted.contains(&program.id()))
+        .filter_map(|program| Some((program.id(), tables::run_stats(&program.fd().ok()?)?)))
+        .collect()
 }
 
 fn typed<T>(

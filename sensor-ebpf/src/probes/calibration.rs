@@ -28,7 +28,10 @@ macro_rules! empty {
 
 empty! {
     empty_sched_switch on "sched_switch";
+    empty_sched_wakeup on "sched_wakeup";
+    empty_sched_wakeup_new on "sched_wakeup_new";
     empty_block_complete on "block_rq_complete";
+    empty_block_done on "block_io_done";
     empty_block_start on "block_io_start";
     empty_data_ready on "sk_data_ready";
     empty_receive on "sock_recv_length";
