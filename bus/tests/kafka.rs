@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(feature = "broker-tests")]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
 
 use honeyguide_bus::{
     Consumer, ConsumerEvent, Position, Producer, PublishError, Record, Topic,
@@ -59,16 +63,20 @@ fn number(record: &Record) -> u64 {
 
 /// Publishes until the broker takes it, as the spool does.
 async fn publish(producer: &KafkaProducer, numbers: std::ops::Range<u64>) {
-    for number in numbers {
-        let mut record = record(number);
-        loop {
-            record = match producer.publish(record).await {
-                Ok(()) => break,
-                Err(PublishError::Full(record) | PublishError::Unavailable { record, .. }) => {
-                    *record
+    let numbers: Vec<u64> = numbers.collect();
+    for chunk in numbers.chunks(20) {
+        let mut records: Vec<Record> = chunk.iter().copied().map(record).collect();
+        while !records.is_empty() {
+            let offered = records.drain(..).map(|record| producer.publish(record));
+            for result in futures_util::future::join_all(offered).await {
+                match result {
+                    Ok(()) => {}
+                    Err(PublishError::Full(record) | PublishError::Unavailable { record, .. }) => {
+                        records.push(*record);
+                    }
+                    Err(error) => panic!("{error}"),
                 }
-                Err(error) => panic!("{error}"),
-            };
+            }
         }
     }
 }
@@ -91,7 +99,12 @@ impl Member {
     async fn read(&mut self, consumer: &mut KafkaConsumer, enough: impl Fn(&Member) -> bool) {
         let reading = async {
             while !enough(self) {
-                match consumer.next().await.unwrap() {
+                // Asked again in between: `enough` may depend on others.
+                let event = tokio::time::timeout(Duration::from_millis(100), consumer.next());
+                let Ok(event) = event.await else {
+                    continue;
+                };
+                match event.unwrap() {
                     ConsumerEvent::Assigned(partitions) => self.assigned.extend(partitions),
                     ConsumerEvent::Revoked(partitions) => {
                         for partition in &partitions {
@@ -117,7 +130,9 @@ impl Member {
             }
         };
         let result = tokio::time::timeout(Duration::from_secs(60), reading).await;
-        assert!(result.is_ok(), "{} records within a minute", self.count());
+        let counts = self.numbers.iter().map(|(id, numbers)| (id, numbers.len()));
+        let counts: Vec<_> = counts.collect();
+        assert!(result.is_ok(), "by partition within a minute: {counts:?}");
     }
 }
 
@@ -183,10 +198,17 @@ async fn a_new_member_takes_partitions_over_where_the_old_one_committed() {
         .await
         .unwrap();
     let mut second = Member::default();
+    let is_shared = AtomicBool::new(false);
     tokio::join!(
-        first.read(&mut first_consumer, |member| member.revoked.len() == 2),
-        second.read(&mut second_consumer, |member| member.assigned.len() == 2),
+        // It lets go of its partitions when it asks for more.
+        first.read(&mut first_consumer, |_| is_shared.load(Relaxed)),
+        async {
+            let two = |member: &Member| member.assigned.len() == 2;
+            second.read(&mut second_consumer, two).await;
+            is_shared.store(true, Relaxed);
+        }
     );
+    assert_eq!(first.revoked.len(), 2);
     publish(&producer, 100..200).await;
     tokio::join!(
         first.read(&mut first_consumer, |member| member.count() == 150),

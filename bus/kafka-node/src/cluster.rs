@@ -282,6 +282,9 @@ impl Node {
             ),
             ("share.coordinator.state.topic.min.isr", in_sync.to_string()),
             ("group.initial.rebalance.delay.ms", "0".to_owned()),
+            // A killed node may come back only when its session has ended.
+            ("broker.session.timeout.ms", "3000".to_owned()),
+            ("broker.heartbeat.interval.ms", "500".to_owned()),
             ("num.network.threads", "2".to_owned()),
             ("num.io.threads", "4".to_owned()),
             ("log.cleaner.dedupe.buffer.size", "33554432".to_owned()),
