@@ -39,6 +39,13 @@ pub struct Config {
     /// How long per flush the programs' run time is measured.
     #[serde(with = "humantime_serde")]
     pub cost_measurement: Duration,
+    /// Where what Kafka has not acknowledged yet is kept.
+    pub spool_dir: PathBuf,
+    /// Megabytes of it at most.
+    pub spool_mb_max: u64,
+    /// How long it is kept at most.
+    #[serde(with = "humantime_serde")]
+    pub spool_age_max: Duration,
 }
 
 impl Default for Config {
@@ -59,6 +66,9 @@ impl Default for Config {
             rows_max: ROWS_MAX,
             idle_timeout: Duration::from_secs(30 * 60),
             cost_measurement: Duration::from_millis(200),
+            spool_dir: PathBuf::from("/var/lib/honeyguide/spool"),
+            spool_mb_max: 1024,
+            spool_age_max: Duration::from_secs(86_400),
         }
     }
 }
@@ -86,7 +96,8 @@ pub enum ConfigError {
 /// A checked configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidConfig {
-    pub(crate) config: Config,
+    /// As given.
+    pub config: Config,
     pub(crate) shifts: BTreeMap<Signal, u8>,
 }
 
@@ -111,6 +122,10 @@ impl Config {
         if self.cost_measurement > self.flush_interval / 2 {
             let expected = "at most half of flush_interval".to_owned();
             return Err(range("cost_measurement", &self.cost_measurement, expected));
+        }
+        if !(1..=1 << 20).contains(&self.spool_mb_max) {
+            let expected = "1 to 1048576".to_owned();
+            return Err(range("spool_mb_max", &self.spool_mb_max, expected));
         }
         if !(FIRST_SERVICE + 1..=SERVICES_MAX).contains(&self.services_max) {
             let expected = format!("{} to {SERVICES_MAX}", FIRST_SERVICE + 1);

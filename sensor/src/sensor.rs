@@ -423,7 +423,9 @@ async fn publish<P: Producer>(
             loop {
                 record = match producer.publish(record).await {
                     Ok(()) => break,
-                    Err(PublishError::Full(record)) => *record,
+                    Err(PublishError::Full(record) | PublishError::Unavailable { record, .. }) => {
+                        *record
+                    }
                     Err(error) => {
                         warn!(%error, events, "events lost on the way to the bus");
                         lost.add(error.reason(), events);

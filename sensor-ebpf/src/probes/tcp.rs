@@ -111,6 +111,8 @@ pub(super) struct Socket {
     generation: u32,
     phase: u8,
     role: u8,
+    /// Exchanges until the round-trip time is counted again.
+    rtt_in: u8,
     /// End of what was transmitted so far (see `tcp_packets`).
     pub(super) transmitted: u32,
 }
@@ -127,6 +129,7 @@ impl Socket {
         generation: 0,
         phase: phase::IDLE,
         role: role::UNKNOWN,
+        rtt_in: 0,
         transmitted: 0,
     };
 }
@@ -177,13 +180,9 @@ pub fn tcp_data_ready(context: BtfTracePointContext) -> i32 {
 /// Runs in the interrupt that received the data; only notes the time.
 #[inline(always)]
 pub(super) unsafe fn on_ready<S: Sockets>(socket: Object) -> Option<()> {
-    // SAFETY: the caller passes a socket of a tracepoint.
-    let state = unsafe {
-        if !is_tcp(socket) {
-            return None;
-        }
-        S::existing(socket)?
-    };
+    // SAFETY: the caller passes a socket of a tracepoint. Only TCP sockets
+    // have a state.
+    let state = unsafe { S::existing(socket) }?;
     if state.role == role::SERVER && state.phase != phase::REQUEST && state.ready_ns == 0 {
         state.ready_ns = now_ns();
     }
@@ -204,9 +203,6 @@ pub fn tcp_receive(context: BtfTracePointContext) -> i32 {
 pub(super) unsafe fn on_receive<S: Sockets>(socket: Object) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
-        if !is_tcp(socket) {
-            return None;
-        }
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
             if state.phase != phase::REQUEST {
@@ -237,9 +233,6 @@ pub fn tcp_send(context: BtfTracePointContext) -> i32 {
 unsafe fn on_send(socket: Object) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
-        if !is_tcp(socket) {
-            return None;
-        }
         let state = get_or_create::<InStorage>(socket)?;
         sent::<InStorage>(socket, state)
     }
@@ -305,7 +298,7 @@ unsafe fn server_response_begins<S: Sockets>(
         count(global, charged, weight, signal, begin_ns, end_ns);
     }
     // SAFETY: the caller passes a socket of a tracepoint.
-    unsafe { round_trip::<S>(global, socket, charged, weight) }
+    unsafe { round_trip::<S>(global, socket, state, charged) }
 }
 
 #[inline(always)]
@@ -338,7 +331,7 @@ unsafe fn client_response_begins<S: Sockets>(
         now_ns,
     );
     // SAFETY: the caller passes a socket of a tracepoint.
-    unsafe { round_trip::<S>(global, socket, charged, state.weight) }
+    unsafe { round_trip::<S>(global, socket, state, charged) }
 }
 
 /// Counts the whole of a response once it is known that no more of it comes.
@@ -417,14 +410,25 @@ fn rtt_ns(smoothed: Option<u32>) -> Option<u64> {
     Some(u64::from(smoothed?) * 125)
 }
 
-/// Counts the smoothed round-trip time of the connection.
+/// Exchanges of a connection per counted round-trip time: it is a mean over
+/// about so many segments anyway (RFC 6298: alpha = 1/8).
+const EXCHANGES_PER_RTT: u8 = 8;
+
+/// Counts the smoothed round-trip time of the connection, in its first
+/// exchange and now and then.
 #[inline(always)]
 unsafe fn round_trip<S: Sockets>(
     global: &GlobalConfig,
     socket: Object,
+    state: &mut Socket,
     charged: Charged,
-    weight: u32,
 ) -> Option<()> {
+    if state.rtt_in > 0 {
+        state.rtt_in -= 1;
+        return None;
+    }
+    state.rtt_in = EXCHANGES_PER_RTT - 1;
+    let weight = state.weight;
     if global.first_stage[Signal::TcpRtt as usize] & sensor_common::record::SIGNAL_OFF != 0 {
         return None;
     }
@@ -547,21 +551,27 @@ unsafe fn on_retransmit(socket: Object) -> Option<()> {
     Some(())
 }
 
-/// The socket's state; a connection older than the sensor gets its role from
-/// the ports that were listening then.
+/// The state of a TCP socket; a connection older than the sensor gets its role
+/// from the ports that were listening then.
 #[inline(always)]
 pub(super) unsafe fn get_or_create<S: Sockets>(socket: Object) -> Option<&'static mut Socket> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
-        let state = S::create(socket)?;
-        if state.role == role::UNKNOWN {
-            let port: u16 = load(socket, &OFFSET_SOCK_NUM);
-            state.role = if is_listening(port) {
-                role::SERVER
-            } else {
-                role::CLIENT
-            };
+        if let Some(state) = S::existing(socket)
+            && state.role != role::UNKNOWN
+        {
+            return Some(state);
         }
+        if !is_tcp(socket) {
+            return None;
+        }
+        let state = S::create(socket)?;
+        let port: u16 = load(socket, &OFFSET_SOCK_NUM);
+        state.role = if is_listening(port) {
+            role::SERVER
+        } else {
+            role::CLIENT
+        };
         Some(state)
     }
 }

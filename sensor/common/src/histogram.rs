@@ -112,6 +112,10 @@ pub fn index(value_ns: u64) -> i32 {
 /// of range go to the first or last bucket.
 #[inline(always)]
 pub fn position(value_ns: u64) -> usize {
+    // Most run-queue delays are next to nothing.
+    if value_ns <= FIRST_BOUND_NS {
+        return 0;
+    }
     let position = index(value_ns) - MIN_INDEX;
     if position < 0 {
         0
@@ -143,7 +147,9 @@ const fn bound_secs(index: i32) -> f64 {
     ROOTS[index.rem_euclid(SUB_BUCKETS) as usize] * power_of_two(index.div_euclid(SUB_BUCKETS))
 }
 
-static BOUNDS_NS: [f64; BUCKETS + 1] = {
+static BOUNDS_NS: [f64; BUCKETS + 1] = BOUNDS;
+
+const BOUNDS: [f64; BUCKETS + 1] = {
     let mut bounds = [0.0; BUCKETS + 1];
     let mut position = 0;
     while position <= BUCKETS {
@@ -152,6 +158,9 @@ static BOUNDS_NS: [f64; BUCKETS + 1] = {
     }
     bounds
 };
+
+/// The largest duration in the first bucket.
+const FIRST_BOUND_NS: u64 = BOUNDS[1] as u64;
 
 /// Exclusive lower bound of a bucket in nanoseconds; the bucket at position
 /// `position - 1` ends here, so `position` may be [`BUCKETS`].
