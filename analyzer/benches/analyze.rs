@@ -207,6 +207,7 @@ fn tick_of(pipeline: &mut Pipeline, deliveries: &[Delivery], step: u64) -> (usiz
     for delivery in deliveries {
         pipeline.handle(Input::Delivery(delivery), end_ns);
     }
+    pipeline.handle(Input::CaughtUp, end_ns);
     pipeline.handle(Input::Tick, end_ns + CLOSE_DELAY_NS);
     let mut forecasts = 0;
     while let Some(command) = pipeline.next_command() {

@@ -1,16 +1,21 @@
 //! The shell around the pipeline: reads the bus and the clock, stores, serves.
 //!
 //! One task owns the consumer and hands everything to one thread that owns the
-//! pipeline, because closing a step takes longer than an async thread may.
+//! pipelines, one per partition, because closing a step takes longer than an
+//! async thread may. A partition comes with its stored history and goes when
+//! its state is stored, so that it can move to another analyzer.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use honeyguide_bus::{ConsumeError, Consumer, ConsumerEvent, Delivery, Position};
+use honeyguide_bus::{
+    ConsumeError, Consumer, ConsumerEvent, Delivery, PartitionId, Position, partition_of,
+};
 use honeyguide_proto::v1::{self, SeriesKey, forecast_service_server::ForecastServiceServer};
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -26,7 +31,7 @@ use crate::{
     exposition::Exposition,
     frame::{HistoryError, HistoryStore},
     http,
-    pipeline::{Command, Input, Pipeline},
+    pipeline::{Command, HistoryRow, Input, Pipeline},
     series::HISTORY_STEPS,
 };
 
@@ -114,6 +119,11 @@ impl Shared {
 enum Message {
     Delivery(Box<Delivery>),
     Tick,
+    CaughtUp(PartitionId),
+    /// Take these partitions over; answered when their state is restored.
+    Assign(Vec<PartitionId>, oneshot::Sender<()>),
+    /// Let these partitions go; answered with the positions to commit.
+    Revoke(Vec<PartitionId>, oneshot::Sender<Vec<Position>>),
     Expose(oneshot::Sender<Exposition>),
     /// Close what is open, store, commit, and end.
     Finish,
@@ -149,11 +159,6 @@ impl Analyzer {
             .local_addr()
             .map_err(listen_error(config.config.http_listen))?;
         let store = open_store(&config)?;
-        let mut pipeline = Pipeline::new(config.clone());
-        if let Some(store) = &store {
-            restore(&mut pipeline, store, &config);
-        }
-
         let (to_pipeline, messages) = mpsc::channel(QUEUE);
         let (commits, committed) = mpsc::channel(QUEUE);
         let (snapshots, snapshot) = watch::channel(Snapshot::default());
@@ -166,9 +171,10 @@ impl Analyzer {
             tasks: TaskTracker::new(),
         });
         let worker = Worker {
-            pipeline,
+            shards: BTreeMap::new(),
+            partitions: consumer.partitions(),
+            config,
             store,
-            metrics_series_max: config.config.metrics_series_max,
             snapshots,
             steps,
             commits,
@@ -225,16 +231,6 @@ fn open_store(config: &ValidConfig) -> Result<Option<HistoryStore>, StartError> 
     let steps = config.config.retention.as_secs() / config.config.step.as_secs().max(1);
     let store = HistoryStore::open(directory, steps, config.config.retention_mb_max << 20)?;
     Ok(Some(store))
-}
-
-fn restore(pipeline: &mut Pipeline, store: &HistoryStore, config: &ValidConfig) {
-    let step_now = now_ns() / config.step_ns();
-    let (rows, errors) = store.read(step_now.saturating_sub(HISTORY_STEPS as u64));
-    for error in errors {
-        warn!(%error, "part of the history is damaged and left out");
-    }
-    info!(rows = rows.len(), "history restored");
-    pipeline.restore(rows);
 }
 
 fn serve(
@@ -301,12 +297,27 @@ async fn read<C: Consumer>(
             _ = tick.tick() => Message::Tick,
             event = consumer.next() => match event {
                 Ok(ConsumerEvent::Delivery(delivery)) => Message::Delivery(Box::new(delivery)),
-                // One machine: partitions never move.
-                Ok(
-                    ConsumerEvent::Assigned(_)
-                    | ConsumerEvent::Revoked(_)
-                    | ConsumerEvent::CaughtUp(_),
-                ) => continue,
+                Ok(ConsumerEvent::CaughtUp(partition)) => Message::CaughtUp(partition),
+                Ok(ConsumerEvent::Assigned(partitions)) => {
+                    let (restored, answer) = oneshot::channel();
+                    let message = Message::Assign(partitions, restored);
+                    if to_pipeline.send(message).await.is_err() || answer.await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Ok(ConsumerEvent::Revoked(partitions)) => {
+                    let (stored, answer) = oneshot::channel();
+                    let message = Message::Revoke(partitions, stored);
+                    if to_pipeline.send(message).await.is_err() {
+                        return;
+                    }
+                    let Ok(positions) = answer.await else {
+                        return;
+                    };
+                    commit(&mut consumer, &positions).await;
+                    continue;
+                }
                 Err(ConsumeError::Closed) => break,
                 Err(error) => {
                     warn!(%error, "the bus cannot be read any more");
@@ -339,19 +350,38 @@ async fn read<C: Consumer>(
 }
 
 async fn commit<C: Consumer>(consumer: &mut C, positions: &[Position]) {
+    if positions.is_empty() {
+        return;
+    }
     if let Err(error) = consumer.commit(positions).await {
         warn!(%error, "positions not committed; records will be read again after a restart");
     }
 }
 
-/// Owns the pipeline.
+/// Owns the pipelines.
 struct Worker {
-    pipeline: Pipeline,
+    shards: BTreeMap<PartitionId, Shard>,
+    partitions: u32,
+    config: ValidConfig,
     store: Option<HistoryStore>,
-    metrics_series_max: usize,
     snapshots: watch::Sender<Snapshot>,
     steps: broadcast::Sender<Arc<Vec<v1::Forecast>>>,
     commits: mpsc::Sender<Vec<Position>>,
+}
+
+/// A partition.
+struct Shard {
+    pipeline: Pipeline,
+    /// Of its last closed step.
+    forecasts: Vec<v1::Forecast>,
+}
+
+/// What came of the commands of one shard.
+#[derive(Default)]
+struct Outcome {
+    forecasts: bool,
+    alerts: bool,
+    positions: Vec<Position>,
 }
 
 impl Worker {
@@ -359,42 +389,187 @@ impl Worker {
         while let Some(message) = messages.blocking_recv() {
             match message {
                 Message::Delivery(delivery) => {
-                    self.pipeline.handle(Input::Delivery(&delivery), now_ns())
+                    let partition = delivery.record.partition;
+                    self.handle(&[partition], |pipeline| {
+                        pipeline.handle(Input::Delivery(&delivery), now_ns());
+                    });
                 }
-                Message::Tick => self.pipeline.handle(Input::Tick, now_ns()),
+                Message::CaughtUp(partition) => self.handle(&[partition], |pipeline| {
+                    pipeline.handle(Input::CaughtUp, now_ns());
+                }),
+                Message::Tick => {
+                    let now_ns = now_ns();
+                    self.handle(&self.assigned(), |pipeline| {
+                        pipeline.handle(Input::Tick, now_ns);
+                    });
+                }
+                Message::Assign(partitions, restored) => {
+                    self.assign(&partitions);
+                    // The reader is gone only at the end.
+                    let _ = restored.send(());
+                }
+                Message::Revoke(partitions, stored) => {
+                    let outcome = self.execute_all(&partitions, Pipeline::finish);
+                    for partition in &partitions {
+                        self.shards.remove(partition);
+                    }
+                    self.publish();
+                    let _ = stored.send(outcome.positions);
+                }
                 Message::Expose(answer) => {
                     // A scraper that went away needs no answer.
                     let _ = answer.send(self.exposition());
                 }
                 Message::Finish => {
-                    self.pipeline.finish();
-                    self.execute();
+                    self.handle(&self.assigned(), Pipeline::finish);
                     return;
                 }
             }
-            self.execute();
         }
     }
 
-    fn execute(&mut self) {
+    fn assigned(&self) -> Vec<PartitionId> {
+        self.shards.keys().copied().collect()
+    }
+
+    /// Makes a pipeline for each partition, with what is stored of it.
+    fn assign(&mut self, partitions: &[PartitionId]) {
+        let mut rows = BTreeMap::<PartitionId, Vec<HistoryRow>>::new();
+        if let Some(store) = &self.store {
+            let step_now = now_ns() / self.config.step_ns();
+            let (all, errors) = store.read(step_now.saturating_sub(HISTORY_STEPS as u64));
+            for error in errors {
+                warn!(%error, "part of the history is damaged and left out");
+            }
+            for row in all {
+                let partition = partition_of(row.service.as_bytes(), self.partitions);
+                rows.entry(partition).or_default().push(row);
+            }
+        }
+        for partition in partitions {
+            let mut pipeline = Pipeline::new(self.config.clone());
+            let rows = rows.remove(partition).unwrap_or_default();
+            info!(
+                partition,
+                rows = rows.len(),
+                "partition assigned, history restored"
+            );
+            pipeline.restore(rows);
+            let forecasts = Vec::new();
+            self.shards.insert(
+                *partition,
+                Shard {
+                    pipeline,
+                    forecasts,
+                },
+            );
+        }
+    }
+
+    /// Lets the pipelines of `partitions` do something, and carries out what
+    /// they ask for.
+    fn handle(&mut self, partitions: &[PartitionId], work: impl Fn(&mut Pipeline)) {
+        let outcome = self.execute_all(partitions, work);
+        if outcome.forecasts {
+            self.publish();
+        } else if outcome.alerts {
+            let alerts = Arc::new(self.alerts());
+            self.snapshots
+                .send_modify(|snapshot| snapshot.alerts = alerts);
+        }
+        if !outcome.positions.is_empty() && self.commits.blocking_send(outcome.positions).is_err() {
+            warn!("positions not committed: the reader is gone");
+        }
+    }
+
+    fn execute_all(&mut self, partitions: &[PartitionId], work: impl Fn(&mut Pipeline)) -> Outcome {
+        let mut outcome = Outcome::default();
+        for partition in partitions {
+            if let Some(shard) = self.shards.get_mut(partition) {
+                work(&mut shard.pipeline);
+                shard.execute(*partition, self.store.as_ref(), &mut outcome);
+            }
+        }
+        outcome
+    }
+
+    /// Shows what the shards forecast, in the order of services.
+    fn publish(&mut self) {
+        let all = self.shards.values().flat_map(|shard| &shard.forecasts);
+        let mut forecasts: Vec<_> = all.cloned().collect();
+        forecasts.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
+        let forecasts = Arc::new(forecasts);
+        // Nobody may be watching.
+        let _ = self.steps.send(Arc::clone(&forecasts));
+        let steps = self.shards.values();
+        let steps = steps.map(|shard| shard.pipeline.counters().steps).max();
+        self.snapshots.send_replace(Snapshot {
+            forecasts,
+            alerts: Arc::new(self.alerts()),
+            steps: steps.unwrap_or(0),
+        });
+    }
+
+    /// Those that fire first.
+    fn alerts(&self) -> Vec<v1::Alert> {
+        let all = self.shards.values();
+        let mut alerts: Vec<_> = all.flat_map(|shard| shard.pipeline.alerts()).collect();
+        alerts.sort_by_key(|alert| alert.state() != v1::AlertState::Firing);
+        alerts
+    }
+
+    fn exposition(&self) -> Exposition {
+        let snapshot = self.snapshots.borrow().clone();
+        let series_max = self.config.config.metrics_series_max;
+        let shown = snapshot.forecasts.iter().take(series_max);
+        let firing = snapshot
+            .alerts
+            .iter()
+            .filter(|alert| alert.state() == v1::AlertState::Firing);
+        let mut exposition = Exposition {
+            forecasts: shown.cloned().collect(),
+            firing: firing.cloned().collect(),
+            ..Exposition::default()
+        };
+        for Shard { pipeline, .. } in self.shards.values() {
+            let room = series_max - exposition.series.len();
+            exposition.series.extend(pipeline.cumulative(room));
+            exposition.counters.add(pipeline.counters());
+            exposition.sensor_conflicts += pipeline.sensor_conflicts();
+            exposition.series_count += pipeline.series_count();
+        }
+        exposition
+    }
+}
+
+fn sort_key(forecast: &v1::Forecast) -> Option<(&str, &str)> {
+    let key = forecast.key.as_ref()?;
+    Some((&key.service, &key.signal))
+}
+
+impl Shard {
+    fn execute(
+        &mut self,
+        partition: PartitionId,
+        store: Option<&HistoryStore>,
+        outcome: &mut Outcome,
+    ) {
         while let Some(command) = self.pipeline.next_command() {
             match command {
-                Command::Forecasts(forecasts) => self.publish(forecasts),
+                Command::Forecasts(forecasts) => {
+                    self.forecasts = forecasts;
+                    outcome.forecasts = true;
+                }
                 Command::Alert(alert) => {
                     let state = alert
                         .state()
                         .as_str_name()
                         .trim_start_matches("ALERT_STATE_");
                     warn!(state, "{}", alert.summary);
-                    self.snapshots.send_modify(|snapshot| {
-                        snapshot.alerts = Arc::new(self.pipeline.alerts());
-                    });
+                    outcome.alerts = true;
                 }
                 Command::Store { step, rows } => {
-                    let written = self
-                        .store
-                        .as_ref()
-                        .map_or(Ok(()), |store| store.write(step, &rows));
+                    let written = store.map_or(Ok(()), |store| store.write(partition, step, &rows));
                     let input = match written {
                         Ok(()) => Input::Stored { step },
                         Err(error) => {
@@ -404,42 +579,8 @@ impl Worker {
                     };
                     self.pipeline.handle(input, now_ns());
                 }
-                Command::Commit(positions) => {
-                    if self.commits.blocking_send(positions).is_err() {
-                        warn!("positions not committed: the reader is gone");
-                    }
-                }
+                Command::Commit(positions) => outcome.positions.extend(positions),
             }
-        }
-    }
-
-    fn publish(&mut self, forecasts: Vec<v1::Forecast>) {
-        let forecasts = Arc::new(forecasts);
-        // Nobody may be watching.
-        let _ = self.steps.send(Arc::clone(&forecasts));
-        let alerts = Arc::new(self.pipeline.alerts());
-        let steps = self.pipeline.counters().steps;
-        self.snapshots.send_replace(Snapshot {
-            forecasts,
-            alerts,
-            steps,
-        });
-    }
-
-    fn exposition(&self) -> Exposition {
-        let snapshot = self.snapshots.borrow().clone();
-        let shown = snapshot.forecasts.iter().take(self.metrics_series_max);
-        let firing = snapshot
-            .alerts
-            .iter()
-            .filter(|alert| alert.state() == v1::AlertState::Firing);
-        Exposition {
-            series: self.pipeline.cumulative(self.metrics_series_max),
-            forecasts: shown.cloned().collect(),
-            firing: firing.cloned().collect(),
-            counters: self.pipeline.counters().clone(),
-            sensor_conflicts: self.pipeline.sensor_conflicts(),
-            series_count: self.pipeline.series_count(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! History as Parquet segments. The only file that knows polars.
 //!
-//! A segment holds the rows of some steps, sorted by (step, service, signal);
-//! its name is `history-<last step>.parquet`. It is written beside and renamed,
-//! so that a crash leaves whole segments only.
+//! A segment holds the rows of some steps of one partition, sorted by (step,
+//! service, signal); its name is `history-<last step>-<partition>.parquet`. It
+//! is written beside and renamed, so that a crash leaves whole segments only.
 
 use std::{
     fs::{self, File},
@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use honeyguide_bus::PartitionId;
 use honeyguide_models::{TARGETS, Target, Window};
 use polars::prelude::*;
 use sensor_common::Signal;
@@ -72,13 +73,17 @@ impl HistoryStore {
     ///
     /// # Errors
     /// [`HistoryError`]; no partial segment is left.
-    pub fn write(&self, last_step: u64, rows: &[HistoryRow]) -> Result<(), HistoryError> {
+    pub fn write(
+        &self,
+        partition: PartitionId,
+        last_step: u64,
+        rows: &[HistoryRow],
+    ) -> Result<(), HistoryError> {
         if rows.is_empty() {
             return Ok(());
         }
-        let path = self
-            .directory
-            .join(format!("{PREFIX}{last_step:020}{SUFFIX}"));
+        let name = format!("{PREFIX}{last_step:020}-{partition}{SUFFIX}");
+        let path = self.directory.join(name);
         let unfinished = path.with_extension("unfinished");
         let written = self
             .write_file(&unfinished, rows)
@@ -156,7 +161,9 @@ impl HistoryStore {
         let mut segments: Vec<(u64, PathBuf)> = entries
             .filter_map(|entry| {
                 let name = entry.file_name();
-                let step = name.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+                let name = name.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+                // Segments of earlier versions name no partition.
+                let step = name.split('-').next()?;
                 Some((step.parse().ok()?, entry.path()))
             })
             .collect();
@@ -288,9 +295,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory);
         store
-            .write(2, &[row(1, "a"), row(2, "a"), row(2, "b")])
+            .write(0, 2, &[row(1, "a"), row(2, "a"), row(2, "b")])
             .unwrap();
-        store.write(3, &[row(3, "a")]).unwrap();
+        store.write(0, 3, &[row(3, "a")]).unwrap();
         let (rows, errors) = store.read(2);
         assert!(errors.is_empty(), "{errors:?}");
         assert_eq!(rows, [row(2, "a"), row(2, "b"), row(3, "a")]);
@@ -300,8 +307,8 @@ mod tests {
     fn damaged_segment_is_left_out_and_told() {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory);
-        store.write(1, &[row(1, "a")]).unwrap();
-        store.write(2, &[row(2, "a")]).unwrap();
+        store.write(0, 1, &[row(1, "a")]).unwrap();
+        store.write(0, 2, &[row(2, "a")]).unwrap();
         let (_, damaged) = store.segments().remove(0);
         fs::write(&damaged, b"PAR1 nothing PAR1").unwrap();
         let (rows, errors) = store.read(0);
@@ -313,11 +320,11 @@ mod tests {
     fn old_and_too_many_segments_go() {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory);
-        store.write(1, &[row(1, "a")]).unwrap();
-        store.write(200, &[row(200, "a")]).unwrap();
+        store.write(0, 1, &[row(1, "a")]).unwrap();
+        store.write(0, 200, &[row(200, "a")]).unwrap();
         assert_eq!(store.segments().len(), 1);
         let small = HistoryStore::open(directory.path(), 100, 1).unwrap();
-        small.write(201, &[row(201, "a")]).unwrap();
+        small.write(0, 201, &[row(201, "a")]).unwrap();
         assert!(small.segments().len() <= 1);
     }
 
@@ -326,7 +333,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = store(&directory);
         store
-            .write(13, &[row(10, "a"), row(11, "a"), row(12, "a")])
+            .write(0, 13, &[row(10, "a"), row(11, "a"), row(12, "a")])
             .unwrap();
         let frame = store.resample(6).unwrap();
         assert_eq!(frame.height(), 2);

@@ -22,8 +22,10 @@ use crate::{
     series::{Collected, Series},
 };
 
-/// Windows further than this from now are a sensor with a wrong clock.
+/// Windows further in the future are of a sensor with a wrong clock.
 const CLOCK_SKEW_MAX_NS: u64 = 10 * 60 * 1_000_000_000;
+/// Windows further in the past likewise; a spool may be a day behind.
+const BACKLOG_MAX_NS: u64 = 7 * 86_400 * 1_000_000_000;
 /// Steps closed in one go after a pause; the rest is missing history anyway.
 const CATCH_UP_STEPS_MAX: u64 = 360;
 /// Steps without events after which a series is forgotten.
@@ -41,6 +43,9 @@ pub enum Input<'a> {
     Delivery(&'a Delivery),
     /// Time passed.
     Tick,
+    /// Every record there is was delivered: from now on time is now. Until
+    /// then, and again from the next delivery on, time is that of the records.
+    CaughtUp,
     /// What was asked to be stored is stored.
     Stored {
         /// Up to and including this step.
@@ -122,6 +127,25 @@ pub struct Counters {
     pub rows_given_up: u64,
 }
 
+impl Counters {
+    /// Adds the counts of another partition. Steps are the same for all.
+    pub fn add(&mut self, other: &Counters) {
+        self.batches += other.batches;
+        self.series_windows += other.series_windows;
+        self.batches_missing += other.batches_missing;
+        for (reason, count) in &other.undecodable {
+            *self.undecodable.entry(reason).or_default() += count;
+        }
+        for (reason, count) in &other.dropped {
+            *self.dropped.entry(*reason).or_default() += count;
+        }
+        self.steps = self.steps.max(other.steps);
+        self.refits += other.refits;
+        self.store_failures += other.store_failures;
+        self.rows_given_up += other.rows_given_up;
+    }
+}
+
 /// One service and its series.
 #[derive(Debug)]
 struct Service {
@@ -147,6 +171,9 @@ pub struct Pipeline {
     open: BTreeMap<u64, OpenStep>,
     /// The next step to close; known from the first data on.
     next_step: Option<u64>,
+    /// Newest end of a window.
+    newest_ns: u64,
+    caught_up: bool,
     judge: Judge,
     /// Rows of closed steps not yet handed over, and handed over but not stored.
     rows: Vec<HistoryRow>,
@@ -171,6 +198,8 @@ impl Pipeline {
             series_count: 0,
             open: BTreeMap::new(),
             next_step: None,
+            newest_ns: 0,
+            caught_up: false,
             judge: Judge::default(),
             rows: Vec::new(),
             storing: false,
@@ -227,6 +256,7 @@ impl Pipeline {
         match input {
             Input::Delivery(delivery) => self.take(delivery, now_ns),
             Input::Tick => self.close_due_steps(now_ns),
+            Input::CaughtUp => self.caught_up = true,
             Input::Stored { step } => self.stored(step),
             Input::NotStored { rows } => self.not_stored(rows),
         }
@@ -290,6 +320,7 @@ impl Pipeline {
     }
 
     fn take(&mut self, delivery: &Delivery, now_ns: u64) {
+        self.caught_up = false;
         let touched = self.take_payload(&delivery.record.payload, now_ns);
         // What touches no step is done with as soon as everything before is.
         let step = touched.or(self.stored_step).unwrap_or(0);
@@ -323,10 +354,12 @@ impl Pipeline {
         self.counters.batches += 1;
         self.counters.batches_missing += missing;
         self.drop_data(Drop::UnknownSignal, batch.unknown_signals as u64);
-        if batch.header.window_end_ns().abs_diff(now_ns) > CLOCK_SKEW_MAX_NS {
+        let end_ns = batch.header.window_end_ns();
+        if end_ns > now_ns + CLOCK_SKEW_MAX_NS || end_ns + BACKLOG_MAX_NS < now_ns {
             self.drop_data(Drop::ClockSkew, batch.series.len() as u64);
             return None;
         }
+        self.newest_ns = self.newest_ns.max(end_ns);
         let steps = self.steps_of(&batch);
         let first_open = *self.next_step.get_or_insert(steps.0);
         if steps.1 < first_open {
@@ -419,6 +452,12 @@ impl Pipeline {
 
     fn close_due_steps(&mut self, now_ns: u64) {
         let step_ns = self.config.step_ns();
+        // Behind the end of the bus, what is on it has not come late.
+        let now_ns = if self.caught_up {
+            now_ns
+        } else {
+            now_ns.min(self.newest_ns)
+        };
         // A window with its middle in the step ends at most half a step later.
         let wait_ns = step_ns / 2 + self.config.config.lateness.as_nanos() as u64;
         let Some(due) = (now_ns.saturating_sub(wait_ns) / step_ns).checked_sub(1) else {

@@ -274,6 +274,10 @@ impl MemoryConsumer {
 }
 
 impl Consumer for MemoryConsumer {
+    fn partitions(&self) -> u32 {
+        self.bus.0.config.partitions
+    }
+
     async fn next(&mut self) -> Result<ConsumerEvent, ConsumeError> {
         if !self.assigned {
             self.assigned = true;

@@ -57,6 +57,9 @@ impl PublishError {
 
 /// Reads the partitions of one topic assigned to one member of a group.
 pub trait Consumer: Send {
+    /// Number of partitions of the topic.
+    fn partitions(&self) -> u32;
+
     /// The next thing that happened. Cancel safe: what was not returned comes
     /// again. Pends while there is nothing to read.
     ///

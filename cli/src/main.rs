@@ -5,13 +5,16 @@
 //! measuring and forecasting lives in the sensor and analyzer crates.
 
 mod alerts;
+mod analyzer;
 mod collector;
 mod doctor;
 mod forecast;
 mod logging;
 mod record;
 mod replay;
+mod sensor;
 mod settings;
+mod topics;
 mod up;
 mod view;
 
@@ -48,6 +51,12 @@ struct Cli {
 enum Command {
     /// Run sensor and analyzer in one process and show a live table.
     Up(up::Args),
+    /// Run the sensor alone and publish to Kafka.
+    Sensor(sensor::Args),
+    /// Run an analyzer that reads from Kafka.
+    Analyzer(analyzer::Args),
+    /// Make and check the topics on Kafka.
+    Topics(topics::Args),
     /// Run the sensor and keep what it publishes in a file.
     Record(record::Args),
     /// Run a recording through the analyzer, faster than real time; needs no root.
@@ -96,6 +105,18 @@ fn run(
 ) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(args) => up::run(args, settings, logging),
+        Command::Sensor(args) => {
+            logging.to_stderr()?;
+            sensor::run(args, settings)
+        }
+        Command::Analyzer(args) => {
+            logging.to_stderr()?;
+            analyzer::run(args, settings)
+        }
+        Command::Topics(args) => {
+            logging.to_stderr()?;
+            topics::run(args, settings)
+        }
         Command::Record(args) => {
             logging.to_stderr()?;
             record::run(args, settings)

@@ -11,13 +11,15 @@ use serde::{Deserialize, Serialize};
 
 /// Read when `--config` is not given and the file exists.
 const SYSTEM_FILE: &str = "/etc/honeyguide/honeyguide.toml";
-/// Commented defaults of both parts; printed by `honeyguide default-config`.
+/// Commented defaults of all parts; printed by `honeyguide default-config`.
 pub const DEFAULT: &str = concat!(
     "# Honeyguide configuration. Every key with its default. Environment\n",
     "# variables override the file: HONEYGUIDE_SENSOR__FLUSH_INTERVAL=5s.\n\n",
     include_str!("../../sensor/src/default.toml"),
     "\n",
     include_str!("../../analyzer/src/default.toml"),
+    "\n",
+    include_str!("../../bus/src/kafka/default.toml"),
 );
 
 #[derive(Debug, clap::Args)]
@@ -36,6 +38,7 @@ pub struct SettingsArgs {
 pub struct Settings {
     pub sensor: honeyguide_sensor::Config,
     pub analyzer: honeyguide_analyzer::Config,
+    pub kafka: honeyguide_bus::kafka::Config,
 }
 
 impl SettingsArgs {

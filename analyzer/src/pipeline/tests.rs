@@ -63,6 +63,7 @@ fn run(pipeline: &mut Pipeline, deliveries: &[Delivery]) -> Vec<Command> {
         .map(|d| d.record.timestamp_ns)
         .max()
         .unwrap_or(0);
+    pipeline.handle(Input::CaughtUp, end_ns);
     pipeline.handle(Input::Tick, end_ns + STEP_NS);
     drain(pipeline, &mut commands);
     commands

@@ -33,6 +33,7 @@ use crate::{
 pub struct KafkaConsumer {
     consumer: Arc<StreamConsumer<GroupContext>>,
     topic: Topic,
+    partitions: u32,
     /// Told to the caller, done at its next call.
     pending: Option<Pending>,
     /// Where assigned partitions begin, if not at what was committed.
@@ -50,7 +51,8 @@ impl KafkaConsumer {
     /// # Errors
     /// [`ClientError`].
     pub async fn join(config: &ValidConfig, topic: Topic) -> Result<Self, ClientError> {
-        topics::check(config).await?;
+        let partitions = topics::check(config).await?;
+        let partitions = partitions.get(&topic).copied().unwrap_or(1);
         let mut client = config.client();
         let defaults = [
             ("group.id", config.config.group.as_str()),
@@ -85,6 +87,7 @@ impl KafkaConsumer {
         Ok(Self {
             consumer: Arc::new(consumer),
             topic,
+            partitions,
             pending: None,
             begins: BTreeMap::new(),
         })
@@ -147,6 +150,10 @@ impl Drop for KafkaConsumer {
 }
 
 impl Consumer for KafkaConsumer {
+    fn partitions(&self) -> u32 {
+        self.partitions
+    }
+
     async fn next(&mut self) -> Result<ConsumerEvent, ConsumeError> {
         self.settle()?;
         loop {
