@@ -11,7 +11,10 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rdkafka::{
-    ClientContext, Statistics, client::OAuthToken, config::RDKafkaLogLevel, error::KafkaError,
+    ClientContext, Statistics,
+    client::OAuthToken,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use tracing::{debug, info, warn};
 
@@ -80,6 +83,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is an event, not an error.
+        if matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
+            return;
+        }
         warn!(%error, "kafka: {reason}");
     }
 
