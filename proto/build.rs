@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "honeyguide/v1/telemetry.proto",
         "honeyguide/v1/forecast.proto",
+        "honeyguide/v1/state.proto",
     ];
     for file in files {
         println!("cargo::rerun-if-changed={file}");

@@ -14,7 +14,7 @@ use std::{
 };
 
 use honeyguide_bus::{
-    ConsumeError, Consumer, ConsumerEvent, Delivery, PartitionId, Position, partition_of,
+    ConsumeError, Consumer, ConsumerEvent, Delivery, PartitionId, Position, Topic, partition_of,
 };
 use honeyguide_proto::v1::{self, SeriesKey, forecast_service_server::ForecastServiceServer};
 use prometheus_client::registry::Registry;
@@ -33,6 +33,7 @@ use crate::{
     http,
     pipeline::{Command, HistoryRow, Input, Pipeline},
     series::HISTORY_STEPS,
+    state_topic::StateTopic,
 };
 
 /// How often the pipeline is told the time.
@@ -120,8 +121,9 @@ enum Message {
     Delivery(Box<Delivery>),
     Tick,
     CaughtUp(PartitionId),
-    /// Take these partitions over; answered when their state is restored.
-    Assign(Vec<PartitionId>, oneshot::Sender<()>),
+    /// Take these partitions over; answered with where to read on, as far as
+    /// the restored state says.
+    Assign(Vec<PartitionId>, oneshot::Sender<Vec<Position>>),
     /// Let these partitions go; answered with the positions to commit.
     Revoke(Vec<PartitionId>, oneshot::Sender<Vec<Position>>),
     Expose(oneshot::Sender<Exposition>),
@@ -141,13 +143,15 @@ pub struct Analyzer {
 }
 
 impl Analyzer {
-    /// Restores the history, binds the ports and starts to read.
+    /// Binds the ports and starts to read. The state of partitions is kept in
+    /// `state`; without it, only their history, in `analyzer.data_dir`.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start<C: Consumer + 'static>(
         config: ValidConfig,
         consumer: C,
+        state: Option<StateTopic>,
         registry: Arc<Registry>,
     ) -> Result<Analyzer, StartError> {
         let grpc = bind(config.config.grpc_listen).await?;
@@ -175,6 +179,7 @@ impl Analyzer {
             partitions: consumer.partitions(),
             config,
             store,
+            state,
             snapshots,
             steps,
             commits,
@@ -301,8 +306,14 @@ async fn read<C: Consumer>(
                 Ok(ConsumerEvent::Assigned(partitions)) => {
                     let (restored, answer) = oneshot::channel();
                     let message = Message::Assign(partitions, restored);
-                    if to_pipeline.send(message).await.is_err() || answer.await.is_err() {
+                    if to_pipeline.send(message).await.is_err() {
                         return;
+                    }
+                    let Ok(positions) = answer.await else {
+                        return;
+                    };
+                    for position in positions {
+                        consumer.begin_at(position);
                     }
                     continue;
                 }
@@ -364,6 +375,7 @@ struct Worker {
     partitions: u32,
     config: ValidConfig,
     store: Option<HistoryStore>,
+    state: Option<StateTopic>,
     snapshots: watch::Sender<Snapshot>,
     steps: broadcast::Sender<Arc<Vec<v1::Forecast>>>,
     commits: mpsc::Sender<Vec<Position>>,
@@ -404,12 +416,12 @@ impl Worker {
                     });
                 }
                 Message::Assign(partitions, restored) => {
-                    self.assign(&partitions);
+                    let positions = self.assign(&partitions);
                     // The reader is gone only at the end.
-                    let _ = restored.send(());
+                    let _ = restored.send(positions);
                 }
                 Message::Revoke(partitions, stored) => {
-                    let outcome = self.execute_all(&partitions, Pipeline::finish);
+                    let outcome = self.end(&partitions);
                     for partition in &partitions {
                         self.shards.remove(partition);
                     }
@@ -421,7 +433,9 @@ impl Worker {
                     let _ = answer.send(self.exposition());
                 }
                 Message::Finish => {
-                    self.handle(&self.assigned(), Pipeline::finish);
+                    let outcome = self.end(&self.assigned());
+                    self.publish();
+                    self.commit(outcome.positions);
                     return;
                 }
             }
@@ -432,12 +446,22 @@ impl Worker {
         self.shards.keys().copied().collect()
     }
 
-    /// Makes a pipeline for each partition, with what is stored of it.
-    fn assign(&mut self, partitions: &[PartitionId]) {
+    /// Makes a pipeline for each partition, with what is stored of it. Returns
+    /// where the restored states end.
+    fn assign(&mut self, partitions: &[PartitionId]) -> Vec<Position> {
+        let step_now = now_ns() / self.config.step_ns();
+        let first_step = step_now.saturating_sub(HISTORY_STEPS as u64);
+        let mut positions = Vec::new();
+        if let Some(state) = self.state.clone() {
+            for partition in partitions {
+                let pipeline = self.restored(&state, *partition, first_step, &mut positions);
+                self.add_shard(*partition, pipeline);
+            }
+            return positions;
+        }
         let mut rows = BTreeMap::<PartitionId, Vec<HistoryRow>>::new();
         if let Some(store) = &self.store {
-            let step_now = now_ns() / self.config.step_ns();
-            let (all, errors) = store.read(step_now.saturating_sub(HISTORY_STEPS as u64));
+            let (all, errors) = store.read(first_step);
             for error in errors {
                 warn!(%error, "part of the history is damaged and left out");
             }
@@ -449,20 +473,75 @@ impl Worker {
         for partition in partitions {
             let mut pipeline = Pipeline::new(self.config.clone());
             let rows = rows.remove(partition).unwrap_or_default();
-            info!(
-                partition,
-                rows = rows.len(),
-                "partition assigned, history restored"
-            );
+            info!(partition, rows = rows.len(), "history restored");
             pipeline.restore(rows);
-            let forecasts = Vec::new();
-            self.shards.insert(
-                *partition,
-                Shard {
-                    pipeline,
-                    forecasts,
-                },
-            );
+            self.add_shard(*partition, pipeline);
+        }
+        positions
+    }
+
+    fn add_shard(&mut self, partition: PartitionId, pipeline: Pipeline) {
+        let forecasts = Vec::new();
+        self.shards.insert(
+            partition,
+            Shard {
+                pipeline,
+                forecasts,
+            },
+        );
+    }
+
+    /// The pipeline of a partition as another analyzer left it; a new one where
+    /// that cannot be had.
+    fn restored(
+        &self,
+        state: &StateTopic,
+        partition: PartitionId,
+        first_step: u64,
+        positions: &mut Vec<Position>,
+    ) -> Pipeline {
+        let new = || Pipeline::new(self.config.clone());
+        let restored = match state.restore(partition, first_step) {
+            Ok(restored) => restored,
+            Err(error) => {
+                warn!(partition, %error, "the state cannot be read; the partition begins anew");
+                return new();
+            }
+        };
+        let Some(snapshot) = restored.state else {
+            info!(partition, "partition assigned; nothing is stored of it");
+            return new();
+        };
+        let mut pipeline = new();
+        let rows = restored.rows.len();
+        pipeline.restore(restored.rows);
+        match pipeline.restore_snapshot(snapshot) {
+            Ok(offset) => {
+                info!(
+                    partition,
+                    rows, offset, "partition assigned, state restored"
+                );
+                positions.push(Position {
+                    topic: Topic::Histograms,
+                    partition,
+                    offset,
+                });
+                pipeline
+            }
+            Err(error) => {
+                warn!(partition, %error, "the stored state is of no use; the partition begins anew");
+                new()
+            }
+        }
+    }
+
+    /// Stores everything of `partitions`. Where the whole state is kept, steps
+    /// that still collect are part of it; else they are closed.
+    fn end(&mut self, partitions: &[PartitionId]) -> Outcome {
+        if self.state.is_some() {
+            self.execute_all(partitions, Pipeline::store)
+        } else {
+            self.execute_all(partitions, Pipeline::finish)
         }
     }
 
@@ -477,7 +556,11 @@ impl Worker {
             self.snapshots
                 .send_modify(|snapshot| snapshot.alerts = alerts);
         }
-        if !outcome.positions.is_empty() && self.commits.blocking_send(outcome.positions).is_err() {
+        self.commit(outcome.positions);
+    }
+
+    fn commit(&self, positions: Vec<Position>) {
+        if !positions.is_empty() && self.commits.blocking_send(positions).is_err() {
             warn!("positions not committed: the reader is gone");
         }
     }
@@ -487,7 +570,12 @@ impl Worker {
         for partition in partitions {
             if let Some(shard) = self.shards.get_mut(partition) {
                 work(&mut shard.pipeline);
-                shard.execute(*partition, self.store.as_ref(), &mut outcome);
+                let stores = Stores {
+                    history: self.store.as_ref(),
+                    state: self.state.as_ref(),
+                    config: &self.config,
+                };
+                shard.execute(*partition, stores, &mut outcome);
             }
         }
         outcome
@@ -547,13 +635,16 @@ fn sort_key(forecast: &v1::Forecast) -> Option<(&str, &str)> {
     Some((&key.service, &key.signal))
 }
 
+/// Where the state of a shard is kept.
+#[derive(Clone, Copy)]
+struct Stores<'a> {
+    history: Option<&'a HistoryStore>,
+    state: Option<&'a StateTopic>,
+    config: &'a ValidConfig,
+}
+
 impl Shard {
-    fn execute(
-        &mut self,
-        partition: PartitionId,
-        store: Option<&HistoryStore>,
-        outcome: &mut Outcome,
-    ) {
+    fn execute(&mut self, partition: PartitionId, stores: Stores<'_>, outcome: &mut Outcome) {
         while let Some(command) = self.pipeline.next_command() {
             match command {
                 Command::Forecasts(forecasts) => {
@@ -569,23 +660,56 @@ impl Shard {
                     outcome.alerts = true;
                 }
                 Command::Store { step, rows } => {
-                    let written = store.map_or(Ok(()), |store| store.write(partition, step, &rows));
-                    let input = match written {
+                    let input = match self.store(partition, stores, step, &rows, outcome) {
                         Ok(()) => Input::Stored { step },
-                        Err(error) => {
-                            warn!(%error, rows = rows.len(), "history not stored; it is tried again soon");
+                        Err(why) => {
+                            warn!(rows = rows.len(), "{why}; it is tried again soon");
                             Input::NotStored { rows }
                         }
                     };
                     self.pipeline.handle(input, now_ns());
                 }
+                // The offset of a whole state is exact; see `store`.
+                Command::Commit(_) if stores.state.is_some() => {}
                 Command::Commit(positions) => outcome.positions.extend(positions),
             }
         }
     }
+
+    fn store(
+        &self,
+        partition: PartitionId,
+        stores: Stores<'_>,
+        step: u64,
+        rows: &[HistoryRow],
+        outcome: &mut Outcome,
+    ) -> Result<(), String> {
+        let local = match stores.history {
+            Some(history) => history.write(partition, step, rows),
+            None => Ok(()),
+        };
+        let local = local.map_err(|error| format!("history not stored: {error}"));
+        let Some(topic) = stores.state else {
+            return local;
+        };
+        if let Err(why) = local {
+            // The topic has the same rows, and these are for people to read.
+            warn!("{why}");
+        }
+        let snapshot = self.pipeline.snapshot();
+        topic
+            .store(partition, step, rows, &snapshot, stores.config)
+            .map_err(|error| error.to_string())?;
+        outcome.positions.push(Position {
+            topic: Topic::Histograms,
+            partition,
+            offset: snapshot.next_offset,
+        });
+        Ok(())
+    }
 }
 
-fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     now.map_or(0, |now| now.as_nanos() as u64)
 }

@@ -101,12 +101,8 @@ impl HistoryStore {
             path: path.to_owned(),
             source,
         };
-        let mut frame = to_frame(rows).map_err(frame_error)?;
         let file = File::create(path).map_err(io_error(path))?;
-        ParquetWriter::new(&file)
-            .with_compression(ParquetCompression::Snappy)
-            .finish(&mut frame)
-            .map_err(frame_error)?;
+        write_rows(&file, rows).map_err(frame_error)?;
         file.sync_all().map_err(io_error(path))
     }
 
@@ -224,12 +220,44 @@ fn to_frame(rows: &[HistoryRow]) -> PolarsResult<DataFrame> {
     DataFrame::new(rows.len(), columns)
 }
 
+fn write_rows<W: io::Write>(writer: W, rows: &[HistoryRow]) -> PolarsResult<()> {
+    let mut frame = to_frame(rows)?;
+    ParquetWriter::new(writer)
+        .with_compression(ParquetCompression::Snappy)
+        .finish(&mut frame)?;
+    Ok(())
+}
+
+/// Rows as a Parquet file in memory.
+///
+/// # Errors
+/// [`PolarsError`].
+pub fn rows_to_parquet(rows: &[HistoryRow]) -> PolarsResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    write_rows(&mut bytes, rows)?;
+    Ok(bytes)
+}
+
+/// Rows from `first_step` on of what [`rows_to_parquet`] gave.
+///
+/// # Errors
+/// [`PolarsError`] if the bytes are damaged.
+pub fn rows_from_parquet(bytes: &[u8], first_step: u64) -> PolarsResult<Vec<HistoryRow>> {
+    rows_of(
+        &ParquetReader::new(io::Cursor::new(bytes)).finish()?,
+        first_step,
+    )
+}
+
 fn read_frame(path: &Path) -> PolarsResult<DataFrame> {
     ParquetReader::new(File::open(path)?).finish()
 }
 
 fn read_segment(path: &Path, first_step: u64) -> PolarsResult<Vec<HistoryRow>> {
-    let frame = read_frame(path)?;
+    rows_of(&read_frame(path)?, first_step)
+}
+
+fn rows_of(frame: &DataFrame, first_step: u64) -> PolarsResult<Vec<HistoryRow>> {
     let steps = frame.column("step")?.u64()?;
     let services = frame.column("service")?.str()?;
     let signals = frame.column("signal")?.str()?;

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use honeyguide_proto::batch::Header;
+use honeyguide_proto::{batch::Header, v1};
+
+use crate::state::StateError;
 
 /// Sensors (times boots and partitions) remembered; the longest silent is forgotten.
 const STREAMS_MAX: usize = 65_536;
@@ -103,6 +105,45 @@ impl Deduplication {
     /// with one id. Their data is taken, as the boots tell them apart.
     pub fn sensor_conflicts(&self) -> u64 {
         self.sensor_conflicts
+    }
+
+    /// What was taken, for another analyzer.
+    pub fn snapshot(&self) -> Vec<v1::SensorStream> {
+        let streams = self.streams.iter().map(|(stream, seen)| v1::SensorStream {
+            sensor_id: stream.sensor_id.clone(),
+            boot_id: stream.boot_id.to_vec(),
+            partition: stream.partition,
+            seq: seen.seq,
+            recent: seen.recent.to_le_bytes().to_vec(),
+            window_end_ns: seen.window_end_ns,
+        });
+        streams.collect()
+    }
+
+    /// Remembers what another analyzer took.
+    ///
+    /// # Errors
+    /// [`StateError::Field`].
+    pub fn restore(&mut self, streams: &[v1::SensorStream]) -> Result<(), StateError> {
+        for stream in streams {
+            let boot_id = stream.boot_id.as_slice().try_into();
+            let recent = stream.recent.as_slice().try_into();
+            let (Ok(boot_id), Ok(recent)) = (boot_id, recent) else {
+                return Err(StateError::Field("sensor stream"));
+            };
+            let key = Stream {
+                sensor_id: stream.sensor_id.clone(),
+                partition: stream.partition,
+                boot_id,
+            };
+            let seen = Seen {
+                seq: stream.seq,
+                recent: u128::from_le_bytes(recent),
+                window_end_ns: stream.window_end_ns,
+            };
+            self.streams.insert(key, seen);
+        }
+        Ok(())
     }
 
     fn find_conflict(&mut self, stream: &Stream, header: &Header) {

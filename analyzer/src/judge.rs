@@ -145,6 +145,30 @@ impl Judge {
         Some(alert)
     }
 
+    /// Alerts under way and resolved lately, for another analyzer.
+    pub fn snapshot(&self) -> (Vec<v1::WatchedSeries>, Vec<v1::Alert>) {
+        let watched = self.watched.iter().map(|(id, watched)| v1::WatchedSeries {
+            id: id.clone(),
+            steps_at_risk: watched.steps_at_risk,
+            calm_steps: watched.calm_steps,
+            alert: watched.alert.clone(),
+        });
+        (watched.collect(), self.resolved.iter().cloned().collect())
+    }
+
+    /// Takes over the alerts of another analyzer.
+    pub fn restore(&mut self, watched: Vec<v1::WatchedSeries>, resolved: Vec<v1::Alert>) {
+        for series in watched {
+            let watched = Watched {
+                steps_at_risk: series.steps_at_risk,
+                calm_steps: series.calm_steps,
+                alert: series.alert,
+            };
+            self.watched.insert(series.id, watched);
+        }
+        self.resolved = resolved.into();
+    }
+
     /// Firing alerts by id, then those that resolved, newest first.
     pub fn alerts(&self) -> Vec<v1::Alert> {
         let firing = self

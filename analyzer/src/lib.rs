@@ -3,7 +3,7 @@
 //! In reading order: [`pipeline`] is the logic, pure; [`ingest`] takes each
 //! batch once; [`series`] keeps the history that models read; [`judge`] turns
 //! risks into alerts; [`frame`] keeps history on disk and is the only file
-//! that knows polars; [`analyzer`] is the shell with the clock, the bus and
+//! that knows polars; [`state`] is what another analyzer needs to go on; [`analyzer`] is the shell with the clock, the bus and
 //! the interfaces.
 //!
 //! Deliberately absent: kernel programs, and any say in how sensors measure.
@@ -19,6 +19,9 @@ pub mod ingest;
 pub mod judge;
 pub mod pipeline;
 pub mod series;
+pub mod state;
+mod state_topic;
 
 pub use analyzer::{Analyzer, Snapshot, StartError};
 pub use config::{Config, ConfigError, ValidConfig};
+pub use state_topic::StateTopic;

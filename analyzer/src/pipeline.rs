@@ -20,6 +20,7 @@ use crate::{
     ingest::{Deduplication, Verdict},
     judge::Judge,
     series::{Collected, Series},
+    state::{self, StateError, decode_series, encode_series},
 };
 
 /// Windows further in the future are of a sensor with a wrong clock.
@@ -94,7 +95,7 @@ pub struct HistoryRow {
 pub enum Drop {
     /// The batch was taken before.
     Duplicate,
-    /// Its step is closed.
+    /// Its step is closed; it counts in the totals only.
     Late,
     /// Its time is far from now.
     ClockSkew,
@@ -174,6 +175,8 @@ pub struct Pipeline {
     /// Newest end of a window.
     newest_ns: u64,
     caught_up: bool,
+    /// Of the partition: the record after the last one taken.
+    next_offset: u64,
     judge: Judge,
     /// Rows of closed steps not yet handed over, and handed over but not stored.
     rows: Vec<HistoryRow>,
@@ -200,6 +203,7 @@ impl Pipeline {
             next_step: None,
             newest_ns: 0,
             caught_up: false,
+            next_offset: 0,
             judge: Judge::default(),
             rows: Vec::new(),
             storing: false,
@@ -233,6 +237,91 @@ impl Pipeline {
         }
         self.align_restored();
         self.stored_step = self.next_step.map(|next| next - 1);
+    }
+
+    /// Everything that is known beside the rows of closed steps.
+    pub fn snapshot(&self) -> v1::PartitionState {
+        let (watched, resolved) = self.judge.snapshot();
+        let series = self.services.iter().flat_map(|(id, service)| {
+            service
+                .series
+                .iter()
+                .map(move |series| (id, series.signal, &*series.cumulative))
+        });
+        v1::PartitionState {
+            version: state::VERSION,
+            next_offset: self.next_offset,
+            next_step: self.next_step.unwrap_or(0),
+            newest_ns: self.newest_ns,
+            streams: self.deduplication.snapshot(),
+            open_steps: self.open.iter().map(open_step).collect(),
+            cumulative: encode_series(series.filter(|(_, _, histogram)| !histogram.is_empty())),
+            watched,
+            resolved,
+        }
+    }
+
+    /// Goes on where another analyzer stopped; after [`restore`](Self::restore)
+    /// with its rows. Returns the offset of the next record to take.
+    ///
+    /// # Errors
+    /// [`StateError`]; start with a new pipeline then.
+    pub fn restore_snapshot(&mut self, state: v1::PartitionState) -> Result<u64, StateError> {
+        if state.version != state::VERSION {
+            return Err(StateError::Version(state.version));
+        }
+        self.deduplication.restore(&state.streams)?;
+        for (service, signal, histogram) in decode_series(&state.cumulative)? {
+            if let Some(series) = self.series(&service, signal) {
+                *series.cumulative = histogram;
+            }
+        }
+        self.align_restored();
+        for open in state.open_steps {
+            let mut step = OpenStep {
+                batches: open.batches,
+                missing: open.missing,
+                ..OpenStep::default()
+            };
+            let series = decode_series(&open.series)?;
+            let covered = open.covered_ns.iter().zip(&open.covered_until_ns);
+            if series.len() != open.covered_ns.len() || series.len() != covered.len() {
+                return Err(StateError::Field("open step"));
+            }
+            for ((service, signal, histogram), (covered_ns, covered_until_ns)) in
+                series.into_iter().zip(covered)
+            {
+                let collected = Collected {
+                    histogram,
+                    covered_ns: *covered_ns,
+                    covered_until_ns: *covered_until_ns,
+                };
+                step.series.insert((service, signal), collected);
+            }
+            self.open.insert(open.step, step);
+        }
+        // Steps without events have no rows.
+        while self.next_step.is_some_and(|next| next < state.next_step) {
+            self.close_restored_step();
+        }
+        if state.next_step > 0 {
+            self.next_step.get_or_insert(state.next_step);
+        }
+        self.stored_step = self.next_step.map(|next| next - 1);
+        self.newest_ns = state.newest_ns;
+        self.next_offset = state.next_offset;
+        self.judge.restore(state.watched, state.resolved);
+        Ok(self.next_offset)
+    }
+
+    /// A step of which no series has a row.
+    fn close_restored_step(&mut self) {
+        for service in self.services.values_mut() {
+            for series in &mut service.series {
+                series.ring.push(&Window::MISSING);
+            }
+        }
+        self.next_step = self.next_step.map(|next| next + 1);
     }
 
     /// Gives every series the same length of history.
@@ -321,6 +410,7 @@ impl Pipeline {
 
     fn take(&mut self, delivery: &Delivery, now_ns: u64) {
         self.caught_up = false;
+        self.next_offset = delivery.offset + 1;
         let touched = self.take_payload(&delivery.record.payload, now_ns);
         // What touches no step is done with as soon as everything before is.
         let step = touched.or(self.stored_step).unwrap_or(0);
@@ -364,6 +454,13 @@ impl Pipeline {
         let first_open = *self.next_step.get_or_insert(steps.0);
         if steps.1 < first_open {
             self.drop_data(Drop::Late, batch.series.len() as u64);
+            // Too late for a window, but it did happen.
+            for series in &batch.series {
+                let service = &batch.services[series.service as usize];
+                if let Some(known) = self.series(service, series.signal) {
+                    add(&mut known.cumulative, &batch, series);
+                }
+            }
             return None;
         }
         for step in steps.0.max(first_open)..=steps.1 {
@@ -540,7 +637,8 @@ impl Pipeline {
         }
     }
 
-    fn store(&mut self) {
+    /// Hands over the rows of closed steps; open steps stay open.
+    pub fn store(&mut self) {
         let Some(last) = self.next_step.and_then(|next| next.checked_sub(1)) else {
             return;
         };
@@ -600,10 +698,29 @@ impl Pipeline {
     }
 }
 
-/// Steps between two segments.
-fn store_every(config: &ValidConfig) -> u64 {
+/// Steps between two stores.
+pub(crate) fn store_every(config: &ValidConfig) -> u64 {
     let config = &config.config;
     (config.store_interval.as_secs() / config.step.as_secs()).max(1)
+}
+
+fn open_step((step, open): (&u64, &OpenStep)) -> v1::OpenStep {
+    let series = open
+        .series
+        .iter()
+        .map(|((service, signal), collected)| (service, *signal, &collected.histogram));
+    v1::OpenStep {
+        step: *step,
+        batches: open.batches,
+        missing: open.missing,
+        series: encode_series(series),
+        covered_ns: open.series.values().map(|one| one.covered_ns).collect(),
+        covered_until_ns: open
+            .series
+            .values()
+            .map(|one| one.covered_until_ns)
+            .collect(),
+    }
 }
 
 /// A window in which sensors reported, but nothing of this series.

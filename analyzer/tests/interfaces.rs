@@ -47,6 +47,7 @@ async fn start(bus: &MemoryBus, config: Config) -> Analyzer {
     Analyzer::start(
         config.validate().unwrap(),
         consumer,
+        None,
         Arc::new(Registry::default()),
     )
     .await
@@ -225,6 +226,7 @@ async fn taken_port_is_an_error_that_says_which_key() {
     let started = Analyzer::start(
         config.validate().unwrap(),
         consumer,
+        None,
         Arc::new(Registry::default()),
     )
     .await;

@@ -10,9 +10,11 @@ mod client;
 mod config;
 mod consumer;
 mod producer;
+mod table;
 pub mod topics;
 
 pub use client::ClientError;
 pub use config::{Config, ConfigError, SaslMechanism, Secret, SecurityProtocol, ValidConfig};
 pub use consumer::KafkaConsumer;
 pub use producer::KafkaProducer;
+pub use table::read_table;

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use honeyguide_analyzer::Analyzer;
+use honeyguide_analyzer::{Analyzer, StateTopic};
 use honeyguide_bus::{Topic, kafka::KafkaConsumer};
 use prometheus_client::registry::Registry;
 use tracing::info;
@@ -31,7 +31,9 @@ pub fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
         .build()?;
     runtime.block_on(async {
         let consumer = KafkaConsumer::join(&kafka, Topic::Histograms).await?;
-        let analyzer = Analyzer::start(config, consumer, Arc::new(Registry::default())).await?;
+        let state = StateTopic::connect(kafka).await?;
+        let registry = Arc::new(Registry::default());
+        let analyzer = Analyzer::start(config, consumer, Some(state), registry).await?;
         info!("reading from Kafka");
         ended(args.duration).await;
         analyzer.stop().await;

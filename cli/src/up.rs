@@ -86,7 +86,7 @@ pub fn run(
         let metrics = Metrics::register(&mut registry);
         registry.register_collector(Box::new(ProcessCollector::new(bus.clone())));
         let consumer = bus.consumer("analyzer", Topic::Histograms);
-        let analyzer = Analyzer::start(analyzer_config, consumer, Arc::new(registry)).await?;
+        let analyzer = Analyzer::start(analyzer_config, consumer, None, Arc::new(registry)).await?;
         let sensor = attached.start(Arc::new(bus.clone()), metrics)?;
         let sources = Sources {
             snapshot: analyzer.snapshot(),

@@ -14,6 +14,7 @@ use rdkafka::{
     ClientContext, Statistics,
     client::OAuthToken,
     config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
 };
 use tracing::{debug, info, warn};
@@ -112,6 +113,9 @@ impl ClientContext for Context {
             .map_err(|why| format!("{}: {why}", self.token_file.display()).into())
     }
 }
+
+/// For a reader that is no member of a group.
+impl ConsumerContext for Context {}
 
 /// What Kafka needs to know of a JWT (RFC 7519): who, and how long.
 fn oauth_token(token: &str) -> Result<OAuthToken, String> {

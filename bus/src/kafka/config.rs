@@ -1,6 +1,10 @@
 //! How the brokers are reached.
 
-use std::{collections::BTreeMap, fmt, fs, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
 use rdkafka::ClientConfig;
 use serde::{Deserialize, Serialize};
@@ -242,8 +246,8 @@ impl Config {
     }
 }
 
-fn file_error(key: &'static str, path: &PathBuf) -> impl Fn(io::Error) -> ConfigError {
-    let path = path.clone();
+fn file_error(key: &'static str, path: &Path) -> impl Fn(io::Error) -> ConfigError {
+    let path = path.to_owned();
     move |source| ConfigError::File {
         key,
         path: path.clone(),

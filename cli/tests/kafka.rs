@@ -1,0 +1,238 @@
+//! Analyzers as processes on a real Apache Kafka, killed while they work.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![cfg(feature = "broker-tests")]
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant, SystemTime},
+};
+
+use honeyguide_bus::{
+    Producer, Record, Topic,
+    kafka::{Config, KafkaProducer, ValidConfig, topics},
+    partition_of,
+};
+use honeyguide_proto::{
+    ServiceId, ServiceKind,
+    batch::{Header, SeriesRef, encode},
+};
+use kafka_node::{Cluster, Jars, Options};
+use sensor_common::{Histogram, Signal};
+
+const PARTITIONS: u32 = 4;
+const SENSORS: usize = 3;
+const SERVICES: usize = 40;
+
+/// An analyzer; ended with the test, by its pid.
+struct Analyzer {
+    process: Child,
+    http: u16,
+}
+
+impl Drop for Analyzer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+impl Analyzer {
+    fn start(brokers: &str, log: &Path) -> Self {
+        let http = free_port();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_honeyguide"))
+            .arg("analyzer")
+            .args(["--set", &format!("kafka.brokers={brokers}")])
+            .args(["--set", &format!("kafka.partitions={PARTITIONS}")])
+            .args(["--set", r#"kafka.properties={"session.timeout.ms"="6000"}"#])
+            .args(["--set", "analyzer.step=1s"])
+            .args(["--set", "analyzer.lateness=500ms"])
+            .args(["--set", "analyzer.store_interval=2s"])
+            .args([
+                "--set",
+                &format!("analyzer.grpc_listen=127.0.0.1:{}", free_port()),
+            ])
+            .args(["--set", &format!("analyzer.http_listen=127.0.0.1:{http}")])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { process, http }
+    }
+
+    fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn metrics(&self) -> Option<String> {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
+        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        socket.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+}
+
+/// Events by service over all analyzers.
+fn counted(analyzers: &[Analyzer]) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for page in analyzers.iter().filter_map(Analyzer::metrics) {
+        for line in page.lines() {
+            let Some(rest) = line.strip_prefix("honeyguide_latency_seconds_count{service=\"")
+            else {
+                continue;
+            };
+            let (service, rest) = rest.split_once('"').unwrap();
+            let count: u64 = rest.rsplit(' ').next().unwrap().parse().unwrap();
+            *counts.entry(service.to_owned()).or_default() += count;
+        }
+    }
+    counts
+}
+
+/// Publishes a second of three sensors; adds what was published to `published`.
+async fn publish_second(
+    producer: &KafkaProducer,
+    second: u64,
+    published: &mut BTreeMap<String, u64>,
+) {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let now_ns = now.as_nanos() as u64;
+    for sensor in 0..SENSORS {
+        for partition in 0..PARTITIONS {
+            let services: Vec<ServiceId> = (0..SERVICES)
+                .map(|number| ServiceId::named(ServiceKind::Process, &format!("svc-{number}")))
+                .filter(|service| partition_of(service.key().as_bytes(), PARTITIONS) == partition)
+                .collect();
+            let mut histograms = Vec::new();
+            for (number, service) in services.iter().enumerate() {
+                let events = 1 + (second * 7 + (sensor + number) as u64 * 5) % 13;
+                let mut histogram = Histogram::new();
+                (0..events).for_each(|event| histogram.record(50_000 + event * 10_000));
+                histograms.push(histogram);
+                *published.entry(service.key()).or_default() += events;
+            }
+            let series = (0u32..)
+                .zip(&histograms)
+                .map(|(service, histogram)| SeriesRef {
+                    service,
+                    signal: Signal::RunQueue,
+                    histogram,
+                });
+            let header = Header {
+                sensor_id: format!("node-{sensor}"),
+                boot_id: [1; 16],
+                seq: second + 1,
+                partition,
+                window_start_ns: now_ns - 1_000_000_000,
+                window_duration_ns: 1_000_000_000,
+            };
+            let record = Record {
+                topic: Topic::Histograms,
+                partition,
+                key: header.sensor_id.clone().into_bytes(),
+                timestamp_ns: now_ns,
+                payload: encode(&header, &services, series.collect(), &[], None),
+            };
+            // Now and then a sensor that was killed publishes again.
+            let times = if (second + u64::from(partition)).is_multiple_of(5) {
+                2
+            } else {
+                1
+            };
+            for _ in 0..times {
+                producer.publish(record.clone()).await.unwrap();
+            }
+        }
+    }
+}
+
+/// Of `HONEYGUIDE_TEST_SEED`, or another one each time.
+fn seed() -> u64 {
+    match std::env::var("HONEYGUIDE_TEST_SEED") {
+        Ok(seed) => seed.parse().unwrap(),
+        Err(_) => u64::from(std::process::id()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_and_joining_analyzers_count_everything_once() {
+    let mut random = seed();
+    println!("HONEYGUIDE_TEST_SEED={random}");
+    let mut below = |bound: u64| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 33) % bound
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let logs: Vec<PathBuf> = (0..2)
+        .map(|n| directory.path().join(format!("{n}.log")))
+        .collect();
+    let kafka = directory.path().join("kafka");
+    let cluster = Cluster::start(&Jars::find().unwrap(), &kafka, Options::default()).unwrap();
+    let config: ValidConfig = Config {
+        brokers: cluster.bootstrap(),
+        partitions: PARTITIONS,
+        ..Config::default()
+    }
+    .validate()
+    .unwrap();
+    topics::apply(&config).await.unwrap();
+    let producer = KafkaProducer::connect(config).await.unwrap();
+    let start = |member: usize| Analyzer::start(&cluster.bootstrap(), &logs[member]);
+    let mut analyzers = vec![start(0), start(1)];
+    let mut published = BTreeMap::new();
+    let kills: Vec<u64> = [10, 25]
+        .into_iter()
+        .map(|second| second + below(5))
+        .collect();
+    let begun = Instant::now();
+    for second in 0..45u64 {
+        publish_second(&producer, second, &mut published).await;
+        if kills.contains(&second) {
+            let victim = below(analyzers.len() as u64) as usize;
+            analyzers.remove(victim).kill();
+            analyzers.push(start(victim));
+        }
+        let next = begun + Duration::from_secs(second + 1);
+        tokio::time::sleep_until(next.into()).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut equal_for = 0;
+    let mut last: BTreeMap<String, u64> = BTreeMap::new();
+    // Stays equal: nothing comes twice afterwards.
+    while equal_for < 5 {
+        if Instant::now() > deadline {
+            for log in &logs {
+                println!("{}", std::fs::read_to_string(log).unwrap_or_default());
+            }
+            let wrong: Vec<_> = published
+                .iter()
+                .filter(|(service, count)| last.get(*service) != Some(count))
+                .map(|(service, count)| (service, *count, last.get(service).copied()))
+                .collect();
+            panic!("(service, published, counted): {wrong:?}");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        last = counted(&analyzers);
+        equal_for = if last == published { equal_for + 1 } else { 0 };
+    }
+}
