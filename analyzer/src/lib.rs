@@ -21,6 +21,7 @@ pub mod pipeline;
 pub mod series;
 pub mod state;
 mod state_topic;
+mod worker;
 
 pub use analyzer::{Analyzer, Snapshot, StartError};
 pub use config::{Config, ConfigError, ValidConfig};
