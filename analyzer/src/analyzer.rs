@@ -1,7 +1,7 @@
 //! The shell around the pipeline: reads the bus and the clock, stores, serves.
 //!
 //! One task owns the consumer and hands everything to the thread of
-//! [`crate::worker`].
+//! `worker`.
 
 use std::{
     collections::BTreeMap,
