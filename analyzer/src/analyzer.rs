@@ -27,6 +27,7 @@ use crate::{
     exposition::Exposition,
     frame::{HistoryError, HistoryStore},
     http,
+    outbox::Outbox,
     state_topic::StateTopic,
     worker::{Message, Worker},
 };
@@ -124,7 +125,8 @@ pub struct Analyzer {
 
 impl Analyzer {
     /// Binds the ports and starts to read. The state of partitions is kept in
-    /// `state`; without it, only their history, in `analyzer.data_dir`.
+    /// `state`, and forecasts and alerts are published beside it; without it,
+    /// only the history is kept, in `analyzer.data_dir`.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
@@ -159,10 +161,13 @@ impl Analyzer {
             partitions: consumer.partitions(),
             config,
             store,
+            outbox: state.as_ref().map(|state| Outbox::start(state.producer())),
             state,
             snapshots,
             steps,
             commits,
+            rebalances: 0,
+            forecast_delay: Box::default(),
         };
         std::thread::Builder::new()
             .name("analyzer".to_owned())

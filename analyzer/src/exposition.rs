@@ -33,6 +33,14 @@ pub struct Exposition {
     pub sensor_conflicts: u64,
     /// Series known, shown or not.
     pub series_count: usize,
+    /// Partitions assigned.
+    pub partitions: usize,
+    /// Times that partitions came or went.
+    pub rebalances: u64,
+    /// Forecasts and alerts that could not be published.
+    pub not_published: u64,
+    /// From the end of a step to its forecasts.
+    pub forecast_delay: Histogram,
 }
 
 type Encoded = Result<(), std::fmt::Error>;
@@ -174,6 +182,16 @@ impl Exposition {
                 counters.rows_given_up,
             ),
             (
+                "analyzer_rebalances",
+                "Times that partitions came or went",
+                self.rebalances,
+            ),
+            (
+                "analyzer_not_published",
+                "Forecasts and alerts that could not be published",
+                self.not_published,
+            ),
+            (
                 "analyzer_sensor_conflicts",
                 "Batches of two sensors with one id",
                 self.sensor_conflicts,
@@ -200,8 +218,20 @@ impl Exposition {
         for (reason, count) in undecodable.chain(dropped) {
             ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason)])?)?;
         }
+        let metric = encoder.encode_descriptor(
+            "analyzer_forecast_delay",
+            "From the end of a step to its forecasts, the wait for late data included",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        encode_histogram(metric, &self.forecast_delay)?;
         for (name, help, value) in [
             ("analyzer_series", "Series known", self.series_count as i64),
+            (
+                "analyzer_partitions",
+                "Partitions assigned",
+                self.partitions as i64,
+            ),
             (
                 "analyzer_series_not_shown",
                 "Series left out of this page",

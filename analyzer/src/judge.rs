@@ -179,6 +179,12 @@ impl Judge {
     }
 }
 
+/// Nanoseconds since the Unix epoch of a protobuf time.
+pub fn nanoseconds(time: &prost_types::Timestamp) -> u64 {
+    let seconds = u64::try_from(time.seconds).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(time.nanos).unwrap_or(0)
+}
+
 /// Protobuf time of nanoseconds since the Unix epoch.
 pub fn timestamp(ns: u64) -> prost_types::Timestamp {
     prost_types::Timestamp {

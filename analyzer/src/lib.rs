@@ -17,6 +17,7 @@ pub mod frame;
 mod http;
 pub mod ingest;
 pub mod judge;
+mod outbox;
 pub mod pipeline;
 pub mod series;
 pub mod state;

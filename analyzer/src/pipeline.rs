@@ -248,6 +248,11 @@ impl Pipeline {
         self.deduplication.sensor_conflicts()
     }
 
+    /// Whether every record there is was taken.
+    pub fn is_caught_up(&self) -> bool {
+        self.caught_up
+    }
+
     /// Alerts that fire, then those that resolved lately.
     pub fn alerts(&self) -> Vec<v1::Alert> {
         self.judge.alerts()

@@ -73,6 +73,11 @@ impl StateTopic {
         })
     }
 
+    /// For forecasts and alerts.
+    pub(crate) fn producer(&self) -> Arc<KafkaProducer> {
+        Arc::clone(&self.producer)
+    }
+
     /// What is stored of `partition`, its rows from `first_step` on. Blocks.
     ///
     /// # Errors

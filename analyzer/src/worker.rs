@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use honeyguide_bus::{Delivery, PartitionId, Position, Topic, partition_of};
 use honeyguide_proto::v1;
+use sensor_common::Histogram;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
@@ -16,6 +17,8 @@ use crate::{
     config::ValidConfig,
     exposition::Exposition,
     frame::HistoryStore,
+    judge::nanoseconds,
+    outbox::Outbox,
     pipeline::{Command, HistoryRow, Input, Pipeline},
     series::HISTORY_STEPS,
     state_topic::StateTopic,
@@ -43,9 +46,13 @@ pub(crate) struct Worker {
     pub(crate) config: ValidConfig,
     pub(crate) store: Option<HistoryStore>,
     pub(crate) state: Option<StateTopic>,
+    pub(crate) outbox: Option<Outbox>,
     pub(crate) snapshots: watch::Sender<Snapshot>,
     pub(crate) steps: broadcast::Sender<Arc<Vec<v1::Forecast>>>,
     pub(crate) commits: mpsc::Sender<Vec<Position>>,
+    pub(crate) rebalances: u64,
+    /// From the end of a step to its forecasts.
+    pub(crate) forecast_delay: Box<Histogram>,
 }
 
 /// A partition.
@@ -59,6 +66,8 @@ pub(crate) struct Shard {
 #[derive(Default)]
 struct Outcome {
     forecasts: bool,
+    /// End of the newest step forecast, where the end of the bus is reached.
+    made_at_ns: Option<u64>,
     alerts: bool,
     positions: Vec<Position>,
 }
@@ -83,11 +92,13 @@ impl Worker {
                     });
                 }
                 Message::Assign(partitions, restored) => {
+                    self.rebalances += 1;
                     let positions = self.assign(&partitions);
                     // The reader is gone only at the end.
                     let _ = restored.send(positions);
                 }
                 Message::Revoke(partitions, stored) => {
+                    self.rebalances += 1;
                     let outcome = self.end(&partitions);
                     for partition in &partitions {
                         self.shards.remove(partition);
@@ -217,6 +228,10 @@ impl Worker {
     fn handle(&mut self, partitions: &[PartitionId], work: impl Fn(&mut Pipeline)) {
         let outcome = self.execute_all(partitions, work);
         if outcome.forecasts {
+            if let Some(made_at_ns) = outcome.made_at_ns {
+                let delay_ns = now_ns().saturating_sub(made_at_ns);
+                self.forecast_delay.record(delay_ns);
+            }
             self.publish();
         } else if outcome.alerts {
             let alerts = Arc::new(self.alerts());
@@ -240,6 +255,7 @@ impl Worker {
                 let stores = Stores {
                     history: self.store.as_ref(),
                     state: self.state.as_ref(),
+                    outbox: self.outbox.as_ref(),
                     config: &self.config,
                 };
                 shard.execute(*partition, stores, &mut outcome);
@@ -282,6 +298,10 @@ impl Worker {
             .iter()
             .filter(|alert| alert.state() == v1::AlertState::Firing);
         let mut exposition = Exposition {
+            partitions: self.shards.len(),
+            rebalances: self.rebalances,
+            not_published: self.outbox.as_ref().map_or(0, Outbox::not_published),
+            forecast_delay: (*self.forecast_delay).clone(),
             forecasts: shown.cloned().collect(),
             firing: firing.cloned().collect(),
             ..Exposition::default()
@@ -302,11 +322,12 @@ fn sort_key(forecast: &v1::Forecast) -> Option<(&str, &str)> {
     Some((&key.service, &key.signal))
 }
 
-/// Where the state of a shard is kept.
+/// Where the state of a shard is kept, and what it finds out goes.
 #[derive(Clone, Copy)]
 struct Stores<'a> {
     history: Option<&'a HistoryStore>,
     state: Option<&'a StateTopic>,
+    outbox: Option<&'a Outbox>,
     config: &'a ValidConfig,
 }
 
@@ -315,6 +336,14 @@ impl Shard {
         while let Some(command) = self.pipeline.next_command() {
             match command {
                 Command::Forecasts(forecasts) => {
+                    if let Some(outbox) = stores.outbox {
+                        outbox.forecasts(partition, &forecasts);
+                    }
+                    if self.pipeline.is_caught_up() {
+                        let made_at = forecasts.iter().filter_map(|one| one.made_at.as_ref());
+                        let newest = made_at.map(nanoseconds).max();
+                        outcome.made_at_ns = outcome.made_at_ns.max(newest);
+                    }
                     self.forecasts = forecasts;
                     outcome.forecasts = true;
                 }
@@ -324,6 +353,9 @@ impl Shard {
                         .as_str_name()
                         .trim_start_matches("ALERT_STATE_");
                     warn!(state, "{}", alert.summary);
+                    if let Some(outbox) = stores.outbox {
+                        outbox.alert(partition, &alert);
+                    }
                     outcome.alerts = true;
                 }
                 Command::Store { step, rows } => {

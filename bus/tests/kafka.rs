@@ -275,3 +275,37 @@ async fn a_killed_broker_loses_nothing_and_repeats_nothing() {
     all.dedup();
     assert_eq!(all, (0..2000).collect::<Vec<_>>());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_lose_their_leader_and_no_record() {
+    let mut broker = Broker::start(Options {
+        nodes: 3,
+        heap_mb: 256,
+        ..Options::default()
+    });
+    let config = Config {
+        replication: 3,
+        ..broker.config()
+    };
+    let config = config.validate().unwrap();
+    topics::apply(&config).await.unwrap();
+    let producer = KafkaProducer::connect(config.clone()).await.unwrap();
+    let publishing = tokio::spawn(async move { publish(&producer, 0..3000).await });
+    // Leaders are spread over the nodes: each death takes some.
+    for node in 0..2 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        broker.cluster.kill(node).unwrap();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        broker.cluster.restart(node).unwrap();
+    }
+    publishing.await.unwrap();
+    let mut consumer = KafkaConsumer::join(&config, Topic::Histograms)
+        .await
+        .unwrap();
+    let mut member = Member::default();
+    let whole = |member: &Member| {
+        let numbers = member.numbers.values().flatten();
+        numbers.collect::<std::collections::BTreeSet<_>>().len() == 3000
+    };
+    member.read(&mut consumer, whole).await;
+}

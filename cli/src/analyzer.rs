@@ -7,7 +7,7 @@ use honeyguide_bus::{Topic, kafka::KafkaConsumer};
 use prometheus_client::registry::Registry;
 use tracing::info;
 
-use crate::{settings::Settings, up::ended};
+use crate::{collector::LagCollector, settings::Settings, up::ended};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -32,7 +32,9 @@ pub fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let consumer = KafkaConsumer::join(&kafka, Topic::Histograms).await?;
         let state = StateTopic::connect(kafka).await?;
-        let registry = Arc::new(Registry::default());
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(LagCollector(consumer.lags())));
+        let registry = Arc::new(registry);
         let analyzer = Analyzer::start(config, consumer, Some(state), registry).await?;
         info!("reading from Kafka");
         ended(args.duration).await;

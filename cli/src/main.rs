@@ -13,6 +13,7 @@ mod logging;
 mod record;
 mod replay;
 mod sensor;
+mod sensor_http;
 mod settings;
 mod topics;
 mod up;

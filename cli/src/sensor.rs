@@ -8,7 +8,7 @@ use honeyguide_sensor::{AttachedSensor, Metrics};
 use prometheus_client::registry::Registry;
 use tracing::info;
 
-use crate::{settings::Settings, up::ended};
+use crate::{collector::SpoolCollector, sensor_http, settings::Settings, up::ended};
 
 /// How long the end of the process waits for the broker.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -16,7 +16,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Needs root, or CAP_BPF and CAP_PERFMON. What Kafka does not take is kept in
-sensor.spool_dir and published when it does.
+sensor.spool_dir and published when it does. While it runs:
+  curl http://127.0.0.1:9454/metrics      is what Prometheus scrapes
 
 Examples:
   sudo honeyguide sensor --set kafka.brokers=kafka-1:9092,kafka-2:9092
@@ -35,6 +36,7 @@ pub fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
         bytes_max: sensor_config.config.spool_mb_max << 20,
         age_max: sensor_config.config.spool_age_max,
     };
+    let http_listen = sensor_config.config.http_listen;
     // Before any other thread exists, so that none keeps more privileges.
     let attached = AttachedSensor::attach(sensor_config)
         .context("nothing can be measured on this machine (`honeyguide doctor` tells why)")?;
@@ -53,8 +55,11 @@ pub fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
             )
         })?;
         let spool = Arc::new(spool);
-        let metrics = Metrics::register(&mut Registry::default());
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(SpoolCollector(spool.status())));
+        let metrics = Metrics::register(&mut registry);
         let sensor = attached.start(Arc::clone(&spool), metrics)?;
+        sensor_http::serve(http_listen, registry, sensor.status()).await?;
         info!("publishing to Kafka");
         ended(args.duration).await;
         sensor.stop().await;

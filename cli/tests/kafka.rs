@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime},
 };
@@ -22,6 +22,7 @@ use honeyguide_proto::{
 };
 use kafka_node::{Cluster, Jars, Options};
 use sensor_common::{Histogram, Signal};
+use tempfile::TempDir;
 
 const PARTITIONS: u32 = 4;
 const SENSORS: usize = 3;
@@ -76,6 +77,13 @@ impl Analyzer {
     fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    fn terminate(mut self) {
+        let pid = self.process.id() as libc::pid_t;
+        // SAFETY: the pid is our child's, which has not been waited for.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        assert!(self.process.wait().unwrap().success());
     }
 
     fn metrics(&self) -> Option<String> {
@@ -166,26 +174,92 @@ async fn publish_second(
 
 /// Of `HONEYGUIDE_TEST_SEED`, or another one each time.
 fn seed() -> u64 {
-    match std::env::var("HONEYGUIDE_TEST_SEED") {
+    let seed = match std::env::var("HONEYGUIDE_TEST_SEED") {
         Ok(seed) => seed.parse().unwrap(),
         Err(_) => u64::from(std::process::id()),
+    };
+    println!("HONEYGUIDE_TEST_SEED={seed}");
+    seed
+}
+
+/// Numbers that a seed decides.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) % bound
     }
 }
 
+/// Analyzers on a broker of their own, under a known load.
+struct Group {
+    directory: TempDir,
+    cluster: Cluster,
+    analyzers: Vec<Analyzer>,
+    started: usize,
+}
+
+impl Group {
+    fn start_one(&mut self) {
+        let log = self.directory.path().join(format!("{}.log", self.started));
+        self.started += 1;
+        self.analyzers
+            .push(Analyzer::start(&self.cluster.bootstrap(), &log));
+    }
+
+    fn logs(&self) -> String {
+        let logs = (0..self.started).map(|number| {
+            let path = self.directory.path().join(format!("{number}.log"));
+            std::fs::read_to_string(path).unwrap_or_default()
+        });
+        logs.collect::<Vec<_>>().join("\n--- next\n")
+    }
+}
+
+/// One at a time: each has a broker and several analyzers.
+static QUIET: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_and_joining_analyzers_count_everything_once() {
-    let mut random = seed();
-    println!("HONEYGUIDE_TEST_SEED={random}");
-    let mut below = |bound: u64| {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (random >> 33) % bound
-    };
-    let directory = tempfile::tempdir().unwrap();
-    let logs: Vec<PathBuf> = (0..2)
-        .map(|n| directory.path().join(format!("{n}.log")))
+    let mut random = Random(seed());
+    let kills: Vec<u64> = [8, 20]
+        .into_iter()
+        .map(|second| second + random.below(5))
         .collect();
+    disturbed(35, |second, group| {
+        if kills.contains(&second) {
+            let victim = random.below(group.analyzers.len() as u64) as usize;
+            group.analyzers.remove(victim).kill();
+            group.start_one();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn analyzers_that_come_and_go_every_two_seconds_count_everything_once() {
+    disturbed(25, |second, group| {
+        if !(4..20).contains(&second) || !second.is_multiple_of(2) {
+            return;
+        }
+        if group.analyzers.len() < 3 {
+            group.start_one();
+        } else {
+            group.analyzers.remove(1).terminate();
+        }
+    })
+    .await;
+}
+
+/// Publishes for so many seconds while `disturb` does its worst; then all
+/// analyzers together must have counted exactly what was published.
+async fn disturbed(seconds: u64, mut disturb: impl FnMut(u64, &mut Group)) {
+    let _quiet = QUIET.lock().await;
+    let directory = tempfile::tempdir().unwrap();
     let kafka = directory.path().join("kafka");
     let cluster = Cluster::start(&Jars::find().unwrap(), &kafka, Options::default()).unwrap();
     let config: ValidConfig = Config {
@@ -197,21 +271,19 @@ async fn killed_and_joining_analyzers_count_everything_once() {
     .unwrap();
     topics::apply(&config).await.unwrap();
     let producer = KafkaProducer::connect(config).await.unwrap();
-    let start = |member: usize| Analyzer::start(&cluster.bootstrap(), &logs[member]);
-    let mut analyzers = vec![start(0), start(1)];
+    let mut group = Group {
+        directory,
+        cluster,
+        analyzers: Vec::new(),
+        started: 0,
+    };
+    group.start_one();
+    group.start_one();
     let mut published = BTreeMap::new();
-    let kills: Vec<u64> = [10, 25]
-        .into_iter()
-        .map(|second| second + below(5))
-        .collect();
     let begun = Instant::now();
-    for second in 0..45u64 {
+    for second in 0..seconds {
         publish_second(&producer, second, &mut published).await;
-        if kills.contains(&second) {
-            let victim = below(analyzers.len() as u64) as usize;
-            analyzers.remove(victim).kill();
-            analyzers.push(start(victim));
-        }
+        disturb(second, &mut group);
         let next = begun + Duration::from_secs(second + 1);
         tokio::time::sleep_until(next.into()).await;
     }
@@ -221,9 +293,7 @@ async fn killed_and_joining_analyzers_count_everything_once() {
     // Stays equal: nothing comes twice afterwards.
     while equal_for < 5 {
         if Instant::now() > deadline {
-            for log in &logs {
-                println!("{}", std::fs::read_to_string(log).unwrap_or_default());
-            }
+            println!("{}", group.logs());
             let wrong: Vec<_> = published
                 .iter()
                 .filter(|(service, count)| last.get(*service) != Some(count))
@@ -232,7 +302,7 @@ async fn killed_and_joining_analyzers_count_everything_once() {
             panic!("(service, published, counted): {wrong:?}");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
-        last = counted(&analyzers);
+        last = counted(&group.analyzers);
         equal_for = if last == published { equal_for + 1 } else { 0 };
     }
 }

@@ -1,6 +1,8 @@
 //! Configuration of the sensor; `default.toml` documents every key.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration,
+};
 
 use sensor_common::{
     Signal,
@@ -39,6 +41,8 @@ pub struct Config {
     /// How long per flush the programs' run time is measured.
     #[serde(with = "humantime_serde")]
     pub cost_measurement: Duration,
+    /// Address of `/metrics`, `/live`, `/ready` of a sensor that runs alone.
+    pub http_listen: SocketAddr,
     /// Where what Kafka has not acknowledged yet is kept.
     pub spool_dir: PathBuf,
     /// Megabytes of it at most.
@@ -66,6 +70,7 @@ impl Default for Config {
             rows_max: ROWS_MAX,
             idle_timeout: Duration::from_secs(30 * 60),
             cost_measurement: Duration::from_millis(200),
+            http_listen: SocketAddr::from(([127, 0, 0, 1], 9454)),
             spool_dir: PathBuf::from("/var/lib/honeyguide/spool"),
             spool_mb_max: 1024,
             spool_age_max: Duration::from_secs(86_400),

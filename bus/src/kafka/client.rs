@@ -3,8 +3,10 @@
 use std::{
     collections::BTreeMap,
     error::Error,
+    ffi::{CStr, CString},
     fs,
     path::PathBuf,
+    ptr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,10 +14,12 @@ use std::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use rdkafka::{
     ClientContext, Statistics,
-    client::OAuthToken,
+    bindings::rd_kafka_oauthbearer_set_token,
+    client::{Client, OAuthToken},
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
+    types::RDKafkaRespErr,
 };
 use tracing::{debug, info, warn};
 
@@ -39,6 +43,9 @@ pub enum ClientError {
         /// What librdkafka says.
         source: KafkaError,
     },
+    /// The token cannot be used.
+    #[error("kafka.oauth_token_file: {0}")]
+    Token(String),
     /// A topic is missing or wrong.
     #[error(transparent)]
     Topics(#[from] super::topics::TopicsError),
@@ -88,7 +95,8 @@ impl ClientContext for Context {
         if matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
             return;
         }
-        warn!(%error, "kafka: {reason}");
+        // The log says it too.
+        debug!(%error, "kafka: {reason}");
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -112,6 +120,46 @@ impl ClientContext for Context {
         oauth_token(token.trim())
             .map_err(|why| format!("{}: {why}", self.token_file.display()).into())
     }
+}
+
+/// Gives a client its first token. Clients that are asked something before
+/// anybody polls them would wait for it in vain.
+pub(super) fn set_token<C: ClientContext>(
+    client: &Client<C>,
+    config: &ValidConfig,
+) -> Result<(), ClientError> {
+    if !config.uses_token() {
+        return Ok(());
+    }
+    let failed = |why: String| ClientError::Token(why);
+    let token = client
+        .context()
+        .generate_oauth_token(None)
+        .map_err(|error| failed(error.to_string()))?;
+    let [text, principal] = [token.token, token.principal_name].map(CString::new);
+    let (Ok(text), Ok(principal)) = (text, principal) else {
+        return Err(failed("the token holds a zero byte".to_owned()));
+    };
+    let mut why = [0u8; 256];
+    // SAFETY: the client lives, the strings end with zero, and the length is
+    // that of the buffer.
+    let code = unsafe {
+        rd_kafka_oauthbearer_set_token(
+            client.native_ptr(),
+            text.as_ptr(),
+            token.lifetime_ms,
+            principal.as_ptr(),
+            ptr::null_mut(),
+            0,
+            why.as_mut_ptr().cast(),
+            why.len(),
+        )
+    };
+    if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Ok(());
+    }
+    let why = CStr::from_bytes_until_nul(&why).unwrap_or_default();
+    Err(failed(why.to_string_lossy().into_owned()))
 }
 
 /// For a reader that is no member of a group.

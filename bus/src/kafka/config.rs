@@ -256,6 +256,11 @@ fn file_error(key: &'static str, path: &Path) -> impl Fn(io::Error) -> ConfigErr
 }
 
 impl ValidConfig {
+    /// Whether clients need a token.
+    pub(super) fn uses_token(&self) -> bool {
+        self.config.uses_sasl() && self.config.sasl_mechanism == SaslMechanism::OauthBearer
+    }
+
     /// What every client needs to reach the brokers.
     pub(super) fn client(&self) -> ClientConfig {
         let config = &self.config;

@@ -13,7 +13,7 @@ use rdkafka::{
 
 use super::{
     ClientError, ValidConfig,
-    client::{Context, REQUEST_TIMEOUT},
+    client::{Context, REQUEST_TIMEOUT, set_token},
 };
 use crate::{PartitionId, Topic};
 
@@ -43,6 +43,7 @@ pub fn read_table(
     let consumer: BaseConsumer<Context> = client
         .create_with_context(Context::new(config))
         .map_err(ClientError::Configuration)?;
+    set_token(consumer.client(), config)?;
     let id = partition.cast_signed();
     let (_, end) = consumer
         .fetch_watermarks(topic.name(), id, REQUEST_TIMEOUT)

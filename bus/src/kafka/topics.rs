@@ -9,7 +9,7 @@ use rdkafka::{
 
 use super::{
     ClientError, ValidConfig,
-    client::{Context, REQUEST_TIMEOUT},
+    client::{Context, REQUEST_TIMEOUT, set_token},
 };
 use crate::Topic;
 
@@ -195,10 +195,12 @@ pub async fn check(config: &ValidConfig) -> Result<BTreeMap<Topic, u32>, ClientE
 }
 
 fn admin(config: &ValidConfig) -> Result<AdminClient<Context>, ClientError> {
-    config
+    let admin: AdminClient<Context> = config
         .client()
         .create_with_context(Context::new(config))
-        .map_err(ClientError::Configuration)
+        .map_err(ClientError::Configuration)?;
+    set_token(admin.inner(), config)?;
+    Ok(admin)
 }
 
 /// Partitions of each existing topic.

@@ -1,0 +1,163 @@
+//! Forecasts and alerts on their way to `honeyguide.forecasts.v1` and
+//! `honeyguide.alerts.v1`, for others to read.
+//!
+//! The pipelines never wait for it: what does not fit is left out and counted.
+//! After a crash steps are computed again, so a forecast or alert may come
+//! twice, with the same contents.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use honeyguide_bus::{PartitionId, Producer, Record, Topic};
+use honeyguide_proto::v1;
+use prost::Message;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::judge::nanoseconds;
+
+/// Steps that wait at most.
+const STEPS_MAX: usize = 16;
+/// Records offered at once.
+const AT_ONCE: usize = 512;
+
+/// Takes what is to be published.
+#[derive(Clone, Debug)]
+pub(crate) struct Outbox {
+    sender: mpsc::Sender<Vec<Record>>,
+    not_published: Arc<AtomicU64>,
+}
+
+impl Outbox {
+    /// Starts to publish; call within a tokio runtime.
+    pub(crate) fn start<P: Producer + 'static>(producer: Arc<P>) -> Self {
+        let (sender, receiver) = mpsc::channel(STEPS_MAX);
+        let not_published = Arc::<AtomicU64>::default();
+        tokio::spawn(publish(producer, receiver, Arc::clone(&not_published)));
+        Self {
+            sender,
+            not_published,
+        }
+    }
+
+    /// Forecasts and alerts that were left out.
+    pub(crate) fn not_published(&self) -> u64 {
+        self.not_published.load(Relaxed)
+    }
+
+    /// Takes the forecasts of one step of a partition.
+    pub(crate) fn forecasts(&self, partition: PartitionId, forecasts: &[v1::Forecast]) {
+        let records = forecasts.iter().map(|forecast| {
+            let key = forecast.key.as_ref();
+            Record {
+                topic: Topic::Forecasts,
+                partition,
+                key: key.map_or(Vec::new(), |key| key.service.clone().into_bytes()),
+                timestamp_ns: forecast.made_at.as_ref().map_or(0, nanoseconds),
+                payload: forecast.encode_to_vec(),
+            }
+        });
+        self.send(records.collect());
+    }
+
+    /// Takes an alert that fired or resolved.
+    pub(crate) fn alert(&self, partition: PartitionId, alert: &v1::Alert) {
+        let at = alert.resolved_at.as_ref().or(alert.fired_at.as_ref());
+        self.send(vec![Record {
+            topic: Topic::Alerts,
+            partition,
+            key: alert.id.clone().into_bytes(),
+            timestamp_ns: at.map_or(0, nanoseconds),
+            payload: alert.encode_to_vec(),
+        }]);
+    }
+
+    fn send(&self, records: Vec<Record>) {
+        if let Err(error) = self.sender.try_send(records) {
+            let records = error.into_inner().len() as u64;
+            self.not_published.fetch_add(records, Relaxed);
+        }
+    }
+}
+
+async fn publish<P: Producer>(
+    producer: Arc<P>,
+    mut steps: mpsc::Receiver<Vec<Record>>,
+    not_published: Arc<AtomicU64>,
+) {
+    while let Some(mut records) = steps.recv().await {
+        while !records.is_empty() {
+            let rest = records.split_off(records.len().min(AT_ONCE));
+            let offered = records.into_iter().map(|record| producer.publish(record));
+            let results = futures_util::future::join_all(offered).await;
+            let failed = results.iter().filter_map(|result| result.as_ref().err());
+            if let Some(error) = failed.clone().next() {
+                let count = failed.count() as u64;
+                warn!(%error, count, "forecasts or alerts not published");
+                not_published.fetch_add(count, Relaxed);
+            }
+            records = rest;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use honeyguide_bus::{
+        Consumer, ConsumerEvent,
+        memory::{self, MemoryBus},
+    };
+
+    use super::*;
+
+    fn forecast(service: &str) -> v1::Forecast {
+        v1::Forecast {
+            key: Some(v1::SeriesKey {
+                service: service.to_owned(),
+                signal: "runq".to_owned(),
+            }),
+            ..v1::Forecast::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn forecasts_and_alerts_arrive_with_their_keys() {
+        let bus = MemoryBus::new(memory::Config::default());
+        let mut forecasts = bus.consumer("test", Topic::Forecasts);
+        let mut alerts = bus.consumer("test", Topic::Alerts);
+        let outbox = Outbox::start(Arc::new(bus.clone()));
+        outbox.forecasts(2, &[forecast("process/a"), forecast("process/b")]);
+        let alert = v1::Alert {
+            id: "objective/process/a/runq".to_owned(),
+            ..v1::Alert::default()
+        };
+        outbox.alert(2, &alert);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        bus.close();
+        let mut keys = Vec::new();
+        for consumer in [&mut forecasts, &mut alerts] {
+            while let Ok(event) = consumer.next().await {
+                if let ConsumerEvent::Delivery(delivery) = event {
+                    assert_eq!(delivery.record.partition, 2);
+                    keys.push(String::from_utf8(delivery.record.key).unwrap());
+                }
+            }
+        }
+        assert_eq!(keys, ["process/a", "process/b", alert.id.as_str()]);
+        assert_eq!(outbox.not_published(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_the_bus_does_not_take_is_counted() {
+        let bus = MemoryBus::new(memory::Config::default());
+        bus.close();
+        let outbox = Outbox::start(Arc::new(bus));
+        outbox.forecasts(0, &[forecast("process/a"), forecast("process/b")]);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(outbox.not_published(), 2);
+    }
+}
