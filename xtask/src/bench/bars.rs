@@ -84,7 +84,7 @@ impl Bar {
 }
 
 /// Every bench with its targets.
-const BENCHES: [(&str, &[Bar]); 5] = [
+const BENCHES: [(&str, &[Bar]); 6] = [
     (
         "histogram",
         &[
@@ -149,6 +149,21 @@ const BENCHES: [(&str, &[Bar]); 5] = [
             Bar::new("bytes_per_series", AtMost, 65_536.0)
                 .aim(16_384.0)
                 .what("with 6 h of history"),
+        ],
+    ),
+    (
+        "kafka",
+        &[
+            Bar::new("series_windows_per_s", AtLeast, 200_000.0)
+                .what("sensor encoder to analyzer windows, broker on the same cores"),
+            Bar::new("vs_bare_loop", AtLeast, 0.7)
+                .what("messages/s against bare rdkafka produce and consume of the same payload"),
+            Bar::new("restart_50k_s", AtMost, 10.0)
+                .what("50,000 series of 6 h history, to serving forecasts"),
+            Bar::new("e2e_p99_over_flush_s", AtMost, 1.5)
+                .what("window end to forecast out, 10,000 series"),
+            Bar::new("lost_or_doubled", Exactly, 0.0)
+                .what("series-windows over all fault runs, within declared bounds"),
         ],
     ),
 ];
