@@ -70,6 +70,11 @@ impl<W: Write> RecordingWriter<W> {
         Ok(Self(writer))
     }
 
+    /// What the recording was written to.
+    pub fn into_inner(self) -> W {
+        self.0
+    }
+
     /// Appends one record; returns the bytes it took.
     ///
     /// # Errors

@@ -261,8 +261,9 @@ impl<P> Shared<P> {
         let Some((segment, writer)) = state.current.take() else {
             return;
         };
-        // Dropping it would write what the disk has just refused.
-        std::mem::forget(writer);
+        // Dropping the buffer would write what the disk has just refused.
+        let (file, _refused) = writer.into_inner().into_parts();
+        drop(file);
         if segment.bytes == 0 {
             let _ = fs::remove_file(&segment.path);
         } else {
