@@ -311,6 +311,10 @@ async fn read<C: Consumer>(
                     let Ok(positions) = answer.await else {
                         return;
                     };
+                    // Earlier ones first: committed later they would go back.
+                    while let Ok(earlier) = committed.try_recv() {
+                        commit(&mut consumer, &earlier).await;
+                    }
                     commit(&mut consumer, &positions).await;
                     continue;
                 }

@@ -19,7 +19,7 @@ pub struct Config {
     /// How long a step stays open for late data.
     #[serde(with = "humantime_serde")]
     pub lateness: Duration,
-    /// Series kept.
+    /// Series kept in each partition.
     pub series_max: usize,
     /// Series shown on `/metrics`.
     pub metrics_series_max: usize,

@@ -105,6 +105,12 @@ impl StateTopic {
             .rows
             .dedup_by(|a, b| (a.step, &a.service, a.signal) == (b.step, &b.service, b.signal));
         restored.state = head(&table);
+        if restored.state.is_none() && table.contains_key(HEAD) {
+            warn!(
+                partition,
+                "the stored state is damaged; the partition begins anew"
+            );
+        }
         if let Some(state) = &restored.state {
             // Rows of a store that did not come to its end are not of the state.
             restored.rows.retain(|row| row.step < state.next_step);

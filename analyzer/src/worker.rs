@@ -4,7 +4,7 @@
 //! partition comes with its stored state or history and goes when that is
 //! stored, so that it can move to another analyzer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use honeyguide_bus::{Delivery, PartitionId, Position, Topic, partition_of};
 use honeyguide_proto::v1;
@@ -23,6 +23,9 @@ use crate::{
     series::HISTORY_STEPS,
     state_topic::StateTopic,
 };
+
+/// Pause before a state is read again.
+const RESTORE_RETRY: Duration = Duration::from_secs(1);
 
 /// To the thread.
 pub(crate) enum Message {
@@ -170,7 +173,7 @@ impl Worker {
     }
 
     /// The pipeline of a partition as another analyzer left it; a new one where
-    /// that cannot be had.
+    /// nothing usable is stored.
     fn restored(
         &self,
         state: &StateTopic,
@@ -179,12 +182,14 @@ impl Worker {
         positions: &mut Vec<Position>,
     ) -> Pipeline {
         let new = || Pipeline::new(self.config.clone());
-        let restored = match state.restore(partition, first_step) {
-            Ok(restored) => restored,
-            Err(error) => {
-                warn!(partition, %error, "the state cannot be read; the partition begins anew");
-                return new();
+        // Beginning anew would lose the totals and overwrite the state. Who
+        // cannot read it for long loses the partition to another member.
+        let restored = loop {
+            match state.restore(partition, first_step) {
+                Ok(restored) => break restored,
+                Err(error) => warn!(partition, %error, "the state cannot be read; trying again"),
             }
+            std::thread::sleep(RESTORE_RETRY);
         };
         let Some(snapshot) = restored.state else {
             info!(partition, "partition assigned; nothing is stored of it");

@@ -81,7 +81,11 @@ pub fn run(
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let bus = MemoryBus::new(memory::Config::default());
+        // One pipeline, so that bounds are those of the machine.
+        let bus = MemoryBus::new(memory::Config {
+            partitions: 1,
+            ..memory::Config::default()
+        });
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         registry.register_collector(Box::new(ProcessCollector::new(bus.clone())));

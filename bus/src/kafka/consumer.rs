@@ -99,7 +99,8 @@ impl KafkaConsumer {
         move || common.lags()
     }
 
-    /// Does what the caller was told and is ready for now.
+    /// Takes over or lets go what the last event announced: its receiver is
+    /// ready when it asks for the next one.
     fn settle(&mut self) -> Result<(), ConsumeError> {
         match self.pending.take() {
             Some(Pending::Assign(partitions)) => {

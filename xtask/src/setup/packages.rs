@@ -127,6 +127,7 @@ pub fn by_hand(rust: bool, linker: bool, tools: &[&str]) -> String {
              https://github.com/aya-rs/bpf-linker/releases)\n",
         );
     }
+    text.push_str("  the development files of OpenSSL\n");
     for tool in tools {
         text.push_str(&format!("  what Debian calls {tool}\n"));
     }
