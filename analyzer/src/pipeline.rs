@@ -5,7 +5,10 @@
 mod outlook;
 mod restore;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::RangeInclusive,
+};
 
 use honeyguide_bus::{Delivery, PartitionId, Position, Topic};
 use honeyguide_models::{TARGETS, Target, Window, breach::Paths};
@@ -20,7 +23,7 @@ use crate::{
     config::ValidConfig,
     ingest::{Deduplication, Verdict},
     judge::Judge,
-    series::{Collected, Series},
+    series::Series,
 };
 
 /// Windows further in the future are of a sensor with a wrong clock.
@@ -151,13 +154,38 @@ impl Counters {
 #[derive(Debug)]
 struct Service {
     key: String,
+    /// By signal.
     series: Vec<Series>,
 }
 
-/// A step that still collects.
-#[derive(Debug, Default)]
+impl Service {
+    fn new(id: &ServiceId) -> Self {
+        Self {
+            key: id.key(),
+            series: Vec::new(),
+        }
+    }
+
+    /// The series, made if there is `room` for another one.
+    fn series(&mut self, signal: Signal, room: &mut usize) -> Option<&mut Series> {
+        match self
+            .series
+            .binary_search_by_key(&signal, |series| series.signal)
+        {
+            Ok(at) => Some(&mut self.series[at]),
+            Err(_) if *room == 0 => None,
+            Err(at) => {
+                *room -= 1;
+                self.series.insert(at, Series::new(signal));
+                Some(&mut self.series[at])
+            }
+        }
+    }
+}
+
+/// Batches of a step that still collects; what they hold is in the series.
+#[derive(Clone, Copy, Debug, Default)]
 struct OpenStep {
-    series: BTreeMap<(ServiceId, Signal), Collected>,
     batches: u64,
     missing: u64,
 }
@@ -331,26 +359,19 @@ impl Pipeline {
         self.newest_ns = self.newest_ns.max(end_ns);
         let steps = self.steps_of(&batch);
         let first_open = *self.next_step.get_or_insert(steps.0);
-        if steps.1 < first_open {
+        let late = steps.1 < first_open;
+        if late {
             self.drop_data(Drop::Late, batch.series.len() as u64);
-            // Too late for a window, but it did happen.
-            for series in &batch.series {
-                let service = &batch.services[series.service as usize];
-                if let Some(known) = self.series(service, series.signal) {
-                    add(&mut known.cumulative, &batch, series);
-                }
-            }
-            return None;
         }
-        for step in steps.0.max(first_open)..=steps.1 {
+        // Too late for a step, but it did happen: no step, only the totals.
+        let steps = steps.0.max(first_open)..=steps.1;
+        for step in steps.clone() {
             let open = self.open.entry(step).or_default();
             open.batches += 1;
             open.missing += missing;
         }
-        for series in &batch.series {
-            self.collect(&batch, series, steps, first_open);
-        }
-        Some(steps.1)
+        self.collect(&batch, steps.clone());
+        (!late).then(|| *steps.end())
     }
 
     fn undecodable(&mut self, error: &DecodeError) {
@@ -375,55 +396,50 @@ impl Pipeline {
         )
     }
 
-    fn collect(
-        &mut self,
-        batch: &Batch,
-        series: &SeriesWindow,
-        steps: (u64, u64),
-        first_open: u64,
-    ) {
-        let service = &batch.services[series.service as usize];
-        if self.series(service, series.signal).is_none() {
-            self.drop_data(Drop::SeriesFull, 1);
-            return;
+    /// Adds a batch to the open `steps` and to the totals.
+    fn collect(&mut self, batch: &Batch, steps: RangeInclusive<u64>) {
+        let mut room = self.room();
+        let (mut taken, mut full) = (0, 0);
+        for windows in batch.series.chunk_by(|a, b| a.service == b.service) {
+            let id = &batch.services[windows[0].service as usize];
+            let Some(service) = service(&mut self.services, id, room) else {
+                full += windows.len() as u64;
+                continue;
+            };
+            for window in windows {
+                let Some(series) = service.series(window.signal, &mut room) else {
+                    full += 1;
+                    continue;
+                };
+                taken += u64::from(!steps.is_empty());
+                for step in steps.clone() {
+                    let collected = series.open(step);
+                    add(&mut collected.histogram, batch, window);
+                    collected.cover(batch.header.window_start_ns, batch.header.window_end_ns());
+                }
+                add(&mut series.cumulative, batch, window);
+            }
         }
-        self.counters.series_windows += 1;
-        for step in steps.0.max(first_open)..=steps.1 {
-            let open = self.open.entry(step).or_default();
-            let collected = open
-                .series
-                .entry((service.clone(), series.signal))
-                .or_default();
-            add(&mut collected.histogram, batch, series);
-            collected.cover(batch.header.window_start_ns, batch.header.window_end_ns());
-        }
-        if let Some(known) = self.series(service, series.signal) {
-            add(&mut known.cumulative, batch, series);
-        }
+        self.series_count = self.config.config.series_max - room;
+        self.counters.series_windows += taken;
+        self.drop_data(Drop::SeriesFull, full);
+    }
+
+    /// Series that may still be made.
+    fn room(&self) -> usize {
+        self.config
+            .config
+            .series_max
+            .saturating_sub(self.series_count)
     }
 
     /// The series, made if there is room.
-    fn series(&mut self, service: &ServiceId, signal: Signal) -> Option<&mut Series> {
-        if !self.services.contains_key(service) {
-            if self.series_count >= self.config.config.series_max {
-                return None;
-            }
-            let entry = Service {
-                key: service.key(),
-                series: Vec::new(),
-            };
-            self.services.insert(service.clone(), entry);
-        }
-        let series = &mut self.services.get_mut(service)?.series;
-        match series.binary_search_by_key(&signal, |series| series.signal) {
-            Ok(at) => Some(&mut series[at]),
-            Err(_) if self.series_count >= self.config.config.series_max => None,
-            Err(at) => {
-                self.series_count += 1;
-                series.insert(at, Series::new(signal));
-                Some(&mut series[at])
-            }
-        }
+    fn series(&mut self, id: &ServiceId, signal: Signal) -> Option<&mut Series> {
+        let before = self.room();
+        let mut room = before;
+        let series = service(&mut self.services, id, room)?.series(signal, &mut room);
+        self.series_count += before - room;
+        series
     }
 
     fn close_due_steps(&mut self, now_ns: u64) {
@@ -461,13 +477,10 @@ impl Pipeline {
         let completeness = open.as_ref().map_or(0.0, |open| {
             open.batches as f64 / (open.batches + open.missing).max(1) as f64
         });
-        let collected = open.map(|open| open.series).unwrap_or_default();
         let empty = without_events(completeness);
-        for (id, service) in &mut self.services {
+        for service in self.services.values_mut() {
             for series in &mut service.series {
-                let collected = collected.get(&(id.clone(), series.signal));
-                series.close_step(collected, empty, completeness);
-                if collected.is_some() {
+                if series.close_step(step, empty, completeness) {
                     use honeyguide_models::History;
                     self.rows.push(HistoryRow {
                         step,
@@ -595,6 +608,18 @@ fn without_events(completeness: f64) -> Window {
         samples: 0.0,
         completeness: completeness as f32,
     }
+}
+
+/// The service, made if there is room for a series.
+fn service<'a>(
+    services: &'a mut BTreeMap<ServiceId, Service>,
+    id: &ServiceId,
+    room: usize,
+) -> Option<&'a mut Service> {
+    if room > 0 && !services.contains_key(id) {
+        services.insert(id.clone(), Service::new(id));
+    }
+    services.get_mut(id)
 }
 
 fn add(histogram: &mut Histogram, batch: &Batch, series: &SeriesWindow) {

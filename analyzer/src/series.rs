@@ -105,6 +105,8 @@ pub struct Series {
     pub ring: Ring,
     /// Its model; taken out while it reads its neighbours.
     pub model: Option<Box<SeriesModel>>,
+    /// Steps that still collect, with this series' events in them, by step.
+    pub open: Vec<(u64, Box<Collected>)>,
     /// All events ever, for `/metrics`.
     pub cumulative: Box<Histogram>,
     /// The last closed step that had events.
@@ -150,6 +152,7 @@ impl Series {
             signal,
             ring: Ring::default(),
             model: Some(Box::default()),
+            open: Vec::new(),
             cumulative: Box::default(),
             last: LastWindow::default(),
             idle_steps: 0,
@@ -159,13 +162,25 @@ impl Series {
         }
     }
 
-    /// Appends a closed step: `histogram` covered `covered_secs` of sensor
-    /// windows; `None` when the series had no events.
-    pub fn close_step(&mut self, collected: Option<&Collected>, empty: Window, completeness: f64) {
-        let Some(collected) = collected else {
+    /// What `step` has collected; it must not be closed.
+    pub fn open(&mut self, step: u64) -> &mut Collected {
+        let at = self.open.partition_point(|(known, _)| *known < step);
+        if self.open.get(at).is_none_or(|(known, _)| *known != step) {
+            self.open.insert(at, (step, Box::default()));
+        }
+        &mut self.open[at].1
+    }
+
+    /// Appends `step`, whose share `completeness` was received: what it has
+    /// collected, else `empty`. Returns whether it had events.
+    pub fn close_step(&mut self, step: u64, empty: Window, completeness: f64) -> bool {
+        // Steps that were skipped after a pause go unused.
+        let closed = self.open.partition_point(|(open, _)| *open <= step);
+        let last = self.open.drain(..closed).next_back();
+        let Some((_, collected)) = last.filter(|(open, _)| *open == step) else {
             self.ring.push(&empty);
             self.idle_steps = self.idle_steps.saturating_add(1);
-            return;
+            return false;
         };
         let histogram = &collected.histogram;
         let covered_secs = collected.covered_ns as f64 / 1e9;
@@ -186,6 +201,7 @@ impl Series {
             sampling_ratio: histogram.samples() as f64 / histogram.count() as f64,
             completeness,
         };
+        true
     }
 
     /// The usual value of `target`: the median of about the last hour without

@@ -51,7 +51,7 @@ impl Pipeline {
             next_step: self.next_step.unwrap_or(0),
             newest_ns: self.newest_ns,
             streams: self.deduplication.snapshot(),
-            open_steps: self.open.iter().map(open_step).collect(),
+            open_steps: self.open.iter().map(|open| self.open_step(open)).collect(),
             cumulative: encode_series(series.filter(|(_, _, histogram)| !histogram.is_empty())),
             watched,
             resolved,
@@ -75,11 +75,11 @@ impl Pipeline {
         }
         self.align_restored();
         for open in state.open_steps {
-            let mut step = OpenStep {
+            let step = OpenStep {
                 batches: open.batches,
                 missing: open.missing,
-                ..OpenStep::default()
             };
+            self.open.insert(open.step, step);
             let series = decode_series(&open.series)?;
             let covered = open.covered_ns.iter().zip(&open.covered_until_ns);
             if series.len() != open.covered_ns.len() || series.len() != covered.len() {
@@ -88,14 +88,14 @@ impl Pipeline {
             for ((service, signal, histogram), (covered_ns, covered_until_ns)) in
                 series.into_iter().zip(covered)
             {
-                let collected = Collected {
-                    histogram,
-                    covered_ns: *covered_ns,
-                    covered_until_ns: *covered_until_ns,
-                };
-                step.series.insert((service, signal), collected);
+                if let Some(series) = self.series(&service, signal) {
+                    *series.open(open.step) = Collected {
+                        histogram,
+                        covered_ns: *covered_ns,
+                        covered_until_ns: *covered_until_ns,
+                    };
+                }
             }
-            self.open.insert(open.step, step);
         }
         // Steps without events have no rows.
         while self.next_step.is_some_and(|next| next < state.next_step) {
@@ -136,23 +136,26 @@ impl Pipeline {
             }
         }
     }
-}
 
-fn open_step((step, open): (&u64, &OpenStep)) -> v1::OpenStep {
-    let series = open
-        .series
-        .iter()
-        .map(|((service, signal), collected)| (service, *signal, &collected.histogram));
-    v1::OpenStep {
-        step: *step,
-        batches: open.batches,
-        missing: open.missing,
-        series: encode_series(series),
-        covered_ns: open.series.values().map(|one| one.covered_ns).collect(),
-        covered_until_ns: open
-            .series
-            .values()
-            .map(|one| one.covered_until_ns)
-            .collect(),
+    fn open_step(&self, (step, open): (&u64, &OpenStep)) -> v1::OpenStep {
+        let mut message = v1::OpenStep {
+            step: *step,
+            batches: open.batches,
+            missing: open.missing,
+            ..v1::OpenStep::default()
+        };
+        let mut collected = Vec::new();
+        for (id, service) in &self.services {
+            for series in &service.series {
+                let of_step = series.open.iter().find(|(open, _)| open == step);
+                if let Some((_, of_step)) = of_step {
+                    message.covered_ns.push(of_step.covered_ns);
+                    message.covered_until_ns.push(of_step.covered_until_ns);
+                    collected.push((id, series.signal, &of_step.histogram));
+                }
+            }
+        }
+        message.series = encode_series(collected.into_iter());
+        message
     }
 }
