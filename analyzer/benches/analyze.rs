@@ -170,6 +170,7 @@ fn deliveries(step: u64, tick: u64, services: &[ServiceId], shapes: &[Histogram]
             partition,
             window_start_ns: step * STEP_NS,
             window_duration_ns: STEP_NS,
+            more: false,
         };
         let mine: Vec<(usize, &ServiceId)> = services
             .iter()
@@ -207,8 +208,8 @@ fn tick_of(pipeline: &mut Pipeline, deliveries: &[Delivery], step: u64) -> (usiz
     for delivery in deliveries {
         pipeline.handle(Input::Delivery(delivery), end_ns);
     }
-    pipeline.handle(Input::CaughtUp, end_ns);
-    pipeline.handle(Input::Tick, end_ns + CLOSE_DELAY_NS);
+    let as_of_ns = end_ns + CLOSE_DELAY_NS;
+    pipeline.handle(Input::CaughtUp { as_of_ns }, as_of_ns);
     let mut forecasts = 0;
     while let Some(command) = pipeline.next_command() {
         match command {

@@ -6,7 +6,7 @@
 //! test` it only moves a few batches.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -169,6 +169,7 @@ impl Load {
             partition,
             window_start_ns: self.start_ns + window * 1_000_000,
             window_duration_ns: 1_000_000,
+            more: false,
         };
         let mut series = Vec::with_capacity(services.len() * SIGNALS.len());
         for service in 0..services.len() as u32 {
@@ -212,11 +213,11 @@ async fn end_to_end(config: &ValidConfig, load: &Arc<Load>, round: usize) -> f64
         .expect("a consumer");
     let analyzer = Config::default().validate().expect("the default is valid");
     let mut pipelines = BTreeMap::new();
-    let mut caught_up = 0;
+    let mut caught_up = BTreeSet::new();
     // Ready when every partition is read from its end.
-    while caught_up < PARTITIONS {
+    while caught_up.len() < PARTITIONS as usize {
         match consumer.next().await.expect("an event") {
-            ConsumerEvent::CaughtUp(_) => caught_up += 1,
+            ConsumerEvent::CaughtUp { partition, .. } => drop(caught_up.insert(partition)),
             ConsumerEvent::Assigned(partitions) => {
                 for partition in partitions {
                     pipelines.insert(partition, Pipeline::new(analyzer.clone()));

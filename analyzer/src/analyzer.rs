@@ -1,10 +1,9 @@
 //! The shell around the pipeline: reads the bus and the clock, stores, serves.
 //!
-//! One task owns the consumer and hands everything to the thread of
+//! One task owns the consumer and hands everything to the threads of
 //! `worker`.
 
 use std::{
-    collections::BTreeMap,
     io,
     net::SocketAddr,
     sync::Arc,
@@ -12,32 +11,30 @@ use std::{
 };
 
 use honeyguide_bus::{ConsumeError, Consumer, ConsumerEvent, Position};
-use honeyguide_proto::v1::{self, SeriesKey, forecast_service_server::ForecastServiceServer};
+use honeyguide_proto::v1::{self, forecast_service_server::ForecastServiceServer};
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
-    sync::{broadcast, mpsc, oneshot, watch},
+    sync::{mpsc, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
     api::Api,
+    board::{Board, Snapshot},
     config::ValidConfig,
     exposition::Exposition,
     frame::{HistoryError, HistoryStore},
     http,
     outbox::Outbox,
-    state_topic::StateTopic,
-    worker::{Message, Worker},
+    state::StateTopic,
+    stores::Stores,
+    worker::{Ended, Workers},
 };
 
-/// How often the pipeline is told the time.
-const TICK: Duration = Duration::from_millis(500);
-/// Messages on their way to the pipeline; the consumer waits beyond.
+/// Positions that wait to be committed.
 const QUEUE: usize = 256;
-/// Closed steps kept for watchers that read slowly.
-const STEPS_BUFFERED: usize = 16;
 
 /// Why the analyzer does not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,52 +60,34 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// The newest forecasts and alerts.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// Forecasts of the last closed step, by service and signal.
-    pub forecasts: Arc<Vec<v1::Forecast>>,
-    /// Alerts that fire, then those that resolved lately.
-    pub alerts: Arc<Vec<v1::Alert>>,
-    /// Steps closed since the start.
-    pub steps: u64,
-}
-
-impl Snapshot {
-    /// The forecast of a series.
-    pub fn forecast(&self, key: &SeriesKey) -> Option<&v1::Forecast> {
-        self.forecasts
-            .iter()
-            .find(|forecast| forecast.key.as_ref() == Some(key))
-    }
-}
-
 /// What the interfaces share.
 pub(crate) struct Shared {
-    snapshot: watch::Receiver<Snapshot>,
-    steps: broadcast::Sender<Arc<Vec<v1::Forecast>>>,
-    to_pipeline: mpsc::Sender<Message>,
+    pub(crate) board: Arc<Board>,
+    workers: Workers,
+    not_published: Box<dyn Fn() -> u64 + Send + Sync>,
+    series_max: usize,
     pub(crate) stopping: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
 impl Shared {
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        self.snapshot.borrow().clone()
-    }
-
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<Vec<v1::Forecast>>> {
-        self.steps.subscribe()
-    }
-
-    pub(crate) fn is_ready(&self) -> bool {
-        self.snapshot.borrow().steps > 0
-    }
-
+    /// Everything that one scrape shows; `None` when the analyzer stops.
     pub(crate) async fn exposition(&self) -> Option<Exposition> {
-        let (answer, answered) = oneshot::channel();
-        self.to_pipeline.send(Message::Expose(answer)).await.ok()?;
-        answered.await.ok()
+        let mut exposition = self.workers.expose().await.ok()?;
+        exposition
+            .series
+            .sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        exposition.series.truncate(self.series_max);
+        let snapshot = self.board.snapshot();
+        let shown = snapshot.forecasts().into_iter().take(self.series_max);
+        exposition.forecasts = shown.cloned().collect();
+        exposition.firing = snapshot.alerts();
+        let firing = |alert: &v1::Alert| alert.state() == v1::AlertState::Firing;
+        exposition.firing.retain(firing);
+        exposition.rebalances = self.board.rebalances();
+        exposition.behind_secs = self.board.behind_secs();
+        exposition.not_published = (self.not_published)();
+        Some(exposition)
     }
 }
 
@@ -144,37 +123,36 @@ impl Analyzer {
         let http_address = http
             .local_addr()
             .map_err(listen_error(config.config.http_listen))?;
-        let store = open_store(&config)?;
-        let (to_pipeline, messages) = mpsc::channel(QUEUE);
+        let history = open_history(&config)?;
         let (commits, committed) = mpsc::channel(QUEUE);
-        let (snapshots, snapshot) = watch::channel(Snapshot::default());
-        let (steps, _) = broadcast::channel(STEPS_BUFFERED);
+        let outbox = state.as_ref().map(|state| Outbox::start(state.producer()));
+        let board = Arc::new(Board::new(state.is_none()));
+        let series_max = config.config.metrics_series_max;
+        let stores = Arc::new(Stores {
+            partitions: consumer.partitions(),
+            config,
+            history,
+            state,
+            outbox: outbox.clone(),
+            commits,
+        });
+        let workers = Workers::start(&stores, &board).map_err(StartError::Thread)?;
         let shared = Arc::new(Shared {
-            snapshot,
-            steps: steps.clone(),
-            to_pipeline: to_pipeline.clone(),
+            board: Arc::clone(&board),
+            workers: workers.clone(),
+            not_published: Box::new(move || outbox.as_ref().map_or(0, Outbox::not_published)),
+            series_max,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        let worker = Worker {
-            shards: BTreeMap::new(),
-            partitions: consumer.partitions(),
-            config,
-            store,
-            outbox: state.as_ref().map(|state| Outbox::start(state.producer())),
-            state,
-            snapshots,
-            steps,
-            commits,
-            rebalances: 0,
-            forecast_delay: Box::default(),
-        };
-        std::thread::Builder::new()
-            .name("analyzer".to_owned())
-            .spawn(move || worker.run(messages))
-            .map_err(StartError::Thread)?;
         let stop_reading = CancellationToken::new();
-        let finished = tokio::spawn(read(consumer, to_pipeline, committed, stop_reading.clone()));
+        let reading = Reading {
+            consumer,
+            workers,
+            board,
+            committed,
+        };
+        let finished = tokio::spawn(reading.run(stop_reading.clone()));
         serve(&shared, grpc, http, registry)?;
         info!(%grpc_address, %http_address, "analyzer listens");
         Ok(Analyzer {
@@ -188,7 +166,7 @@ impl Analyzer {
 
     /// The newest forecasts and alerts; changes with every closed step.
     pub fn snapshot(&self) -> watch::Receiver<Snapshot> {
-        self.shared.snapshot.clone()
+        self.shared.board.snapshots()
     }
 
     /// Takes what is on the bus, stores, commits, and closes the interfaces.
@@ -213,7 +191,7 @@ fn listen_error(address: SocketAddr) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::Listen { address, source }
 }
 
-fn open_store(config: &ValidConfig) -> Result<Option<HistoryStore>, StartError> {
+fn open_history(config: &ValidConfig) -> Result<Option<HistoryStore>, StartError> {
     let directory = &config.config.data_dir;
     if directory.as_os_str().is_empty() {
         return Ok(None);
@@ -268,83 +246,85 @@ fn serve(
     Ok(())
 }
 
-/// Reads the bus until told to stop; then what is there, and no more.
-async fn read<C: Consumer>(
-    mut consumer: C,
-    to_pipeline: mpsc::Sender<Message>,
-    mut committed: mpsc::Receiver<Vec<Position>>,
-    stop: CancellationToken,
-) {
-    let mut tick = tokio::time::interval(TICK);
-    loop {
-        let message = tokio::select! {
-            biased;
-            Some(positions) = committed.recv() => {
-                commit(&mut consumer, &positions).await;
-                continue;
+/// The task that owns the consumer.
+struct Reading<C> {
+    consumer: C,
+    workers: Workers,
+    board: Arc<Board>,
+    committed: mpsc::Receiver<Vec<Position>>,
+}
+
+impl<C: Consumer> Reading<C> {
+    /// Reads the bus until told to stop; then what is there, and no more.
+    async fn run(mut self, stop: CancellationToken) {
+        if self.read(&stop).await.is_ok() {
+            self.read_rest().await;
+        }
+        if let Ok(positions) = self.workers.finish().await {
+            self.commit_earlier().await;
+            commit(&mut self.consumer, &positions).await;
+        }
+    }
+
+    /// Ends well when told to stop, or when the bus is closed.
+    async fn read(&mut self, stop: &CancellationToken) -> Result<(), Ended> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(positions) = self.committed.recv() => {
+                    commit(&mut self.consumer, &positions).await;
+                }
+                () = stop.cancelled() => return Ok(()),
+                event = self.consumer.next() => match event {
+                    Ok(event) => self.take(event).await?,
+                    Err(ConsumeError::Closed) => return Ok(()),
+                    Err(error) => {
+                        warn!(%error, "the bus cannot be read any more");
+                        return Ok(());
+                    }
+                },
             }
-            () = stop.cancelled() => break,
-            _ = tick.tick() => Message::Tick,
-            event = consumer.next() => match event {
-                Ok(ConsumerEvent::Delivery(delivery)) => Message::Delivery(Box::new(delivery)),
-                Ok(ConsumerEvent::CaughtUp(partition)) => Message::CaughtUp(partition),
-                Ok(ConsumerEvent::Assigned(partitions)) => {
-                    let (restored, answer) = oneshot::channel();
-                    let message = Message::Assign(partitions, restored);
-                    if to_pipeline.send(message).await.is_err() {
-                        return;
-                    }
-                    let Ok(positions) = answer.await else {
-                        return;
-                    };
-                    for position in positions {
-                        consumer.begin_at(position);
-                    }
-                    continue;
-                }
-                Ok(ConsumerEvent::Revoked(partitions)) => {
-                    let (stored, answer) = oneshot::channel();
-                    let message = Message::Revoke(partitions, stored);
-                    if to_pipeline.send(message).await.is_err() {
-                        return;
-                    }
-                    let Ok(positions) = answer.await else {
-                        return;
-                    };
-                    // Earlier ones first: committed later they would go back.
-                    while let Ok(earlier) = committed.try_recv() {
-                        commit(&mut consumer, &earlier).await;
-                    }
-                    commit(&mut consumer, &positions).await;
-                    continue;
-                }
-                Err(ConsumeError::Closed) => break,
-                Err(error) => {
-                    warn!(%error, "the bus cannot be read any more");
-                    break;
-                }
-            },
-        };
-        if to_pipeline.send(message).await.is_err() {
-            return;
         }
     }
-    while let Ok(Ok(event)) = tokio::time::timeout(Duration::from_millis(50), consumer.next()).await
-    {
-        let ConsumerEvent::Delivery(delivery) = event else {
-            continue;
-        };
-        if to_pipeline
-            .send(Message::Delivery(Box::new(delivery)))
-            .await
-            .is_err()
-        {
-            return;
+
+    async fn take(&mut self, event: ConsumerEvent) -> Result<(), Ended> {
+        match event {
+            ConsumerEvent::Delivery(delivery) => self.workers.deliver(delivery).await?,
+            ConsumerEvent::CaughtUp {
+                partition,
+                as_of_ns,
+            } => self.workers.caught_up(partition, as_of_ns).await?,
+            ConsumerEvent::Assigned(partitions) => {
+                for position in self.workers.assign(&partitions).await? {
+                    self.consumer.begin_at(position);
+                }
+                self.board.rebalanced();
+            }
+            ConsumerEvent::Revoked(partitions) => {
+                let positions = self.workers.revoke(&partitions).await?;
+                // Earlier ones first: committed later they would go back.
+                self.commit_earlier().await;
+                commit(&mut self.consumer, &positions).await;
+                self.board.rebalanced();
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit_earlier(&mut self) {
+        while let Ok(earlier) = self.committed.try_recv() {
+            commit(&mut self.consumer, &earlier).await;
         }
     }
-    if to_pipeline.send(Message::Finish).await.is_ok() {
-        while let Some(positions) = committed.recv().await {
-            commit(&mut consumer, &positions).await;
+
+    async fn read_rest(&mut self) {
+        let soon = Duration::from_millis(50);
+        while let Ok(Ok(event)) = tokio::time::timeout(soon, self.consumer.next()).await {
+            if let ConsumerEvent::Delivery(delivery) = event
+                && self.workers.deliver(delivery).await.is_err()
+            {
+                return;
+            }
         }
     }
 }

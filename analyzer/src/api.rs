@@ -54,9 +54,9 @@ impl ForecastService for Api {
                 return Err(Status::invalid_argument(text));
             }
         };
-        let snapshot = self.0.snapshot();
+        let snapshot = self.0.board.snapshot();
         let after = (!request.page_token.is_empty()).then_some(request.page_token);
-        let mut found = snapshot.forecasts.iter().filter_map(|forecast| {
+        let mut found = snapshot.forecasts().into_iter().filter_map(|forecast| {
             let key = forecast.key.as_ref()?;
             let later = after.as_ref().is_none_or(|after| token(key) > *after);
             (later && matches(request.filter.as_ref(), key)).then_some((key, forecast.now.clone()?))
@@ -82,7 +82,7 @@ impl ForecastService for Api {
                 "key is missing; expected service and signal",
             ));
         };
-        let snapshot = self.0.snapshot();
+        let snapshot = self.0.board.snapshot();
         let Some(forecast) = snapshot.forecast(&key) else {
             let text = format!(
                 "no forecast of {} {}; ListSeries (`honeyguide forecast`) tells what there is",
@@ -102,7 +102,7 @@ impl ForecastService for Api {
         request: Request<WatchForecastsRequest>,
     ) -> Result<Response<Self::WatchForecastsStream>, Status> {
         let filter = request.into_inner().filter;
-        let mut updates = self.0.subscribe();
+        let mut updates = self.0.board.subscribe();
         let (sender, receiver) = tokio::sync::mpsc::channel(WATCH_BUFFER);
         let shared = Arc::clone(&self.0);
         shared.tasks.clone().spawn(async move {
@@ -115,7 +115,7 @@ impl ForecastService for Api {
                         Ok(step) => step,
                         Err(RecvError::Lagged(steps)) => {
                             // A step holds about as many forecasts as the next.
-                            dropped += steps * shared.snapshot().forecasts.len() as u64;
+                            dropped += steps * shared.board.snapshot().forecasts_per_step() as u64;
                             continue;
                         }
                         Err(RecvError::Closed) => return,
@@ -146,13 +146,13 @@ impl ForecastService for Api {
         request: Request<ListAlertsRequest>,
     ) -> Result<Response<ListAlertsResponse>, Status> {
         let include_resolved = request.into_inner().include_resolved;
-        let snapshot = self.0.snapshot();
+        let snapshot = self.0.board.snapshot();
         let alerts = snapshot
-            .alerts
-            .iter()
+            .alerts()
+            .into_iter()
             .filter(|alert| include_resolved || alert.state() == v1::AlertState::Firing);
         Ok(Response::new(ListAlertsResponse {
-            alerts: alerts.cloned().collect(),
+            alerts: alerts.collect(),
         }))
     }
 }

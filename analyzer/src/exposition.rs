@@ -41,6 +41,10 @@ pub struct Exposition {
     pub not_published: u64,
     /// From the end of a step to its forecasts.
     pub forecast_delay: Histogram,
+    /// Of restoring or storing partitions that came or went.
+    pub rebalance_duration: Histogram,
+    /// How old the newest record is of the partition that is furthest behind.
+    pub behind_secs: f64,
 }
 
 type Encoded = Result<(), std::fmt::Error>;
@@ -54,6 +58,17 @@ impl Collector for Exposition {
 }
 
 impl Exposition {
+    /// Adds what another thread has.
+    pub fn add(&mut self, other: Exposition) {
+        self.series.extend(other.series);
+        self.counters.add(&other.counters);
+        self.sensor_conflicts += other.sensor_conflicts;
+        self.series_count += other.series_count;
+        self.partitions += other.partitions;
+        self.forecast_delay.merge(&other.forecast_delay);
+        self.rebalance_duration.merge(&other.rebalance_duration);
+    }
+
     fn latencies(&self, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
         let mut metric = encoder.encode_descriptor(
             "honeyguide_latency",
@@ -218,13 +233,33 @@ impl Exposition {
         for (reason, count) in undecodable.chain(dropped) {
             ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason)])?)?;
         }
+        for (name, help, histogram) in [
+            (
+                "analyzer_forecast_delay",
+                "From the end of a step to its forecasts, the wait for late data included",
+                &self.forecast_delay,
+            ),
+            (
+                "analyzer_rebalance_duration",
+                "Restoring or storing partitions that came or went",
+                &self.rebalance_duration,
+            ),
+        ] {
+            let metric = encoder.encode_descriptor(
+                name,
+                help,
+                Some(&Unit::Seconds),
+                MetricType::Histogram,
+            )?;
+            encode_histogram(metric, histogram)?;
+        }
         let metric = encoder.encode_descriptor(
-            "analyzer_forecast_delay",
-            "From the end of a step to its forecasts, the wait for late data included",
+            "analyzer_behind",
+            "Age of the newest record read of the partition that is furthest behind",
             Some(&Unit::Seconds),
-            MetricType::Histogram,
+            MetricType::Gauge,
         )?;
-        encode_histogram(metric, &self.forecast_delay)?;
+        ConstGauge::new(self.behind_secs).encode(metric)?;
         for (name, help, value) in [
             ("analyzer_series", "Series known", self.series_count as i64),
             (

@@ -228,27 +228,6 @@ fn write_rows<W: io::Write>(writer: W, rows: &[HistoryRow]) -> PolarsResult<()> 
     Ok(())
 }
 
-/// Rows as a Parquet file in memory.
-///
-/// # Errors
-/// [`PolarsError`].
-pub fn rows_to_parquet(rows: &[HistoryRow]) -> PolarsResult<Vec<u8>> {
-    let mut bytes = Vec::new();
-    write_rows(&mut bytes, rows)?;
-    Ok(bytes)
-}
-
-/// Rows from `first_step` on of what [`rows_to_parquet`] gave.
-///
-/// # Errors
-/// [`PolarsError`] if the bytes are damaged.
-pub fn rows_from_parquet(bytes: &[u8], first_step: u64) -> PolarsResult<Vec<HistoryRow>> {
-    rows_of(
-        &ParquetReader::new(io::Cursor::new(bytes)).finish()?,
-        first_step,
-    )
-}
-
 fn read_frame(path: &Path) -> PolarsResult<DataFrame> {
     ParquetReader::new(File::open(path)?).finish()
 }

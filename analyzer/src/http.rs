@@ -29,13 +29,9 @@ pub(crate) fn router(shared: Arc<Shared>, registry: Arc<Registry>) -> Router {
 type Context = State<(Arc<Shared>, Arc<Registry>)>;
 
 async fn ready(State((shared, _)): Context) -> Response {
-    match shared.is_ready() {
-        true => "ready\n".into_response(),
-        false => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no window was analyzed yet\n",
-        )
-            .into_response(),
+    match shared.board.not_ready() {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why + "\n").into_response(),
     }
 }
 

@@ -3,6 +3,9 @@
 //! A sensor numbers its batches per boot and partition: a number that was seen
 //! is a duplicate, a number that is skipped is a loss, unless it comes a little
 //! later: a broker that fails over may give an earlier batch the later place.
+//!
+//! What has come also tells up to when everything has come
+//! ([`Deduplication::complete_until`]), the watermark of event time.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +15,9 @@ use crate::state::StateError;
 
 /// Sensors (times boots and partitions) remembered; the longest silent is forgotten.
 const STREAMS_MAX: usize = 65_536;
+
+/// The longest interval between two flushes. A longer window was held up.
+const FLUSH_NS_MAX: u64 = 60_000_000_000;
 
 /// What to do with a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,15 +46,37 @@ struct Seen {
     /// Bit k: number `seq - k` was seen.
     recent: u128,
     window_end_ns: u64,
+    /// Of its newest window.
+    window_duration_ns: u64,
+    /// End of the newest window that has come whole.
+    complete_until_ns: u64,
 }
 
 impl Seen {
     fn first(header: &Header) -> Self {
-        Self {
+        let mut seen = Self {
             seq: header.seq,
             recent: 1,
-            window_end_ns: header.window_end_ns(),
+            window_end_ns: 0,
+            window_duration_ns: 0,
+            complete_until_ns: 0,
+        };
+        seen.take_window(header);
+        seen
+    }
+
+    fn take_window(&mut self, header: &Header) {
+        self.window_end_ns = header.window_end_ns();
+        self.window_duration_ns = header.window_duration_ns;
+        if !header.more {
+            self.complete_until_ns = self.window_end_ns;
         }
+    }
+
+    /// When the next window should have come: it may be half as long again.
+    fn due_ns(&self) -> u64 {
+        self.window_end_ns
+            .saturating_add(self.window_duration_ns.min(FLUSH_NS_MAX) / 2 * 3)
     }
 
     fn accept(&mut self, header: &Header) -> Verdict {
@@ -57,7 +85,7 @@ impl Seen {
             let shift = u32::try_from(step).unwrap_or(u32::MAX);
             self.recent = self.recent.checked_shl(shift).unwrap_or(0) | 1;
             self.seq = header.seq;
-            self.window_end_ns = header.window_end_ns();
+            self.take_window(header);
             return Verdict::New { missing: step - 1 };
         }
         let ago = u32::try_from(self.seq - header.seq).unwrap_or(u32::MAX);
@@ -72,11 +100,21 @@ impl Seen {
     }
 }
 
+/// The stream that holds the watermark back. While it does, no other one needs
+/// to be looked at.
+#[derive(Debug)]
+struct Laggard {
+    stream: Stream,
+    complete_until_ns: u64,
+    due_ns: u64,
+}
+
 /// Remembers which batches were taken.
 #[derive(Debug, Default)]
 pub struct Deduplication {
     streams: BTreeMap<Stream, Seen>,
     sensor_conflicts: u64,
+    laggard: Option<Laggard>,
 }
 
 impl Deduplication {
@@ -90,15 +128,47 @@ impl Deduplication {
         if let Some(seen) = self.streams.get_mut(&stream) {
             let verdict = seen.accept(header);
             if let Verdict::New { .. } = verdict {
+                let complete_until_ns = seen.complete_until_ns;
                 self.find_conflict(&stream, header);
+                self.look_again(&stream, complete_until_ns);
             }
             return verdict;
         }
         if self.streams.len() == STREAMS_MAX {
             self.forget_longest_silent();
         }
-        self.streams.insert(stream, Seen::first(header));
+        let seen = Seen::first(header);
+        self.look_again(&stream, seen.complete_until_ns);
+        self.streams.insert(stream, seen);
         Verdict::New { missing: 0 }
+    }
+
+    /// Up to when every sensor's data has come, of the sensors that are waited
+    /// for: until `lateness_ns` after their next window was due. `None` if no
+    /// sensor is.
+    pub fn complete_until(&mut self, now_ns: u64, lateness_ns: u64) -> Option<u64> {
+        let in_time = |due_ns: u64| due_ns.saturating_add(lateness_ns) >= now_ns;
+        if let Some(laggard) = self.laggard.as_ref().filter(|one| in_time(one.due_ns)) {
+            return Some(laggard.complete_until_ns);
+        }
+        let waited_for = self
+            .streams
+            .iter()
+            .filter(|(_, seen)| in_time(seen.due_ns()));
+        let last = waited_for.min_by_key(|(_, seen)| seen.complete_until_ns);
+        self.laggard = last.map(|(stream, seen)| Laggard {
+            stream: stream.clone(),
+            complete_until_ns: seen.complete_until_ns,
+            due_ns: seen.due_ns(),
+        });
+        self.laggard.as_ref().map(|one| one.complete_until_ns)
+    }
+
+    /// Another stream may hold the watermark back now.
+    fn look_again(&mut self, stream: &Stream, complete_until_ns: u64) {
+        self.laggard = self.laggard.take().filter(|laggard| {
+            laggard.stream != *stream && laggard.complete_until_ns <= complete_until_ns
+        });
     }
 
     /// Batches of two boots of one sensor whose windows overlap: two sensors
@@ -116,6 +186,8 @@ impl Deduplication {
             seq: seen.seq,
             recent: seen.recent.to_le_bytes().to_vec(),
             window_end_ns: seen.window_end_ns,
+            window_duration_ns: seen.window_duration_ns,
+            complete_until_ns: seen.complete_until_ns,
         });
         streams.collect()
     }
@@ -140,9 +212,12 @@ impl Deduplication {
                 seq: stream.seq,
                 recent: u128::from_le_bytes(recent),
                 window_end_ns: stream.window_end_ns,
+                window_duration_ns: stream.window_duration_ns,
+                complete_until_ns: stream.complete_until_ns,
             };
             self.streams.insert(key, seen);
         }
+        self.laggard = None;
         Ok(())
     }
 
@@ -183,6 +258,7 @@ mod tests {
             partition: 0,
             window_start_ns: seq * 10,
             window_duration_ns: 10,
+            more: false,
         }
     }
 
@@ -205,6 +281,42 @@ mod tests {
         for (seq, expected) in cases {
             assert_eq!(deduplication.accept(&header(1, seq)), expected, "{seq}");
         }
+    }
+
+    #[test]
+    fn the_slowest_sensor_that_is_waited_for_holds_the_watermark() {
+        let mut seen = Deduplication::default();
+        let window = |boot, end_ns: u64, more| Header {
+            seq: end_ns / 10,
+            window_start_ns: end_ns - 10,
+            more,
+            ..header(boot, 1)
+        };
+        assert_eq!(seen.complete_until(0, 5), None);
+        seen.accept(&window(1, 100, false));
+        seen.accept(&window(2, 100, false));
+        assert_eq!(seen.complete_until(101, 5), Some(100));
+        seen.accept(&window(1, 110, false));
+        assert_eq!(
+            seen.complete_until(111, 5),
+            Some(100),
+            "boot 2 is not there"
+        );
+        seen.accept(&window(2, 110, true));
+        assert_eq!(seen.complete_until(111, 5), Some(100), "half of it is not");
+        seen.accept(&Header {
+            seq: 12,
+            ..window(2, 110, false)
+        });
+        assert_eq!(seen.complete_until(111, 5), Some(110));
+        seen.accept(&window(1, 120, false));
+        assert_eq!(seen.complete_until(130, 5), Some(110), "it may still come");
+        assert_eq!(
+            seen.complete_until(131, 5),
+            Some(120),
+            "it is not waited for"
+        );
+        assert_eq!(seen.complete_until(141, 5), None);
     }
 
     #[test]

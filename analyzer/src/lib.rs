@@ -1,16 +1,17 @@
 //! The analyzer: histograms from the bus to forecasts, alerts and interfaces.
 //!
 //! In reading order: [`pipeline`] is the logic, pure; [`ingest`] takes each
-//! batch once; [`series`] keeps the history that models read; [`judge`] turns
-//! risks into alerts; [`frame`] keeps history on disk and is the only file
-//! that knows polars; [`state`] is what another analyzer needs to go on; [`analyzer`] is the shell with the clock, the bus and
-//! the interfaces.
+//! batch once; [`series`] and [`ring`] keep the history that models read;
+//! [`judge`] turns risks into alerts; [`frame`] keeps history on disk and is the
+//! only file that knows polars; [`state`] is what another analyzer needs to go
+//! on; [`analyzer`] is the shell with the clock, the bus and the interfaces.
 //!
 //! Deliberately absent: kernel programs, and any say in how sensors measure.
 #![forbid(unsafe_code)]
 
 pub mod analyzer;
 mod api;
+mod board;
 pub mod config;
 mod exposition;
 pub mod frame;
@@ -19,11 +20,13 @@ pub mod ingest;
 pub mod judge;
 mod outbox;
 pub mod pipeline;
+pub mod ring;
 pub mod series;
 pub mod state;
-mod state_topic;
+mod stores;
 mod worker;
 
-pub use analyzer::{Analyzer, Snapshot, StartError};
+pub use analyzer::{Analyzer, StartError};
+pub use board::Snapshot;
 pub use config::{Config, ConfigError, ValidConfig};
-pub use state_topic::StateTopic;
+pub use state::StateTopic;

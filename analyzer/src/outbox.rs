@@ -2,8 +2,9 @@
 //! `honeyguide.alerts.v1`, for others to read.
 //!
 //! The pipelines never wait for it: what does not fit is left out and counted.
-//! After a crash steps are computed again, so a forecast or alert may come
-//! twice, with the same contents.
+//! A state is stored after what was found out before it is published. So after
+//! a crash a forecast or alert may come twice, with the same contents, but none
+//! is missing.
 
 use std::sync::{
     Arc,
@@ -12,21 +13,27 @@ use std::sync::{
 
 use honeyguide_bus::{PartitionId, Producer, Record, Topic};
 use honeyguide_proto::v1;
-use prost::Message;
-use tokio::sync::mpsc;
+use prost::Message as _;
+use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::judge::nanoseconds;
 
-/// Steps that wait at most.
-const STEPS_MAX: usize = 16;
+/// Steps of single partitions that wait at most.
+const STEPS_MAX: usize = 64;
 /// Records offered at once.
-const AT_ONCE: usize = 512;
+const AT_ONCE: usize = 4096;
+
+enum Message {
+    Records(Vec<Record>),
+    /// Tell when everything before was offered to the broker.
+    Flush(oneshot::Sender<()>),
+}
 
 /// Takes what is to be published.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
-    sender: mpsc::Sender<Vec<Record>>,
+    sender: mpsc::Sender<Message>,
     not_published: Arc<AtomicU64>,
 }
 
@@ -75,19 +82,36 @@ impl Outbox {
     }
 
     fn send(&self, records: Vec<Record>) {
-        if let Err(error) = self.sender.try_send(records) {
-            let records = error.into_inner().len() as u64;
-            self.not_published.fetch_add(records, Relaxed);
+        let count = records.len() as u64;
+        if self.sender.try_send(Message::Records(records)).is_err() {
+            self.not_published.fetch_add(count, Relaxed);
+        }
+    }
+
+    /// Waits until what was given so far is published, or counted.
+    pub(crate) async fn flush(&self) {
+        let (sender, flushed) = oneshot::channel();
+        // Gone only when the process ends.
+        if self.sender.send(Message::Flush(sender)).await.is_ok() {
+            let _ = flushed.await;
         }
     }
 }
 
 async fn publish<P: Producer>(
     producer: Arc<P>,
-    mut steps: mpsc::Receiver<Vec<Record>>,
+    mut messages: mpsc::Receiver<Message>,
     not_published: Arc<AtomicU64>,
 ) {
-    while let Some(mut records) = steps.recv().await {
+    while let Some(message) = messages.recv().await {
+        let mut records = match message {
+            Message::Records(records) => records,
+            Message::Flush(flushed) => {
+                // Who asked may have given up.
+                let _ = flushed.send(());
+                continue;
+            }
+        };
         while !records.is_empty() {
             let rest = records.split_off(records.len().min(AT_ONCE));
             let offered = records.into_iter().map(|record| producer.publish(record));
@@ -105,8 +129,6 @@ async fn publish<P: Producer>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use honeyguide_bus::{
         Consumer, ConsumerEvent,
         memory::{self, MemoryBus},
@@ -136,7 +158,7 @@ mod tests {
             ..v1::Alert::default()
         };
         outbox.alert(2, &alert);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        outbox.flush().await;
         bus.close();
         let mut keys = Vec::new();
         for consumer in [&mut forecasts, &mut alerts] {
@@ -157,7 +179,7 @@ mod tests {
         bus.close();
         let outbox = Outbox::start(Arc::new(bus));
         outbox.forecasts(0, &[forecast("process/a"), forecast("process/b")]);
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        outbox.flush().await;
         assert_eq!(outbox.not_published(), 2);
     }
 }

@@ -45,11 +45,13 @@ const STORE_RETRY_STEPS: u64 = 3;
 pub enum Input<'a> {
     /// A record of the topic of histograms.
     Delivery(&'a Delivery),
-    /// Time passed.
-    Tick,
-    /// Every record there is was delivered: from now on time is now. Until
-    /// then, and again from the next delivery on, time is that of the records.
-    CaughtUp,
+    /// Every record that the bus took before this time was delivered. Time is
+    /// that of the records and of this, never that of a clock: what waits on
+    /// the bus is not late, however long it takes to read it.
+    CaughtUp {
+        /// Nanoseconds since the Unix epoch.
+        as_of_ns: u64,
+    },
     /// What was asked to be stored is stored.
     Stored {
         /// Up to and including this step.
@@ -166,21 +168,30 @@ impl Service {
         }
     }
 
-    /// The series, made if there is `room` for another one.
-    fn series(&mut self, signal: Signal, room: &mut usize) -> Option<&mut Series> {
+    /// The series, made if there is a place for another one.
+    fn series(&mut self, signal: Signal, places: &mut Places) -> Option<&mut Series> {
         match self
             .series
             .binary_search_by_key(&signal, |series| series.signal)
         {
             Ok(at) => Some(&mut self.series[at]),
-            Err(_) if *room == 0 => None,
+            Err(_) if places.free == 0 => None,
             Err(at) => {
-                *room -= 1;
-                self.series.insert(at, Series::new(signal));
+                self.series
+                    .insert(at, Series::new(signal, places.next_number));
+                places.free -= 1;
+                places.next_number += 1;
                 Some(&mut self.series[at])
             }
         }
     }
+}
+
+/// For series that are still to be made.
+#[derive(Clone, Copy, Debug)]
+struct Places {
+    free: usize,
+    next_number: u32,
 }
 
 /// Batches of a step that still collects; what they hold is in the series.
@@ -197,12 +208,12 @@ pub struct Pipeline {
     deduplication: Deduplication,
     services: BTreeMap<ServiceId, Service>,
     series_count: usize,
+    next_series_number: u32,
     open: BTreeMap<u64, OpenStep>,
     /// The next step to close; known from the first data on.
     next_step: Option<u64>,
-    /// Newest end of a window.
+    /// The time, as the bus tells it.
     newest_ns: u64,
-    caught_up: bool,
     /// Of the partition: the record after the last one taken.
     next_offset: u64,
     judge: Judge,
@@ -227,10 +238,10 @@ impl Pipeline {
             deduplication: Deduplication::default(),
             services: BTreeMap::new(),
             series_count: 0,
+            next_series_number: 0,
             open: BTreeMap::new(),
             next_step: None,
             newest_ns: 0,
-            caught_up: false,
             next_offset: 0,
             judge: Judge::default(),
             rows: Vec::new(),
@@ -246,8 +257,7 @@ impl Pipeline {
     pub fn handle(&mut self, input: Input<'_>, now_ns: u64) {
         match input {
             Input::Delivery(delivery) => self.take(delivery, now_ns),
-            Input::Tick => self.close_due_steps(now_ns),
-            Input::CaughtUp => self.caught_up = true,
+            Input::CaughtUp { as_of_ns } => self.pass_time(as_of_ns),
             Input::Stored { step } => self.stored(step),
             Input::NotStored { rows } => self.not_stored(rows),
         }
@@ -266,6 +276,18 @@ impl Pipeline {
         self.store();
     }
 
+    /// Stores `number` steps later than others, so that the partitions of one
+    /// analyzer do not all store at once.
+    pub fn shift_store(&mut self, number: u64) {
+        let every = store_every(&self.config);
+        self.steps_until_store = every + number % every;
+    }
+
+    /// End of the last closed step in nanoseconds since the Unix epoch.
+    pub fn last_step_end_ns(&self) -> Option<u64> {
+        self.next_step.map(|next| next * self.config.step_ns())
+    }
+
     /// Counts since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -274,11 +296,6 @@ impl Pipeline {
     /// Two sensors with one id, seen so often.
     pub fn sensor_conflicts(&self) -> u64 {
         self.deduplication.sensor_conflicts()
-    }
-
-    /// Whether every record there is was taken.
-    pub fn is_caught_up(&self) -> bool {
-        self.caught_up
     }
 
     /// Alerts that fire, then those that resolved lately.
@@ -316,8 +333,9 @@ impl Pipeline {
     }
 
     fn take(&mut self, delivery: &Delivery, now_ns: u64) {
-        self.caught_up = false;
         self.next_offset = delivery.offset + 1;
+        // A clock ahead of ours tells nothing of what is still to come.
+        self.pass_time(delivery.record.timestamp_ns.min(now_ns));
         let touched = self.take_payload(&delivery.record.payload, now_ns);
         // What touches no step is done with as soon as everything before is.
         let step = touched.or(self.stored_step).unwrap_or(0);
@@ -326,6 +344,12 @@ impl Pipeline {
             .entry(delivery.record.partition)
             .or_default();
         uncommitted.push_back((delivery.offset, step));
+        self.close_due_steps();
+    }
+
+    fn pass_time(&mut self, until_ns: u64) {
+        self.newest_ns = self.newest_ns.max(until_ns);
+        self.close_due_steps();
     }
 
     /// Returns the newest step that the payload touches.
@@ -356,9 +380,10 @@ impl Pipeline {
             self.drop_data(Drop::ClockSkew, batch.series.len() as u64);
             return None;
         }
-        self.newest_ns = self.newest_ns.max(end_ns);
         let steps = self.steps_of(&batch);
-        let first_open = *self.next_step.get_or_insert(steps.0);
+        // The first sensor's clock may be ahead; those of others need not be.
+        let last_over = (self.newest_ns / self.config.step_ns()).saturating_sub(1);
+        let first_open = *self.next_step.get_or_insert(steps.0.min(last_over));
         let late = steps.1 < first_open;
         if late {
             self.drop_data(Drop::Late, batch.series.len() as u64);
@@ -398,16 +423,16 @@ impl Pipeline {
 
     /// Adds a batch to the open `steps` and to the totals.
     fn collect(&mut self, batch: &Batch, steps: RangeInclusive<u64>) {
-        let mut room = self.room();
+        let mut places = self.places();
         let (mut taken, mut full) = (0, 0);
         for windows in batch.series.chunk_by(|a, b| a.service == b.service) {
             let id = &batch.services[windows[0].service as usize];
-            let Some(service) = service(&mut self.services, id, room) else {
+            let Some(service) = service(&mut self.services, id, places) else {
                 full += windows.len() as u64;
                 continue;
             };
             for window in windows {
-                let Some(series) = service.series(window.signal, &mut room) else {
+                let Some(series) = service.series(window.signal, &mut places) else {
                     full += 1;
                     continue;
                 };
@@ -420,42 +445,47 @@ impl Pipeline {
                 add(&mut series.cumulative, batch, window);
             }
         }
-        self.series_count = self.config.config.series_max - room;
+        self.take_places(places);
         self.counters.series_windows += taken;
         self.drop_data(Drop::SeriesFull, full);
     }
 
-    /// Series that may still be made.
-    fn room(&self) -> usize {
-        self.config
-            .config
-            .series_max
-            .saturating_sub(self.series_count)
+    fn places(&self) -> Places {
+        let max = self.config.config.series_max;
+        Places {
+            free: max.saturating_sub(self.series_count),
+            next_number: self.next_series_number,
+        }
     }
 
-    /// The series, made if there is room.
+    /// Notes what became of [`places`](Self::places).
+    fn take_places(&mut self, left: Places) {
+        self.series_count += (left.next_number - self.next_series_number) as usize;
+        self.next_series_number = left.next_number;
+    }
+
+    /// The series, made if there is a place for it.
     fn series(&mut self, id: &ServiceId, signal: Signal) -> Option<&mut Series> {
-        let before = self.room();
-        let mut room = before;
-        let series = service(&mut self.services, id, room)?.series(signal, &mut room);
-        self.series_count += before - room;
-        series
+        let mut places = self.places();
+        let service = service(&mut self.services, id, places)?;
+        let made = service.series(signal, &mut places).is_some();
+        self.take_places(places);
+        let service = self.services.get_mut(id).filter(|_| made)?;
+        service.series(signal, &mut places)
     }
 
-    fn close_due_steps(&mut self, now_ns: u64) {
+    fn close_due_steps(&mut self) {
+        let now_ns = self.newest_ns;
         let step_ns = self.config.step_ns();
-        // Behind the end of the bus, what is on it has not come late.
-        let now_ns = if self.caught_up {
-            now_ns
-        } else {
-            now_ns.min(self.newest_ns)
-        };
-        // A window with its middle in the step ends at most half a step later.
-        let wait_ns = step_ns / 2 + self.config.config.lateness.as_nanos() as u64;
-        let Some(due) = (now_ns.saturating_sub(wait_ns) / step_ns).checked_sub(1) else {
-            return;
-        };
-        self.close_until(due);
+        let lateness_ns = self.config.config.lateness.as_nanos() as u64;
+        let complete_until = self.deduplication.complete_until(now_ns, lateness_ns);
+        // Where nobody is waited for, time passes all the same: a window with
+        // its middle in a step ends at most half a step later.
+        let until = complete_until.unwrap_or(now_ns.saturating_sub(step_ns / 2 + lateness_ns));
+        // Not even where a sensor's clock is ahead.
+        if let Some(due) = (until.min(now_ns) / step_ns).checked_sub(1) {
+            self.close_until(due);
+        }
     }
 
     /// Closes the steps up to and including `last`.
@@ -478,9 +508,11 @@ impl Pipeline {
             open.batches as f64 / (open.batches + open.missing).max(1) as f64
         });
         let empty = without_events(completeness);
+        // On the bus alone, history is kept with the state.
+        let keeps_rows = !self.config.config.data_dir.as_os_str().is_empty();
         for service in self.services.values_mut() {
             for series in &mut service.series {
-                if series.close_step(step, empty, completeness) {
+                if series.close_step(step, empty, completeness) && keeps_rows {
                     use honeyguide_models::History;
                     self.rows.push(HistoryRow {
                         step,
@@ -505,8 +537,8 @@ impl Pipeline {
         for service in self.services.values_mut() {
             let key = &service.key;
             service.series.retain(|series| {
-                let idle = series.idle_steps >= FORGET_STEPS;
-                if idle || series.idle_steps == crate::series::IDLE_STEPS_MAX {
+                let idle = series.facts.idle_steps >= FORGET_STEPS;
+                if idle || series.facts.idle_steps == crate::series::IDLE_STEPS_MAX {
                     ended.push(v1::SeriesKey {
                         service: key.clone(),
                         signal: series.signal.name().to_owned(),
@@ -610,13 +642,13 @@ fn without_events(completeness: f64) -> Window {
     }
 }
 
-/// The service, made if there is room for a series.
+/// The service, made if there is a place for a series.
 fn service<'a>(
     services: &'a mut BTreeMap<ServiceId, Service>,
     id: &ServiceId,
-    room: usize,
+    places: Places,
 ) -> Option<&'a mut Service> {
-    if room > 0 && !services.contains_key(id) {
+    if places.free > 0 && !services.contains_key(id) {
         services.insert(id.clone(), Service::new(id));
     }
     services.get_mut(id)

@@ -1,106 +1,22 @@
-//! Series in memory: the compact history that models read, and what a step
-//! has collected so far.
-
-use std::collections::VecDeque;
+//! Series in memory: what is known of each, and what a step has collected of
+//! it so far.
 
 use honeyguide_models::{History, SeriesModel, TARGETS, Target, Window};
 use sensor_common::{Histogram, Signal};
+use serde::{Deserialize, Serialize};
 
-/// History kept in memory, in steps: 6 hours of 10 s.
-pub const HISTORY_STEPS: usize = 2160;
+use crate::ring::Ring;
+
 /// Steps without events after which a series is no longer forecast.
 pub const IDLE_STEPS_MAX: u32 = 30;
-
-/// Values in model space (natural logarithms) are kept as multiples of this:
-/// 0.05 %, far below the bucket width of 9 %.
-const QUANTUM: f32 = 1.0 / 2000.0;
-/// Stands for NaN.
-const NOTHING: i16 = i16::MIN;
-/// Largest magnitude kept: e^±16 s covers 0.1 µs to 100 days.
-const LIMIT: f32 = 16.0;
-
-/// A [`Window`] in 14 bytes.
-#[derive(Clone, Copy, Debug)]
-struct Packed {
-    y: [i16; TARGETS],
-    /// ln(1 + samples), in quanta.
-    samples: i16,
-    /// In 1/255.
-    completeness: u8,
-}
-
-impl Packed {
-    fn pack(window: &Window) -> Packed {
-        Packed {
-            y: window.y.map(quantised),
-            samples: quantised(window.samples.max(0.0).ln_1p()),
-            completeness: (window.completeness.clamp(0.0, 1.0) * 255.0).round() as u8,
-        }
-    }
-
-    fn unpack(self) -> Window {
-        Window {
-            y: self.y.map(restored),
-            samples: restored(self.samples).exp_m1(),
-            completeness: f32::from(self.completeness) / 255.0,
-        }
-    }
-}
-
-fn quantised(value: f32) -> i16 {
-    if value.is_nan() {
-        return NOTHING;
-    }
-    (value.clamp(-LIMIT, LIMIT) / QUANTUM).round() as i16
-}
-
-fn restored(quanta: i16) -> f32 {
-    if quanta == NOTHING {
-        f32::NAN
-    } else {
-        f32::from(quanta) * QUANTUM
-    }
-}
-
-/// The last [`HISTORY_STEPS`] windows of a series.
-#[derive(Debug, Default)]
-pub struct Ring(VecDeque<Packed>);
-
-impl Ring {
-    /// Appends the newest window; the oldest goes when the ring is full.
-    pub fn push(&mut self, window: &Window) {
-        let len = self.0.len();
-        if len == HISTORY_STEPS {
-            self.0.pop_front();
-        } else if len == self.0.capacity() {
-            // Doubling would end at 4096 places for 2160 windows.
-            self.0.reserve_exact(len.max(60).min(HISTORY_STEPS - len));
-        }
-        self.0.push_back(Packed::pack(window));
-    }
-
-    /// Heap bytes.
-    pub fn bytes(&self) -> usize {
-        self.0.capacity() * size_of::<Packed>()
-    }
-}
-
-impl History for Ring {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn window(&self, ago: usize) -> Window {
-        let position = self.0.len().checked_sub(ago.saturating_add(1));
-        position.map_or(Window::MISSING, |position| self.0[position].unpack())
-    }
-}
 
 /// One signal of one service.
 #[derive(Debug)]
 pub struct Series {
     /// What it measures.
     pub signal: Signal,
+    /// Its name in the stored history; never used twice in a partition.
+    pub number: u32,
     /// Windows of closed steps.
     pub ring: Ring,
     /// Its model; taken out while it reads its neighbours.
@@ -109,6 +25,13 @@ pub struct Series {
     pub open: Vec<(u64, Box<Collected>)>,
     /// All events ever, for `/metrics`.
     pub cumulative: Box<Histogram>,
+    /// What its closed steps say beside their windows.
+    pub facts: Facts,
+}
+
+/// What a series remembers of its closed steps, beside windows and model.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
     /// The last closed step that had events.
     pub last: LastWindow,
     /// Closed steps since then.
@@ -116,12 +39,24 @@ pub struct Series {
     /// Closed steps that had events.
     pub observed_steps: u32,
     /// The usual value of each target that an objective needs, and its age in steps.
-    pub usual: [Option<f64>; TARGETS],
+    usual: [Option<f64>; TARGETS],
     usual_age: u32,
 }
 
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            last: LastWindow::default(),
+            idle_steps: 0,
+            observed_steps: 0,
+            usual: [None; TARGETS],
+            usual_age: USUAL_KEEP_STEPS,
+        }
+    }
+}
+
 /// What the last window with events held.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LastWindow {
     /// Seconds by quantile: p50, p90, p99, p99.9.
     pub quantiles_secs: [f64; 4],
@@ -147,18 +82,15 @@ const USUAL_KEEP_STEPS: u32 = 6;
 
 impl Series {
     /// A series that has seen nothing.
-    pub fn new(signal: Signal) -> Self {
+    pub fn new(signal: Signal, number: u32) -> Self {
         Self {
             signal,
+            number,
             ring: Ring::default(),
             model: Some(Box::default()),
             open: Vec::new(),
             cumulative: Box::default(),
-            last: LastWindow::default(),
-            idle_steps: 0,
-            observed_steps: 0,
-            usual: [None; TARGETS],
-            usual_age: USUAL_KEEP_STEPS,
+            facts: Facts::default(),
         }
     }
 
@@ -179,7 +111,7 @@ impl Series {
         let last = self.open.drain(..closed).next_back();
         let Some((_, collected)) = last.filter(|(open, _)| *open == step) else {
             self.ring.push(&empty);
-            self.idle_steps = self.idle_steps.saturating_add(1);
+            self.facts.idle_steps = self.facts.idle_steps.saturating_add(1);
             return false;
         };
         let histogram = &collected.histogram;
@@ -188,12 +120,12 @@ impl Series {
         let mut window = Window::from_histogram(histogram, covered_secs, 1.0);
         window.completeness = completeness as f32;
         self.ring.push(&window);
-        self.idle_steps = 0;
-        self.observed_steps = self.observed_steps.saturating_add(1);
+        self.facts.idle_steps = 0;
+        self.facts.observed_steps = self.facts.observed_steps.saturating_add(1);
         let quantiles_ns = histogram
             .quantiles_ns([0.5, 0.9, 0.99, 0.999])
             .unwrap_or_default();
-        self.last = LastWindow {
+        self.facts.last = LastWindow {
             quantiles_secs: quantiles_ns.map(|ns| ns / 1e9),
             max_secs: histogram.max_ns() as f64 / 1e9,
             rate: histogram.count() as f64 / covered_secs,
@@ -208,11 +140,12 @@ impl Series {
     /// the newest windows. Kept for a minute, and as long as `frozen`.
     pub fn usual(&mut self, target: Target, frozen: bool) -> Option<f64> {
         let index = target.index();
-        self.usual_age = self.usual_age.saturating_add(1);
-        if self.usual[index].is_some() && (frozen || self.usual_age < USUAL_KEEP_STEPS) {
-            return self.usual[index];
+        self.facts.usual_age = self.facts.usual_age.saturating_add(1);
+        if self.facts.usual[index].is_some() && (frozen || self.facts.usual_age < USUAL_KEEP_STEPS)
+        {
+            return self.facts.usual[index];
         }
-        self.usual_age = 0;
+        self.facts.usual_age = 0;
         let windows =
             (RECENT_STEPS..RECENT_STEPS + USUAL_STEPS).take_while(|ago| *ago < self.ring.len());
         let mut values: Vec<f64> = windows
@@ -221,9 +154,9 @@ impl Series {
         if values.len() >= USUAL_STEPS_MIN {
             let middle = values.len() / 2;
             let (_, median, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
-            self.usual[index] = Some(target.to_natural(*median));
+            self.facts.usual[index] = Some(target.to_natural(*median));
         }
-        self.usual[index]
+        self.facts.usual[index]
     }
 
     /// Memory of the series in bytes.
@@ -256,29 +189,7 @@ impl Collected {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    proptest! {
-        #[test]
-        fn packing_keeps_values_to_a_twentieth_of_a_percent(ln in -15.9f32..15.9, samples in 0f32..1e6) {
-            let window = Window { y: [ln; TARGETS], samples, completeness: 0.5 };
-            let mut ring = Ring::default();
-            ring.push(&window);
-            let read = ring.window(0);
-            prop_assert!((read.y[0] - ln).abs() <= QUANTUM);
-            prop_assert!((read.samples - samples).abs() <= samples * 0.001 + 0.001);
-        }
-    }
-
-    #[test]
-    fn nothing_stays_nothing() {
-        let mut ring = Ring::default();
-        ring.push(&Window::MISSING);
-        assert!(ring.window(0).y.iter().all(|y| y.is_nan()));
-        assert_eq!(ring.window(1).completeness, 0.0);
-    }
 
     #[test]
     fn overlapping_windows_cover_a_time_once() {
@@ -291,7 +202,7 @@ mod tests {
 
     #[test]
     fn usual_is_the_median_without_the_newest() {
-        let mut series = Series::new(Signal::RunQueue);
+        let mut series = Series::new(Signal::RunQueue, 0);
         let at = |secs: f32| Window {
             y: [secs.ln(); TARGETS],
             samples: 100.0,
@@ -300,7 +211,7 @@ mod tests {
         assert_eq!(series.usual(Target::P99, false), None);
         (0..20).for_each(|_| series.ring.push(&at(0.001)));
         (0..3).for_each(|_| series.ring.push(&at(1.0)));
-        let mut fresh = Series::new(Signal::RunQueue);
+        let mut fresh = Series::new(Signal::RunQueue, 0);
         fresh.ring = series.ring;
         let usual = fresh.usual(Target::P99, false).unwrap();
         assert!((usual / 0.001 - 1.0).abs() < 0.01, "{usual}");

@@ -1,314 +1,397 @@
-//! The thread that owns the pipelines, one per partition.
+//! The threads that own the pipelines, one pipeline per partition.
 //!
-//! A thread, because closing a step takes longer than an async task may. A
-//! partition comes with its stored state or history and goes when that is
-//! stored, so that it can move to another analyzer.
+//! Threads, because closing a step takes longer than an async task may; as many
+//! as there are CPUs, because partitions do not know each other. A partition
+//! comes with its stored state or history and goes when that is stored, so that
+//! it can move to another analyzer.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use honeyguide_bus::{Delivery, PartitionId, Position, Topic, partition_of};
-use honeyguide_proto::v1;
 use sensor_common::Histogram;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::{
-    analyzer::{Snapshot, now_ns},
-    config::ValidConfig,
+    analyzer::now_ns,
+    board::Board,
     exposition::Exposition,
-    frame::HistoryStore,
-    judge::nanoseconds,
-    outbox::Outbox,
     pipeline::{Command, HistoryRow, Input, Pipeline},
-    series::HISTORY_STEPS,
-    state_topic::StateTopic,
+    ring::HISTORY_STEPS,
+    state::{Claimed, StateTopic},
+    stores::Stores,
 };
 
+/// Messages on their way to a thread; the consumer waits beyond.
+const QUEUE: usize = 256;
 /// Pause before a state is read again.
 const RESTORE_RETRY: Duration = Duration::from_secs(1);
 
-/// To the thread.
-pub(crate) enum Message {
+enum Message {
     Delivery(Box<Delivery>),
-    Tick,
-    CaughtUp(PartitionId),
+    /// Everything that the bus took before this time was delivered.
+    CaughtUp(PartitionId, u64),
     /// Take these partitions over; answered with where to read on, as far as
     /// the restored state says.
     Assign(Vec<PartitionId>, oneshot::Sender<Vec<Position>>),
     /// Let these partitions go; answered with the positions to commit.
     Revoke(Vec<PartitionId>, oneshot::Sender<Vec<Position>>),
+    /// What was stored in the background: up to this step, or why not.
+    Stored(PartitionId, Result<u64, String>),
     Expose(oneshot::Sender<Exposition>),
-    /// Close what is open, store, commit, and end.
-    Finish,
+    /// Close what is open, store, and end.
+    Finish(oneshot::Sender<Vec<Position>>),
 }
 
-/// Owns the pipelines.
-pub(crate) struct Worker {
-    pub(crate) shards: BTreeMap<PartitionId, Shard>,
-    pub(crate) partitions: u32,
-    pub(crate) config: ValidConfig,
-    pub(crate) store: Option<HistoryStore>,
-    pub(crate) state: Option<StateTopic>,
-    pub(crate) outbox: Option<Outbox>,
-    pub(crate) snapshots: watch::Sender<Snapshot>,
-    pub(crate) steps: broadcast::Sender<Arc<Vec<v1::Forecast>>>,
-    pub(crate) commits: mpsc::Sender<Vec<Position>>,
-    pub(crate) rebalances: u64,
+/// The threads, as the reader of the bus and the interfaces see them. They end
+/// when they are told to [`finish`](Self::finish).
+#[derive(Clone)]
+pub(crate) struct Workers(Vec<mpsc::Sender<Message>>);
+
+/// The threads have ended.
+#[derive(Debug)]
+pub(crate) struct Ended;
+
+impl Workers {
+    /// Starts a thread per CPU, at most one per partition.
+    pub(crate) fn start(stores: &Arc<Stores>, board: &Arc<Board>) -> std::io::Result<Self> {
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        let mut senders = Vec::new();
+        for number in 0..cpus.clamp(1, stores.partitions.max(1) as usize) {
+            let (sender, messages) = mpsc::channel(QUEUE);
+            let worker = Worker {
+                shards: BTreeMap::new(),
+                stores: Arc::clone(stores),
+                board: Arc::clone(board),
+                own: sender.downgrade(),
+                rebalance_duration: Box::default(),
+                forecast_delay: Box::default(),
+            };
+            thread::Builder::new()
+                .name(format!("analyzer-{number}"))
+                .spawn(move || worker.run(messages))?;
+            senders.push(sender);
+        }
+        Ok(Self(senders))
+    }
+
+    fn of(&self, partition: PartitionId) -> &mpsc::Sender<Message> {
+        &self.0[partition as usize % self.0.len()]
+    }
+
+    pub(crate) async fn deliver(&self, delivery: Delivery) -> Result<(), Ended> {
+        let worker = self.of(delivery.record.partition);
+        let message = Message::Delivery(Box::new(delivery));
+        worker.send(message).await.map_err(|_| Ended)
+    }
+
+    pub(crate) async fn caught_up(
+        &self,
+        partition: PartitionId,
+        as_of_ns: u64,
+    ) -> Result<(), Ended> {
+        let worker = self.of(partition);
+        worker
+            .send(Message::CaughtUp(partition, as_of_ns))
+            .await
+            .map_err(|_| Ended)
+    }
+
+    /// Takes partitions over; returns where to read on.
+    pub(crate) async fn assign(&self, partitions: &[PartitionId]) -> Result<Vec<Position>, Ended> {
+        self.of_each(partitions, Message::Assign).await
+    }
+
+    /// Lets partitions go; returns what to commit.
+    pub(crate) async fn revoke(&self, partitions: &[PartitionId]) -> Result<Vec<Position>, Ended> {
+        self.of_each(partitions, Message::Revoke).await
+    }
+
+    /// Ends the threads; returns what to commit.
+    pub(crate) async fn finish(&self) -> Result<Vec<Position>, Ended> {
+        let answers = self.ask(Message::Finish).await;
+        Ok(answers?.into_iter().flatten().collect())
+    }
+
+    /// Everything that one scrape shows.
+    pub(crate) async fn expose(&self) -> Result<Exposition, Ended> {
+        let answers = self.ask(Message::Expose).await?;
+        let mut exposition = Exposition::default();
+        for part in answers {
+            exposition.add(part);
+        }
+        Ok(exposition)
+    }
+
+    /// Asks every thread for its part of `partitions`.
+    async fn of_each(
+        &self,
+        partitions: &[PartitionId],
+        message: fn(Vec<PartitionId>, oneshot::Sender<Vec<Position>>) -> Message,
+    ) -> Result<Vec<Position>, Ended> {
+        let mut answers = Vec::new();
+        for (number, worker) in self.0.iter().enumerate() {
+            let of_worker = |partition: &PartitionId| *partition as usize % self.0.len() == number;
+            let own: Vec<_> = partitions.iter().copied().filter(of_worker).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let (sender, answer) = oneshot::channel();
+            worker.send(message(own, sender)).await.map_err(|_| Ended)?;
+            answers.push(answer);
+        }
+        let mut positions = Vec::new();
+        for answer in answers {
+            positions.extend(answer.await.map_err(|_| Ended)?);
+        }
+        Ok(positions)
+    }
+
+    async fn ask<T>(&self, message: fn(oneshot::Sender<T>) -> Message) -> Result<Vec<T>, Ended> {
+        let mut answers = Vec::new();
+        for worker in &self.0 {
+            let (sender, answer) = oneshot::channel();
+            worker.send(message(sender)).await.map_err(|_| Ended)?;
+            answers.push(answer);
+        }
+        let answers = futures_util::future::join_all(answers).await;
+        answers
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map_err(|_| Ended)
+    }
+}
+
+/// One thread.
+struct Worker {
+    shards: BTreeMap<PartitionId, Shard>,
+    stores: Arc<Stores>,
+    board: Arc<Board>,
+    /// To itself, for what is done in the background.
+    own: mpsc::WeakSender<Message>,
+    /// Of restoring or storing partitions that came or went.
+    rebalance_duration: Box<Histogram>,
     /// From the end of a step to its forecasts.
-    pub(crate) forecast_delay: Box<Histogram>,
+    forecast_delay: Box<Histogram>,
 }
 
 /// A partition.
-pub(crate) struct Shard {
+struct Shard {
     pipeline: Pipeline,
-    /// Of its last closed step.
-    forecasts: Vec<v1::Forecast>,
-}
-
-/// What came of the commands of one shard.
-#[derive(Default)]
-struct Outcome {
-    forecasts: bool,
-    /// End of the newest step forecast, where the end of the bus is reached.
-    made_at_ns: Option<u64>,
-    alerts: bool,
-    positions: Vec<Position>,
+    /// Where its whole state is kept on Kafka.
+    claimed: Option<Claimed>,
 }
 
 impl Worker {
-    pub(crate) fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+    fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         while let Some(message) = messages.blocking_recv() {
             match message {
                 Message::Delivery(delivery) => {
                     let partition = delivery.record.partition;
-                    self.handle(&[partition], |pipeline| {
-                        pipeline.handle(Input::Delivery(&delivery), now_ns());
-                    });
+                    let read_until_ns = delivery.record.timestamp_ns;
+                    self.handle(partition, Input::Delivery(&delivery));
+                    self.board.read_until(partition, read_until_ns);
                 }
-                Message::CaughtUp(partition) => self.handle(&[partition], |pipeline| {
-                    pipeline.handle(Input::CaughtUp, now_ns());
-                }),
-                Message::Tick => {
-                    let now_ns = now_ns();
-                    self.handle(&self.assigned(), |pipeline| {
-                        pipeline.handle(Input::Tick, now_ns);
-                    });
+                Message::CaughtUp(partition, as_of_ns) => {
+                    self.handle(partition, Input::CaughtUp { as_of_ns });
+                    self.board.caught_up(partition, as_of_ns);
                 }
                 Message::Assign(partitions, restored) => {
-                    self.rebalances += 1;
-                    let positions = self.assign(&partitions);
+                    let positions = self.measured(|worker| worker.assign(&partitions));
                     // The reader is gone only at the end.
                     let _ = restored.send(positions);
                 }
                 Message::Revoke(partitions, stored) => {
-                    self.rebalances += 1;
-                    let outcome = self.end(&partitions);
+                    let positions = self.measured(|worker| worker.end(&partitions));
                     for partition in &partitions {
                         self.shards.remove(partition);
+                        self.board.remove(*partition);
                     }
-                    self.publish();
-                    let _ = stored.send(outcome.positions);
+                    let _ = stored.send(positions);
+                }
+                Message::Stored(partition, Ok(step)) => {
+                    self.handle(partition, Input::Stored { step });
+                }
+                Message::Stored(partition, Err(why)) => {
+                    warn!(partition, "{why}; it is tried again soon");
+                    self.handle(partition, Input::NotStored { rows: Vec::new() });
                 }
                 Message::Expose(answer) => {
                     // A scraper that went away needs no answer.
                     let _ = answer.send(self.exposition());
                 }
-                Message::Finish => {
-                    let outcome = self.end(&self.assigned());
-                    self.publish();
-                    self.commit(outcome.positions);
+                Message::Finish(stored) => {
+                    let partitions: Vec<_> = self.shards.keys().copied().collect();
+                    let _ = stored.send(self.end(&partitions));
                     return;
                 }
             }
         }
     }
 
-    fn assigned(&self) -> Vec<PartitionId> {
-        self.shards.keys().copied().collect()
+    fn measured<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let begun = std::time::Instant::now();
+        let result = work(self);
+        let elapsed = begun.elapsed().as_nanos();
+        self.rebalance_duration
+            .record(u64::try_from(elapsed).unwrap_or(u64::MAX));
+        result
     }
 
     /// Makes a pipeline for each partition, with what is stored of it. Returns
     /// where the restored states end.
     fn assign(&mut self, partitions: &[PartitionId]) -> Vec<Position> {
-        let step_now = now_ns() / self.config.step_ns();
-        let first_step = step_now.saturating_sub(HISTORY_STEPS as u64);
-        let mut positions = Vec::new();
-        if let Some(state) = self.state.clone() {
-            for partition in partitions {
-                let pipeline = self.restored(&state, *partition, first_step, &mut positions);
-                self.add_shard(*partition, pipeline);
-            }
-            return positions;
+        if let Some(state) = self.stores.state.clone() {
+            let claimed = partitions
+                .iter()
+                .filter_map(|partition| self.claim(&state, *partition));
+            return claimed.collect();
         }
+        let step_now = now_ns() / self.stores.config.step_ns();
+        let first_step = step_now.saturating_sub(HISTORY_STEPS as u64);
         let mut rows = BTreeMap::<PartitionId, Vec<HistoryRow>>::new();
-        if let Some(store) = &self.store {
+        if let Some(store) = &self.stores.history {
             let (all, errors) = store.read(first_step);
             for error in errors {
                 warn!(%error, "part of the history is damaged and left out");
             }
             for row in all {
-                let partition = partition_of(row.service.as_bytes(), self.partitions);
+                let partition = partition_of(row.service.as_bytes(), self.stores.partitions);
                 rows.entry(partition).or_default().push(row);
             }
         }
         for partition in partitions {
-            let mut pipeline = Pipeline::new(self.config.clone());
+            let mut pipeline = Pipeline::new(self.stores.config.clone());
             let rows = rows.remove(partition).unwrap_or_default();
             info!(partition, rows = rows.len(), "history restored");
             pipeline.restore(rows);
-            self.add_shard(*partition, pipeline);
+            self.add(*partition, pipeline, None);
         }
-        positions
+        Vec::new()
     }
 
-    fn add_shard(&mut self, partition: PartitionId, pipeline: Pipeline) {
-        let forecasts = Vec::new();
-        self.shards.insert(
-            partition,
-            Shard {
-                pipeline,
-                forecasts,
-            },
-        );
-    }
-
-    /// The pipeline of a partition as another analyzer left it; a new one where
-    /// nothing usable is stored.
-    fn restored(
-        &self,
-        state: &StateTopic,
-        partition: PartitionId,
-        first_step: u64,
-        positions: &mut Vec<Position>,
-    ) -> Pipeline {
-        let new = || Pipeline::new(self.config.clone());
-        // Beginning anew would lose the totals and overwrite the state. Who
-        // cannot read it for long loses the partition to another member.
-        let restored = loop {
-            match state.restore(partition, first_step) {
-                Ok(restored) => break restored,
+    /// Takes a partition over from the analyzer that had it. Beginning anew
+    /// where its state cannot be read for a moment would lose the totals and
+    /// overwrite the state, so it is tried again; who cannot read it for long
+    /// loses the partition to another member.
+    fn claim(&mut self, state: &StateTopic, partition: PartitionId) -> Option<Position> {
+        let config = &self.stores.config;
+        let new = || {
+            let mut pipeline = Pipeline::new(config.clone());
+            pipeline.shift_store(u64::from(partition));
+            pipeline
+        };
+        let (claimed, mut pipeline, offset) = loop {
+            match state.claim(partition, new) {
+                Ok(claimed) => break claimed,
                 Err(error) => warn!(partition, %error, "the state cannot be read; trying again"),
             }
-            std::thread::sleep(RESTORE_RETRY);
+            thread::sleep(RESTORE_RETRY);
         };
-        let Some(snapshot) = restored.state else {
-            info!(partition, "partition assigned; nothing is stored of it");
-            return new();
-        };
-        let mut pipeline = new();
-        let rows = restored.rows.len();
-        pipeline.restore(restored.rows);
-        match pipeline.restore_snapshot(snapshot) {
-            Ok(offset) => {
-                info!(
-                    partition,
-                    rows, offset, "partition assigned, state restored"
-                );
-                positions.push(Position {
-                    topic: Topic::Histograms,
-                    partition,
-                    offset,
-                });
-                pipeline
-            }
-            Err(error) => {
-                warn!(partition, %error, "the stored state is of no use; the partition begins anew");
-                new()
-            }
-        }
+        self.board.forecasts(partition, pipeline.last_forecasts());
+        self.board.alerts(partition, pipeline.alerts());
+        self.add(partition, pipeline, Some(claimed));
+        offset.map(|offset| position(partition, offset))
+    }
+
+    fn add(&mut self, partition: PartitionId, pipeline: Pipeline, claimed: Option<Claimed>) {
+        self.board.add(partition);
+        self.shards.insert(partition, Shard { pipeline, claimed });
     }
 
     /// Stores everything of `partitions`. Where the whole state is kept, steps
     /// that still collect are part of it; else they are closed.
-    fn end(&mut self, partitions: &[PartitionId]) -> Outcome {
-        if self.state.is_some() {
-            self.execute_all(partitions, Pipeline::store)
-        } else {
-            self.execute_all(partitions, Pipeline::finish)
-        }
-    }
-
-    /// Lets the pipelines of `partitions` do something, and carries out what
-    /// they ask for.
-    fn handle(&mut self, partitions: &[PartitionId], work: impl Fn(&mut Pipeline)) {
-        let outcome = self.execute_all(partitions, work);
-        if outcome.forecasts {
-            if let Some(made_at_ns) = outcome.made_at_ns {
-                let delay_ns = now_ns().saturating_sub(made_at_ns);
-                self.forecast_delay.record(delay_ns);
+    fn end(&mut self, partitions: &[PartitionId]) -> Vec<Position> {
+        let mut positions = Vec::new();
+        for partition in partitions {
+            let Some(shard) = self.shards.get_mut(partition) else {
+                continue;
+            };
+            let (Some(claimed), Some(topic)) = (&shard.claimed, &self.stores.state) else {
+                shard.pipeline.finish();
+                self.execute(*partition, &mut positions);
+                continue;
+            };
+            let state = shard.pipeline.state();
+            let offset = state.next_offset();
+            let stored = async {
+                if let Some(outbox) = &self.stores.outbox {
+                    outbox.flush().await;
+                }
+                claimed.store(state).await
+            };
+            match topic.runtime.block_on(stored) {
+                Ok(()) => positions.push(position(*partition, offset)),
+                Err(error) => warn!(
+                    partition,
+                    %error, "the state is not stored; what came since the last store is read again"
+                ),
             }
-            self.publish();
-        } else if outcome.alerts {
-            let alerts = Arc::new(self.alerts());
-            self.snapshots
-                .send_modify(|snapshot| snapshot.alerts = alerts);
         }
-        self.commit(outcome.positions);
+        positions
     }
 
-    fn commit(&self, positions: Vec<Position>) {
-        if !positions.is_empty() && self.commits.blocking_send(positions).is_err() {
+    /// Gives an input to a pipeline, and carries out what it asks for.
+    fn handle(&mut self, partition: PartitionId, input: Input<'_>) {
+        let Some(shard) = self.shards.get_mut(&partition) else {
+            // Of a partition that went in the meantime.
+            return;
+        };
+        shard.pipeline.handle(input, now_ns());
+        let mut positions = Vec::new();
+        self.execute(partition, &mut positions);
+        if !positions.is_empty() && self.stores.commits.blocking_send(positions).is_err() {
             warn!("positions not committed: the reader is gone");
         }
     }
 
-    fn execute_all(&mut self, partitions: &[PartitionId], work: impl Fn(&mut Pipeline)) -> Outcome {
-        let mut outcome = Outcome::default();
-        for partition in partitions {
-            if let Some(shard) = self.shards.get_mut(partition) {
-                work(&mut shard.pipeline);
-                let stores = Stores {
-                    history: self.store.as_ref(),
-                    state: self.state.as_ref(),
-                    outbox: self.outbox.as_ref(),
-                    config: &self.config,
-                };
-                shard.execute(*partition, stores, &mut outcome);
+    fn execute(&mut self, partition: PartitionId, positions: &mut Vec<Position>) {
+        let Some(shard) = self.shards.get_mut(&partition) else {
+            return;
+        };
+        while let Some(command) = shard.pipeline.next_command() {
+            match command {
+                Command::Forecasts(forecasts) => {
+                    if let Some(outbox) = &self.stores.outbox {
+                        outbox.forecasts(partition, &forecasts);
+                    }
+                    if let Some(made_at_ns) = shard.pipeline.last_step_end_ns() {
+                        let delay_ns = now_ns().saturating_sub(made_at_ns);
+                        self.forecast_delay.record(delay_ns);
+                    }
+                    let alerts = shard.pipeline.alerts();
+                    self.board.step(partition, forecasts, alerts);
+                }
+                Command::Alert(alert) => {
+                    let state = alert.state().as_str_name();
+                    let state = state.trim_start_matches("ALERT_STATE_");
+                    warn!(state, "{}", alert.summary);
+                    if let Some(outbox) = &self.stores.outbox {
+                        outbox.alert(partition, &alert);
+                    }
+                    self.board.alerts(partition, shard.pipeline.alerts());
+                }
+                Command::Store { step, rows } => {
+                    let input = match shard.store(partition, &self.stores, &self.own, step, rows) {
+                        Some(input) => input,
+                        // `Message::Stored` will tell.
+                        None => continue,
+                    };
+                    shard.pipeline.handle(input, now_ns());
+                }
+                // The offset of a whole state is exact; see `Stores`.
+                Command::Commit(_) if shard.claimed.is_some() => {}
+                Command::Commit(committed) => positions.extend(committed),
             }
         }
-        outcome
-    }
-
-    /// Shows what the shards forecast, in the order of services.
-    fn publish(&mut self) {
-        let all = self.shards.values().flat_map(|shard| &shard.forecasts);
-        let mut forecasts: Vec<_> = all.cloned().collect();
-        forecasts.sort_by(|a, b| sort_key(a).cmp(&sort_key(b)));
-        let forecasts = Arc::new(forecasts);
-        // Nobody may be watching.
-        let _ = self.steps.send(Arc::clone(&forecasts));
-        let steps = self.shards.values();
-        let steps = steps.map(|shard| shard.pipeline.counters().steps).max();
-        self.snapshots.send_replace(Snapshot {
-            forecasts,
-            alerts: Arc::new(self.alerts()),
-            steps: steps.unwrap_or(0),
-        });
-    }
-
-    /// Those that fire first.
-    fn alerts(&self) -> Vec<v1::Alert> {
-        let all = self.shards.values();
-        let mut alerts: Vec<_> = all.flat_map(|shard| shard.pipeline.alerts()).collect();
-        alerts.sort_by_key(|alert| alert.state() != v1::AlertState::Firing);
-        alerts
     }
 
     fn exposition(&self) -> Exposition {
-        let snapshot = self.snapshots.borrow().clone();
-        let series_max = self.config.config.metrics_series_max;
-        let shown = snapshot.forecasts.iter().take(series_max);
-        let firing = snapshot
-            .alerts
-            .iter()
-            .filter(|alert| alert.state() == v1::AlertState::Firing);
+        let series_max = self.stores.config.config.metrics_series_max;
         let mut exposition = Exposition {
             partitions: self.shards.len(),
-            rebalances: self.rebalances,
-            not_published: self.outbox.as_ref().map_or(0, Outbox::not_published),
             forecast_delay: (*self.forecast_delay).clone(),
-            forecasts: shown.cloned().collect(),
-            firing: firing.cloned().collect(),
+            rebalance_duration: (*self.rebalance_duration).clone(),
             ..Exposition::default()
         };
         for Shard { pipeline, .. } in self.shards.values() {
@@ -322,93 +405,61 @@ impl Worker {
     }
 }
 
-fn sort_key(forecast: &v1::Forecast) -> Option<(&str, &str)> {
-    let key = forecast.key.as_ref()?;
-    Some((&key.service, &key.signal))
-}
-
-/// Where the state of a shard is kept, and what it finds out goes.
-#[derive(Clone, Copy)]
-struct Stores<'a> {
-    history: Option<&'a HistoryStore>,
-    state: Option<&'a StateTopic>,
-    outbox: Option<&'a Outbox>,
-    config: &'a ValidConfig,
-}
-
 impl Shard {
-    fn execute(&mut self, partition: PartitionId, stores: Stores<'_>, outcome: &mut Outcome) {
-        while let Some(command) = self.pipeline.next_command() {
-            match command {
-                Command::Forecasts(forecasts) => {
-                    if let Some(outbox) = stores.outbox {
-                        outbox.forecasts(partition, &forecasts);
-                    }
-                    if self.pipeline.is_caught_up() {
-                        let made_at = forecasts.iter().filter_map(|one| one.made_at.as_ref());
-                        let newest = made_at.map(nanoseconds).max();
-                        outcome.made_at_ns = outcome.made_at_ns.max(newest);
-                    }
-                    self.forecasts = forecasts;
-                    outcome.forecasts = true;
-                }
-                Command::Alert(alert) => {
-                    let state = alert
-                        .state()
-                        .as_str_name()
-                        .trim_start_matches("ALERT_STATE_");
-                    warn!(state, "{}", alert.summary);
-                    if let Some(outbox) = stores.outbox {
-                        outbox.alert(partition, &alert);
-                    }
-                    outcome.alerts = true;
-                }
-                Command::Store { step, rows } => {
-                    let input = match self.store(partition, stores, step, &rows, outcome) {
-                        Ok(()) => Input::Stored { step },
-                        Err(why) => {
-                            warn!(rows = rows.len(), "{why}; it is tried again soon");
-                            Input::NotStored { rows }
-                        }
-                    };
-                    self.pipeline.handle(input, now_ns());
-                }
-                // The offset of a whole state is exact; see `store`.
-                Command::Commit(_) if stores.state.is_some() => {}
-                Command::Commit(positions) => outcome.positions.extend(positions),
-            }
-        }
-    }
-
+    /// Stores rows in the history of this machine, and where the partition is
+    /// claimed the whole state on Kafka, in the background. Returns what to
+    /// tell the pipeline, if that is known already.
     fn store(
         &self,
         partition: PartitionId,
-        stores: Stores<'_>,
+        stores: &Arc<Stores>,
+        own: &mpsc::WeakSender<Message>,
         step: u64,
-        rows: &[HistoryRow],
-        outcome: &mut Outcome,
-    ) -> Result<(), String> {
-        let local = match stores.history {
-            Some(history) => history.write(partition, step, rows),
+        rows: Vec<HistoryRow>,
+    ) -> Option<Input<'static>> {
+        let local = match &stores.history {
+            Some(history) => history.write(partition, step, &rows),
             None => Ok(()),
         };
-        let local = local.map_err(|error| format!("history not stored: {error}"));
-        let Some(topic) = stores.state else {
-            return local;
-        };
-        if let Err(why) = local {
-            // The topic has the same rows, and these are for people to read.
-            warn!("{why}");
+        if let Err(error) = &local {
+            warn!(rows = rows.len(), %error, "history not stored");
         }
-        let snapshot = self.pipeline.snapshot();
-        topic
-            .store(partition, step, rows, &snapshot, stores.config)
-            .map_err(|error| error.to_string())?;
-        outcome.positions.push(Position {
-            topic: Topic::Histograms,
-            partition,
-            offset: snapshot.next_offset,
+        let (Some(claimed), Some(topic)) = (&self.claimed, &stores.state) else {
+            return Some(match local {
+                Ok(()) => Input::Stored { step },
+                Err(_) => Input::NotStored { rows },
+            });
+        };
+        // A history that failed is for people to read; Kafka has the same.
+        let state = self.pipeline.state();
+        let (last_step, offset) = (state.last_step, state.next_offset());
+        let (claimed, stores, own) = (claimed.clone(), Arc::clone(stores), own.clone());
+        topic.runtime.spawn(async move {
+            let stored = async {
+                if let Some(outbox) = &stores.outbox {
+                    outbox.flush().await;
+                }
+                claimed.claim_again_if_lost().await?;
+                claimed.store(state).await
+            };
+            let stored = stored.await.map_err(|error| error.to_string());
+            if stored.is_ok() {
+                // Nobody listens any more at the end.
+                let _ = stores.commits.send(vec![position(partition, offset)]).await;
+            }
+            if let Some(own) = own.upgrade() {
+                let stored = stored.map(|()| last_step);
+                let _ = own.send(Message::Stored(partition, stored)).await;
+            }
         });
-        Ok(())
+        None
+    }
+}
+
+fn position(partition: PartitionId, offset: u64) -> Position {
+    Position {
+        topic: Topic::Histograms,
+        partition,
+        offset,
     }
 }

@@ -75,6 +75,7 @@ async fn publish(bus: &MemoryBus, seq: u64) {
         partition: 0,
         window_start_ns: now - STEP.as_nanos() as u64,
         window_duration_ns: STEP.as_nanos() as u64,
+        more: false,
     };
     let services = ["alpha", "beta"].map(|name| ServiceId::named(ServiceKind::Process, name));
     let histogram = histogram();

@@ -9,12 +9,14 @@
 mod client;
 mod config;
 mod consumer;
+mod partition_writer;
 mod producer;
-mod table;
+mod reader;
 pub mod topics;
 
 pub use client::ClientError;
 pub use config::{Config, ConfigError, SaslMechanism, Secret, SecurityProtocol, ValidConfig};
 pub use consumer::KafkaConsumer;
+pub use partition_writer::{PartitionWriter, WriteError};
 pub use producer::KafkaProducer;
-pub use table::read_table;
+pub use reader::{PartitionReader, RecordRef};

@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::Notify;
@@ -228,6 +228,14 @@ impl Producer for MemoryBus {
     }
 }
 
+/// How often a consumer is told that there is still nothing.
+const CAUGHT_UP_AGAIN: Duration = Duration::from_millis(500);
+
+fn now_ns() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.map_or(0, |since| since.as_nanos() as u64)
+}
+
 /// The member of a group; see [`MemoryBus::consumer`].
 #[derive(Debug)]
 pub struct MemoryConsumer {
@@ -236,7 +244,7 @@ pub struct MemoryConsumer {
     topic: Topic,
     positions: BTreeMap<PartitionId, Offset>,
     assigned: bool,
-    /// Partitions that were said to be read to their end.
+    /// Partitions that were lately said to be read to their end.
     caught_up: BTreeSet<PartitionId>,
 }
 
@@ -294,10 +302,19 @@ impl Consumer for MemoryConsumer {
             if bus.0.lock().closed {
                 return Err(ConsumeError::Closed);
             }
+            let as_of_ns = now_ns();
             if let Some(partition) = self.newly_caught_up() {
-                return Ok(ConsumerEvent::CaughtUp(partition));
+                return Ok(ConsumerEvent::CaughtUp {
+                    partition,
+                    as_of_ns,
+                });
             }
-            changed.await;
+            if tokio::time::timeout(CAUGHT_UP_AGAIN, changed)
+                .await
+                .is_err()
+            {
+                self.caught_up.clear();
+            }
         }
     }
 

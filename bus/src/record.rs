@@ -13,16 +13,19 @@ pub enum Topic {
     Hints,
     /// What analyzers know of each partition, analyzer to analyzer (compacted by key).
     State,
+    /// Windows of the hours before that state, analyzer to analyzer.
+    History,
 }
 
 impl Topic {
     /// Every topic.
-    pub const ALL: [Topic; 5] = [
+    pub const ALL: [Topic; 6] = [
         Topic::Histograms,
         Topic::Forecasts,
         Topic::Alerts,
         Topic::Hints,
         Topic::State,
+        Topic::History,
     ];
 
     /// The name on the wire.
@@ -33,6 +36,7 @@ impl Topic {
             Topic::Alerts => "honeyguide.alerts.v1",
             Topic::Hints => "honeyguide.hints.v1",
             Topic::State => "honeyguide.state.v1",
+            Topic::History => "honeyguide.history.v1",
         }
     }
 }
@@ -51,7 +55,8 @@ pub struct Record {
     pub partition: PartitionId,
     /// What a compacted topic keeps the newest record of.
     pub key: Vec<u8>,
-    /// Event time in nanoseconds since the Unix epoch: the end of the window.
+    /// Nanoseconds since the Unix epoch: when it was made, for histograms the
+    /// end of the window; of a record read from Kafka, when the broker took it.
     pub timestamp_ns: u64,
     /// Opaque to the bus.
     pub payload: Vec<u8>,

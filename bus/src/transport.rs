@@ -93,9 +93,15 @@ pub enum ConsumerEvent {
     /// These partitions are taken away at the next call of [`Consumer::next`]:
     /// store their state, commit, and forget it first.
     Revoked(Vec<PartitionId>),
-    /// Everything in this partition was delivered; now time passes in it even
-    /// without records, until the next one.
-    CaughtUp(PartitionId),
+    /// Everything that the bus took in this partition before a time was
+    /// delivered: so much time has passed in it, records or not. Comes again
+    /// as time goes on, about once a second.
+    CaughtUp {
+        /// Which.
+        partition: PartitionId,
+        /// Nanoseconds since the Unix epoch.
+        as_of_ns: u64,
+    },
     /// A record. Offsets ascend within a partition; after a restart delivery
     /// begins at the committed position.
     Delivery(Delivery),

@@ -114,7 +114,7 @@ impl Member {
                         }
                         self.revoked.extend(partitions);
                     }
-                    ConsumerEvent::CaughtUp(_) => {}
+                    ConsumerEvent::CaughtUp { .. } => {}
                     ConsumerEvent::Delivery(delivery) => {
                         let record = &delivery.record;
                         let position = Position {
@@ -235,12 +235,17 @@ async fn reading_begins_where_the_restored_state_ends() {
     let ConsumerEvent::Assigned(partitions) = event else {
         panic!("{event:?}");
     };
-    for partition in &partitions {
-        consumer.begin_at(Position {
-            topic: Topic::Histograms,
-            partition: *partition,
-            offset: 7,
-        });
+    let ends = |partition: &u32| Position {
+        topic: Topic::Histograms,
+        partition: *partition,
+        offset: 7,
+    };
+    // The state is newer than what was committed.
+    let committed: Vec<_> = partitions.iter().map(ends).collect();
+    let earlier = committed.iter().map(|end| Position { offset: 3, ..*end });
+    consumer.commit(&earlier.collect::<Vec<_>>()).await.unwrap();
+    for position in committed {
+        consumer.begin_at(position);
     }
     let mut member = Member::default();
     member

@@ -49,13 +49,13 @@ pub fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
                 end_ns = record.timestamp_ns.max(end_ns);
                 let delivery = Delivery { offset, record };
                 replay.handle(Input::Delivery(&delivery), end_ns);
-                replay.handle(Input::Tick, end_ns);
             }
             Err(error) => broken = Some(error),
         }
     }
     // Time enough to close the last step.
-    replay.handle(Input::Tick, end_ns + 3 * step_ns + 300_000_000_000);
+    let as_of_ns = end_ns + 3 * step_ns + 300_000_000_000;
+    replay.handle(Input::CaughtUp { as_of_ns }, as_of_ns);
     replay.finish();
     match broken {
         Some(error) => Err(error).with_context(|| args.file.display().to_string()),

@@ -118,8 +118,8 @@ impl Sources {
         let snapshot = self.snapshot.borrow_and_update().clone();
         let status = self.status.borrow_and_update().clone();
         let mut screen = Screen {
-            forecasts: snapshot.forecasts.to_vec(),
-            alerts: snapshot.alerts.to_vec(),
+            forecasts: snapshot.forecasts().into_iter().cloned().collect(),
+            alerts: snapshot.alerts(),
             sensor: sensor_view(&status),
             log: Vec::new(),
         };

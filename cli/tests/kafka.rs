@@ -3,7 +3,7 @@
 #![cfg(feature = "broker-tests")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
@@ -11,16 +11,19 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use honeyguide_analyzer::pipeline::{Command as PipelineCommand, Input, Pipeline};
 use honeyguide_bus::{
-    Producer, Record, Topic,
-    kafka::{Config, KafkaProducer, ValidConfig, topics},
+    Delivery, PartitionId, Producer, Record, Topic,
+    kafka::{Config, KafkaProducer, PartitionReader, RecordRef, ValidConfig, topics},
     partition_of,
 };
 use honeyguide_proto::{
     ServiceId, ServiceKind,
     batch::{Header, SeriesRef, encode},
+    v1,
 };
 use kafka_node::{Cluster, Jars, Options};
+use prost::Message as _;
 use sensor_common::{Histogram, Signal};
 use tempfile::TempDir;
 
@@ -60,7 +63,7 @@ impl Analyzer {
             .args(["--set", &format!("kafka.partitions={PARTITIONS}")])
             .args(["--set", r#"kafka.properties={"session.timeout.ms"="6000"}"#])
             .args(["--set", "analyzer.step=1s"])
-            .args(["--set", "analyzer.lateness=500ms"])
+            .args(["--set", "analyzer.lateness=3s"])
             .args(["--set", "analyzer.store_interval=2s"])
             .args([
                 "--set",
@@ -80,14 +83,22 @@ impl Analyzer {
     }
 
     fn terminate(mut self) {
-        let pid = self.process.id() as libc::pid_t;
-        // SAFETY: the pid is our child's, which has not been waited for.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
+        self.signal(libc::SIGTERM);
         assert!(self.process.wait().unwrap().success());
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        // SAFETY: the pid is our child's, which has not been waited for.
+        assert_eq!(
+            unsafe { libc::kill(self.process.id() as libc::pid_t, signal) },
+            0
+        );
     }
 
     fn metrics(&self) -> Option<String> {
         let mut socket = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
+        // One that is stopped does not answer.
+        socket.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         socket.write_all(request.as_bytes()).ok()?;
         let mut answer = String::new();
@@ -151,6 +162,7 @@ async fn publish_second(
                 partition,
                 window_start_ns: now_ns - 1_000_000_000,
                 window_duration_ns: 1_000_000_000,
+                more: false,
             };
             let record = Record {
                 topic: Topic::Histograms,
@@ -255,8 +267,21 @@ async fn analyzers_that_come_and_go_every_two_seconds_count_everything_once() {
     .await;
 }
 
+/// An analyzer that stands still for longer than its session does not know yet
+/// that its partitions are another's, and must not write over their state.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_analyzer_that_was_paused_past_its_session_disturbs_nothing() {
+    disturbed(32, |second, group| match second {
+        8 => group.analyzers[0].signal(libc::SIGSTOP),
+        22 => group.analyzers[0].signal(libc::SIGCONT),
+        _ => {}
+    })
+    .await;
+}
+
 /// Publishes for so many seconds while `disturb` does its worst; then all
-/// analyzers together must have counted exactly what was published.
+/// analyzers together must have counted exactly what was published, and have
+/// forecast what an analyzer that was never disturbed forecasts.
 async fn disturbed(seconds: u64, mut disturb: impl FnMut(u64, &mut Group)) {
     let _quiet = QUIET.lock().await;
     let directory = tempfile::tempdir().unwrap();
@@ -270,7 +295,7 @@ async fn disturbed(seconds: u64, mut disturb: impl FnMut(u64, &mut Group)) {
     .validate()
     .unwrap();
     topics::apply(&config).await.unwrap();
-    let producer = KafkaProducer::connect(config).await.unwrap();
+    let producer = KafkaProducer::connect(config.clone()).await.unwrap();
     let mut group = Group {
         directory,
         cluster,
@@ -305,4 +330,83 @@ async fn disturbed(seconds: u64, mut disturb: impl FnMut(u64, &mut Group)) {
         last = counted(&group.analyzers);
         equal_for = if last == published { equal_for + 1 } else { 0 };
     }
+    let compared = tokio::task::spawn_blocking(move || compare_forecasts(&config));
+    assert!(compared.await.unwrap() > seconds as usize * SERVICES / 2);
+}
+
+type ForecastKey = (PartitionId, i64, String);
+
+/// What was published must be what one pipeline per partition makes of the
+/// same records; nothing may be missing between. Returns how many forecasts.
+fn compare_forecasts(config: &ValidConfig) -> usize {
+    let reader = PartitionReader::connect(config).unwrap();
+    let read = |topic, partition, take: &mut dyn FnMut(RecordRef<'_>)| {
+        let range = reader.bounds(topic, partition).unwrap();
+        reader.read(topic, partition, range, take).unwrap();
+    };
+    let mut compared = 0;
+    for partition in 0..PARTITIONS {
+        let mut expected = BTreeMap::new();
+        let mut pipeline = Pipeline::new(analyzer_config());
+        read(Topic::Histograms, partition, &mut |record| {
+            let delivery = Delivery {
+                offset: record.offset,
+                record: Record {
+                    topic: Topic::Histograms,
+                    partition,
+                    key: Vec::new(),
+                    timestamp_ns: record.timestamp_ns,
+                    payload: record.value.to_vec(),
+                },
+            };
+            pipeline.handle(Input::Delivery(&delivery), record.timestamp_ns);
+            while let Some(command) = pipeline.next_command() {
+                if let PipelineCommand::Forecasts(forecasts) = command {
+                    let forecasts = forecasts.into_iter();
+                    expected.extend(forecasts.map(|one| (key_of(partition, &one), one)));
+                }
+            }
+        });
+        let mut published = BTreeSet::new();
+        read(Topic::Forecasts, partition, &mut |record| {
+            let forecast = v1::Forecast::decode(record.value).unwrap();
+            let key = key_of(partition, &forecast);
+            // Steps that only the clock has closed are not in the other run.
+            if let Some(expected) = expected.get(&key) {
+                // Short, whatever differs.
+                assert_eq!(forecast.now, expected.now, "{key:?}");
+                assert!(forecast == *expected, "{key:?} has another forecast");
+                published.insert(key);
+            }
+        });
+        let last = published.last().map(|key| key.1).unwrap();
+        let missing: Vec<_> = expected
+            .keys()
+            .filter(|key| key.1 <= last && !published.contains(*key))
+            .collect();
+        assert_eq!(missing, Vec::<&ForecastKey>::new());
+        compared += published.len();
+    }
+    compared
+}
+
+fn key_of(partition: PartitionId, forecast: &v1::Forecast) -> ForecastKey {
+    let key = forecast.key.as_ref().unwrap();
+    let made_at = forecast.made_at.as_ref().unwrap();
+    (
+        partition,
+        made_at.seconds,
+        format!("{} {}", key.service, key.signal),
+    )
+}
+
+/// As [`Analyzer::start`] sets it.
+fn analyzer_config() -> honeyguide_analyzer::ValidConfig {
+    honeyguide_analyzer::Config {
+        step: Duration::from_secs(1),
+        lateness: Duration::from_secs(3),
+        ..honeyguide_analyzer::Config::default()
+    }
+    .validate()
+    .unwrap()
 }

@@ -136,7 +136,7 @@ async fn a_sensor_killed_while_kafka_is_away_loses_nothing_that_it_drained() {
     let (mut counted, mut ended) = (0, std::collections::BTreeSet::new());
     while ended.len() < 2 {
         match consumer.next().await.unwrap() {
-            ConsumerEvent::CaughtUp(partition) => drop(ended.insert(partition)),
+            ConsumerEvent::CaughtUp { partition, .. } => drop(ended.insert(partition)),
             ConsumerEvent::Delivery(delivery) => {
                 let batch = Batch::decode(&delivery.record.payload).unwrap();
                 let header = &batch.header;

@@ -47,6 +47,8 @@ pub struct Header {
     pub window_start_ns: u64,
     /// Nanoseconds.
     pub window_duration_ns: u64,
+    /// Whether another batch of the same window follows in this partition.
+    pub more: bool,
 }
 
 impl Header {

@@ -92,7 +92,8 @@ impl Batches {
                 };
                 let content = Content::of(drained, part, losses, cost);
                 let many = content.services.len() > SERVICES_MAX;
-                let record = self.record(window, partition, content);
+                let more = !parts.is_empty();
+                let record = self.record(window, (partition, more), content);
                 if (many || record.payload.len() > PAYLOAD_LEN_MAX) && part.len() > 1 {
                     let (front, back) = part.split_at(part.len() / 2);
                     parts.extend([back, front]);
@@ -107,8 +108,13 @@ impl Batches {
         batches
     }
 
-    /// The next record of `partition`.
-    fn record(&self, window: Window, partition: PartitionId, content: Content<'_>) -> Record {
+    /// The next record of `partition`, and whether `more` of the window follow.
+    fn record(
+        &self,
+        window: Window,
+        (partition, more): (PartitionId, bool),
+        content: Content<'_>,
+    ) -> Record {
         let header = Header {
             sensor_id: self.sensor_id.clone(),
             boot_id: self.boot_id,
@@ -116,6 +122,7 @@ impl Batches {
             partition,
             window_start_ns: window.start_ns,
             window_duration_ns: window.duration_ns,
+            more,
         };
         Record {
             topic: Topic::Histograms,
@@ -238,6 +245,7 @@ mod tests {
             let decoded = Batch::decode(&batch.record.payload).unwrap();
             assert_eq!(decoded.header.seq, seq);
             assert_eq!(decoded.cost.is_some(), seq == 1);
+            assert_eq!(decoded.header.more, seq < encoded.len() as u64);
             names.extend(decoded.services.iter().map(ServiceId::key));
         }
         assert_eq!(names.len(), 6000);

@@ -10,6 +10,9 @@ use crate::batches::Window;
 
 /// A difference between the clocks that is a step and not drift.
 const STEP_MIN: Duration = Duration::from_secs(1);
+/// So long after a multiple of their length windows end: never before it, or
+/// the analyzer would wait for the rest.
+const AFTER_BOUNDARY: Duration = Duration::from_millis(2);
 
 /// Both clocks at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,22 @@ impl WindowClock {
         }
     }
 
+    /// Time from `now` until a window of about `length` is to end: just after a
+    /// multiple of `length` since the epoch, so that the windows of all sensors
+    /// end together and no step of the analyzer waits for the half of one.
+    pub fn until_boundary(&self, now: Instant, length: Duration) -> Duration {
+        let length_ns = length.as_nanos().max(1);
+        let wall = self.last.wall + self.window_age(now);
+        let to_go = length_ns - wall.as_nanos() % length_ns;
+        // A window of less than half the length would be hardly one.
+        let to_go = if to_go < length_ns / 2 {
+            to_go + length_ns
+        } else {
+            to_go
+        };
+        Duration::from_nanos(u64::try_from(to_go).unwrap_or(u64::MAX)) + AFTER_BOUNDARY
+    }
+
     /// Steps of the wall clock seen.
     pub fn steps(&self) -> u64 {
         self.steps
@@ -93,5 +112,19 @@ mod tests {
         assert_eq!(clock.steps(), 1);
         let next = clock.end_window(at(20_000, 410_000));
         assert_eq!(next.start_ns, 400_000 * 1_000_000);
+    }
+
+    #[test]
+    fn windows_end_just_after_a_multiple_of_their_length() {
+        let at = |millis: u64| Instant {
+            monotonic: Duration::from_millis(millis),
+            wall: Duration::from_millis(1_000_000 + millis),
+        };
+        let clock = WindowClock::new(at(0));
+        let length = Duration::from_secs(10);
+        for (now, to_go) in [(0, 10_002), (2, 10_000), (4_000, 6_002), (7_000, 13_002)] {
+            let until = clock.until_boundary(at(now), length);
+            assert_eq!(until, Duration::from_millis(to_go), "{now}");
+        }
     }
 }

@@ -272,8 +272,8 @@ impl LostEvents {
 impl Worker {
     fn run(mut self, stop: &Stop) {
         self.publish_status(None);
-        let mut next = Instant::now() + self.flush;
         loop {
+            let next = Instant::now() + self.clock.until_boundary(clock_now(), self.flush);
             let mut stopping = stop.sleep_until(next - self.measure);
             let measurement = self.begin_measurement(stopping);
             let begun = Instant::now();
@@ -291,8 +291,6 @@ impl Worker {
             if stopping {
                 return;
             }
-            // A flush that took longer than the interval is not made up for.
-            next = (next + self.flush).max(Instant::now() + self.measure);
         }
     }
 

@@ -13,7 +13,8 @@ use super::{Command, Pipeline, Service};
 use crate::{
     config::ValidObjectiveConfig,
     judge::{Evidence, Patience, duration, timestamp},
-    series::{IDLE_STEPS_MAX, Ring, Series},
+    ring::Ring,
+    series::{IDLE_STEPS_MAX, Series},
 };
 
 /// Refits per step at least; more series share the work over as many steps.
@@ -61,7 +62,7 @@ impl Pipeline {
         let mut services = std::mem::take(&mut self.services);
         for service in services.values_mut() {
             for at in 0..service.series.len() {
-                if service.series[at].idle_steps >= IDLE_STEPS_MAX {
+                if service.series[at].facts.idle_steps >= IDLE_STEPS_MAX {
                     continue;
                 }
                 let Some(mut model) = service.series[at].model.take() else {
@@ -83,14 +84,44 @@ impl Pipeline {
         self.commands.push_back(Command::Forecasts(forecasts));
     }
 
-    fn judge_series(
-        &mut self,
+    /// The forecasts of the last closed step once more: of restored models,
+    /// which learn nothing new by it.
+    pub fn last_forecasts(&mut self) -> Vec<v1::Forecast> {
+        let Some(step) = self.next_step.and_then(|next| next.checked_sub(1)) else {
+            return Vec::new();
+        };
+        let at_ns = (step + 1) * self.config.step_ns();
+        let mut forecasts = Vec::new();
+        let mut services = std::mem::take(&mut self.services);
+        for service in services.values_mut() {
+            for at in 0..service.series.len() {
+                if service.series[at].facts.idle_steps >= IDLE_STEPS_MAX {
+                    continue;
+                }
+                let Some(mut model) = service.series[at].model.take() else {
+                    continue;
+                };
+                let facts = service.series[at].facts;
+                let forecast = refresh(&self.config.params, &mut model, service, at, step);
+                let (message, _) = self.assess(service, at, step, at_ns, &forecast);
+                forecasts.push(message);
+                service.series[at].facts = facts;
+                service.series[at].model = Some(model);
+            }
+        }
+        self.services = services;
+        forecasts
+    }
+
+    /// What a forecast means: the message, and the risks of the objectives.
+    fn assess(
+        &self,
         service: &mut Service,
         at: usize,
         step: u64,
         at_ns: u64,
         forecast: &Forecast,
-    ) -> v1::Forecast {
+    ) -> (v1::Forecast, Vec<Risk>) {
         let signal = service.series[at].signal;
         let key = v1::SeriesKey {
             service: service.key.clone(),
@@ -109,21 +140,29 @@ impl Pipeline {
             let frozen = self.judge.is_firing(&objective.config.name, &key);
             let usual = service.series[at].usual(objective.config.target, frozen);
             if let Some(valid) = objective.with_usual(usual) {
-                let risk = match service.series[at].idle_steps {
+                let breach = match service.series[at].facts.idle_steps {
                     AT_REST_STEPS.. => AT_REST,
                     _ => breach(forecast, &valid, &self.paths),
                 };
-                risks.push((objective, valid, risk, usual));
+                message
+                    .breaches
+                    .push(breach_message(&objective, &valid, &breach));
+                risks.push(Risk {
+                    objective,
+                    valid,
+                    breach,
+                    usual,
+                });
             }
         }
         let worst = risks
             .iter()
-            .map(|(_, _, risk, _)| risk.probability)
+            .map(|risk| risk.breach.probability)
             .fold(0.0, f64::max);
         if worst >= REASONS_FROM || message.anomaly_score >= 1.0 {
             let target = risks
                 .first()
-                .map_or(Target::P99, |(objective, ..)| objective.config.target);
+                .map_or(Target::P99, |risk| risk.objective.config.target);
             let subject = Subject {
                 role: role(signal),
                 target,
@@ -136,20 +175,40 @@ impl Pipeline {
                 .map(|reason| reason_message(&key, reason))
                 .collect();
         }
-        for (objective, valid, risk, usual) in risks {
-            let breach = breach_message(&objective, &valid, &risk);
+        (message, risks)
+    }
+
+    fn judge_series(
+        &mut self,
+        service: &mut Service,
+        at: usize,
+        step: u64,
+        at_ns: u64,
+        forecast: &Forecast,
+    ) -> v1::Forecast {
+        let (message, risks) = self.assess(service, at, step, at_ns, forecast);
+        let series = &service.series[at];
+        let key = v1::SeriesKey {
+            service: service.key.clone(),
+            signal: series.signal.name().to_owned(),
+        };
+        for (risk, breach) in risks.into_iter().zip(&message.breaches) {
+            let Risk {
+                objective,
+                valid,
+                usual,
+                ..
+            } = risk;
             let target = objective.config.target;
             let now = forecast.y[target.index()].map(f64::from);
-            let series = &service.series[at];
             let breached = now.is_some_and(|now| now > valid.get().threshold)
-                && series.last.samples >= BREACH_SAMPLES_MIN;
-            let known = series.observed_steps >= EXPECT_FROM_WINDOWS
-                && series.last.samples >= BREACH_SAMPLES_MIN;
-            message.breaches.push(breach.clone());
-            let summary = summary(&key, &breach, Observed { now, usual }, &message.reasons);
+                && series.facts.last.samples >= BREACH_SAMPLES_MIN;
+            let known = series.facts.observed_steps >= EXPECT_FROM_WINDOWS
+                && series.facts.last.samples >= BREACH_SAMPLES_MIN;
+            let summary = summary(&key, breach, Observed { now, usual }, &message.reasons);
             let evidence = Evidence {
                 key: key.clone(),
-                breach,
+                breach: breach.clone(),
                 breached,
                 patience: Patience {
                     fire_after: objective.config.fire_after,
@@ -170,6 +229,15 @@ impl Pipeline {
         }
         message
     }
+}
+
+/// An objective of a series, and what threatens it.
+struct Risk {
+    objective: ValidObjectiveConfig,
+    valid: ValidObjective,
+    breach: Breach,
+    /// The usual value of its target.
+    usual: Option<f64>,
 }
 
 /// Calls `read` with the series and its neighbours as the model sees them.
@@ -238,10 +306,10 @@ fn message(key: &v1::SeriesKey, series: &Series, at_ns: u64, forecast: &Forecast
 }
 
 fn summary_of(key: &v1::SeriesKey, series: &Series, at_ns: u64) -> v1::SeriesSummary {
-    let last = &series.last;
+    let last = &series.facts.last;
     let [p50, p90, p99, p999] = last.quantiles_secs;
     // Without events in the newest window there is no latency, and no rate.
-    let observed = series.idle_steps == 0;
+    let observed = series.facts.idle_steps == 0;
     v1::SeriesSummary {
         key: Some(key.clone()),
         last_window_end: Some(timestamp(at_ns)),

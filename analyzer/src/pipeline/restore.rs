@@ -1,19 +1,27 @@
-//! What a pipeline knows, handed from one analyzer to another.
+//! What a pipeline knows, handed from one analyzer to another, or read back
+//! from the history of this one.
+
+use std::collections::{BTreeMap, HashMap};
 
 use honeyguide_bus::Offset;
-use honeyguide_models::Window;
 use honeyguide_proto::{ServiceId, v1};
+use sensor_common::Signal;
 
 use super::{HistoryRow, OpenStep, Pipeline};
 use crate::{
-    series::Collected,
-    state::{self, StateError, decode_series, encode_series},
+    ring::{Packed, Ring},
+    series::{Collected, Series},
+    state::{
+        PIECE_LEN, StateError, StoredSeries, StoredState, StoredWindows, decode_series,
+        encode_series, from_bytes, to_bytes,
+    },
 };
 
 impl Pipeline {
     /// Restores stored history, in the order of steps, before any input.
     /// Rows whose service or step cannot be are left out.
     pub fn restore(&mut self, rows: impl IntoIterator<Item = HistoryRow>) {
+        let mut next_steps = BTreeMap::<u32, u64>::new();
         for row in rows {
             let Ok(service) = ServiceId::parse(&row.service) else {
                 continue;
@@ -21,120 +29,212 @@ impl Pipeline {
             if self.next_step.is_some_and(|next| row.step + 1 < next) {
                 continue;
             }
-            // Series without a row in a step get a window as at runtime.
-            while self.next_step.is_some_and(|next| next <= row.step) {
-                self.align_restored();
-                self.next_step = self.next_step.map(|next| next + 1);
-            }
-            self.next_step.get_or_insert(row.step + 1);
+            self.next_step = Some(row.step + 1);
             if let Some(series) = self.series(&service, row.signal) {
-                series.ring.push(&row.window);
-                series.idle_steps = 0;
+                let next_step = next_steps.get(&series.number).copied();
+                let window = std::iter::once(Packed::pack(&row.window));
+                let next_step = series.ring.restore(window, row.step, next_step);
+                next_steps.insert(series.number, next_step);
             }
         }
-        self.align_restored();
+        if let Some(next_step) = self.next_step {
+            for series in self.all_series_mut() {
+                let known = next_steps.get(&series.number).copied();
+                series
+                    .ring
+                    .restore(std::iter::empty(), next_step - 1, known);
+            }
+        }
         self.stored_step = self.next_step.map(|next| next - 1);
     }
 
-    /// Everything that is known beside the rows of closed steps.
-    pub fn snapshot(&self) -> v1::PartitionState {
-        let (watched, resolved) = self.judge.snapshot();
-        let series = self.services.iter().flat_map(|(id, service)| {
-            service
-                .series
-                .iter()
-                .map(move |series| (id, series.signal, &*series.cumulative))
-        });
-        v1::PartitionState {
-            version: state::VERSION,
-            next_offset: self.next_offset,
-            next_step: self.next_step.unwrap_or(0),
-            newest_ns: self.newest_ns,
-            streams: self.deduplication.snapshot(),
-            open_steps: self.open.iter().map(|open| self.open_step(open)).collect(),
-            cumulative: encode_series(series.filter(|(_, _, histogram)| !histogram.is_empty())),
-            watched,
-            resolved,
+    /// Everything that is known, with the windows of steps that were not
+    /// stored yet.
+    pub fn state(&self) -> StoredState {
+        let last_step = self.next_step.unwrap_or(0).saturating_sub(1);
+        StoredState {
+            partition: self.partition_state(),
+            series: self.series_pieces(),
+            windows: self.window_pieces(last_step),
+            last_step,
         }
     }
 
-    /// Goes on where another analyzer stopped; after [`restore`](Self::restore)
-    /// with its rows. Returns the offset of the next record to take.
+    fn partition_state(&self) -> v1::PartitionState {
+        let (watched, resolved) = self.judge.snapshot();
+        let histograms = self
+            .identified()
+            .map(|(id, series)| (id, series.signal, &*series.cumulative))
+            .filter(|(_, _, histogram)| !histogram.is_empty());
+        v1::PartitionState {
+            next_offset: self.next_offset,
+            next_step: self.next_step.unwrap_or(0),
+            step_ns: self.config.step_ns(),
+            newest_ns: self.newest_ns,
+            streams: self.deduplication.snapshot(),
+            open_steps: self.open.iter().map(|open| self.open_step(open)).collect(),
+            cumulative: encode_series(histograms),
+            watched,
+            resolved,
+            next_series_number: self.next_series_number,
+        }
+    }
+
+    fn series_pieces(&self) -> Vec<Vec<u8>> {
+        let mut pieces = Vec::new();
+        let mut piece = Vec::new();
+        for service in self.services.values() {
+            for series in &service.series {
+                let stored = StoredSeries {
+                    service: service.key.as_str().into(),
+                    signal: series.signal.number(),
+                    number: series.number,
+                    facts: series.facts,
+                    model: series
+                        .model
+                        .as_deref()
+                        .map(std::borrow::Cow::Borrowed)
+                        .unwrap_or_default(),
+                };
+                piece.extend(to_bytes(&stored));
+                if piece.len() >= PIECE_LEN {
+                    pieces.push(std::mem::take(&mut piece));
+                }
+            }
+        }
+        pieces.extend((!piece.is_empty()).then_some(piece));
+        pieces
+    }
+
+    fn window_pieces(&self, last_step: u64) -> Vec<Vec<u8>> {
+        let stored_step = self.stored_step.unwrap_or(0);
+        let new = usize::try_from(last_step.saturating_sub(stored_step)).unwrap_or(usize::MAX);
+        let mut pieces = Vec::new();
+        let mut piece = StoredWindows::default();
+        for (_, series) in self.identified() {
+            use honeyguide_models::History;
+            let count = new.min(series.ring.len());
+            if count == 0 {
+                continue;
+            }
+            series.ring.write_newest(count, &mut piece.columns);
+            piece.series.push((series.number, count as u32));
+            if piece.columns.len() >= PIECE_LEN {
+                piece.last_step = last_step;
+                pieces.push(to_bytes(&std::mem::take(&mut piece)));
+            }
+        }
+        if !piece.series.is_empty() {
+            piece.last_step = last_step;
+            pieces.push(to_bytes(&piece));
+        }
+        pieces
+    }
+
+    /// Goes on where another analyzer stopped, before any input. Then restore
+    /// its windows with [`windows`](Self::windows). Returns the offset of the
+    /// next record to take.
     ///
     /// # Errors
     /// [`StateError`]; start with a new pipeline then.
-    pub fn restore_snapshot(&mut self, state: v1::PartitionState) -> Result<Offset, StateError> {
-        if state.version != state::VERSION {
-            return Err(StateError::Version(state.version));
-        }
+    pub(crate) fn restore_state(
+        &mut self,
+        state: v1::PartitionState,
+        pieces: &[Vec<u8>],
+    ) -> Result<Offset, StateError> {
         self.deduplication.restore(&state.streams)?;
+        self.next_series_number = state.next_series_number;
+        // Windows and models of another step length say nothing.
+        let same_step = state.step_ns == self.config.step_ns();
+        if same_step {
+            for piece in pieces {
+                self.restore_series(piece)?;
+            }
+            self.next_step = (state.next_step > 0).then_some(state.next_step);
+            self.stored_step = self.next_step.map(|next| next - 1);
+            self.judge.restore(state.watched, state.resolved);
+        }
         for (service, signal, histogram) in decode_series(&state.cumulative)? {
             if let Some(series) = self.series(&service, signal) {
                 *series.cumulative = histogram;
             }
         }
-        self.align_restored();
-        for open in state.open_steps {
-            let step = OpenStep {
-                batches: open.batches,
-                missing: open.missing,
-            };
-            self.open.insert(open.step, step);
-            let series = decode_series(&open.series)?;
-            let covered = open.covered_ns.iter().zip(&open.covered_until_ns);
-            if series.len() != open.covered_ns.len() || series.len() != covered.len() {
-                return Err(StateError::Field("open step"));
-            }
-            for ((service, signal, histogram), (covered_ns, covered_until_ns)) in
-                series.into_iter().zip(covered)
-            {
-                if let Some(series) = self.series(&service, signal) {
-                    *series.open(open.step) = Collected {
-                        histogram,
-                        covered_ns: *covered_ns,
-                        covered_until_ns: *covered_until_ns,
-                    };
-                }
+        if same_step {
+            for open in state.open_steps {
+                self.restore_open_step(open)?;
             }
         }
-        // Steps without events have no rows.
-        while self.next_step.is_some_and(|next| next < state.next_step) {
-            self.close_restored_step();
-        }
-        if state.next_step > 0 {
-            self.next_step.get_or_insert(state.next_step);
-        }
-        self.stored_step = self.next_step.map(|next| next - 1);
         self.newest_ns = state.newest_ns;
         self.next_offset = state.next_offset;
-        self.judge.restore(state.watched, state.resolved);
         Ok(self.next_offset)
     }
 
-    /// A step of which no series has a row.
-    fn close_restored_step(&mut self) {
-        for service in self.services.values_mut() {
-            for series in &mut service.series {
-                series.ring.push(&Window::MISSING);
+    fn restore_series(&mut self, mut piece: &[u8]) -> Result<(), StateError> {
+        while !piece.is_empty() {
+            let (stored, rest) = postcard::take_from_bytes::<StoredSeries<'_>>(piece)
+                .map_err(|_| StateError::Damaged("series"))?;
+            piece = rest;
+            let Ok(service) = ServiceId::parse(&stored.service) else {
+                return Err(StateError::Field("service"));
+            };
+            let Some(signal) = Signal::from_number(stored.signal) else {
+                // Of a newer analyzer; its totals are not known here either.
+                continue;
+            };
+            if let Some(series) = self.series(&service, signal) {
+                series.number = stored.number;
+                series.facts = stored.facts;
+                series.model = Some(Box::new(stored.model.into_owned()));
             }
         }
-        self.next_step = self.next_step.map(|next| next + 1);
+        Ok(())
     }
 
-    /// Gives every series the same length of history.
-    fn align_restored(&mut self) {
-        use honeyguide_models::History;
-        let all = || self.services.values().flat_map(|service| &service.series);
-        let longest = all().map(|series| series.ring.len()).max().unwrap_or(0);
-        for series in self
-            .services
-            .values_mut()
-            .flat_map(|service| &mut service.series)
+    fn restore_open_step(&mut self, open: v1::OpenStep) -> Result<(), StateError> {
+        let step = OpenStep {
+            batches: open.batches,
+            missing: open.missing,
+        };
+        self.open.insert(open.step, step);
+        let series = decode_series(&open.series)?;
+        let covered = open.covered_ns.iter().zip(&open.covered_until_ns);
+        if series.len() != open.covered_ns.len() || series.len() != covered.len() {
+            return Err(StateError::Field("open step"));
+        }
+        for ((service, signal, histogram), (covered_ns, covered_until_ns)) in
+            series.into_iter().zip(covered)
         {
-            while series.ring.len() < longest {
-                series.ring.push(&Window::MISSING);
+            if let Some(series) = self.series(&service, signal) {
+                *series.open(open.step) = Collected {
+                    histogram,
+                    covered_ns: *covered_ns,
+                    covered_until_ns: *covered_until_ns,
+                };
             }
         }
+        Ok(())
+    }
+
+    /// Takes the stored windows of the restored series, oldest first.
+    pub(crate) fn windows(&mut self) -> Windows<'_> {
+        let next_step = self.next_step;
+        let rings = self
+            .all_series_mut()
+            .map(|series| (series.number, (&mut series.ring, None)));
+        Windows {
+            rings: rings.collect(),
+            next_step,
+        }
+    }
+
+    fn identified(&self) -> impl Iterator<Item = (&ServiceId, &Series)> {
+        let services = self.services.iter();
+        services.flat_map(|(id, service)| service.series.iter().map(move |series| (id, series)))
+    }
+
+    fn all_series_mut(&mut self) -> impl Iterator<Item = &mut Series> {
+        let services = self.services.values_mut();
+        services.flat_map(|service| &mut service.series)
     }
 
     fn open_step(&self, (step, open): (&u64, &OpenStep)) -> v1::OpenStep {
@@ -145,17 +245,62 @@ impl Pipeline {
             ..v1::OpenStep::default()
         };
         let mut collected = Vec::new();
-        for (id, service) in &self.services {
-            for series in &service.series {
-                let of_step = series.open.iter().find(|(open, _)| open == step);
-                if let Some((_, of_step)) = of_step {
-                    message.covered_ns.push(of_step.covered_ns);
-                    message.covered_until_ns.push(of_step.covered_until_ns);
-                    collected.push((id, series.signal, &of_step.histogram));
-                }
+        for (id, series) in self.identified() {
+            let of_step = series.open.iter().find(|(open, _)| open == step);
+            if let Some((_, of_step)) = of_step {
+                message.covered_ns.push(of_step.covered_ns);
+                message.covered_until_ns.push(of_step.covered_until_ns);
+                collected.push((id, series.signal, &of_step.histogram));
             }
         }
         message.series = encode_series(collected.into_iter());
         message
     }
 }
+
+/// Fills the rings of a pipeline.
+pub(crate) struct Windows<'a> {
+    /// By number of the series; with the step after the newest window so far.
+    rings: HashMap<u32, (&'a mut Ring, Option<u64>)>,
+    next_step: Option<u64>,
+}
+
+impl Windows<'_> {
+    /// Takes a piece of [`StoredState::windows`]. Windows of series that are
+    /// forgotten, and of steps after the restored state, are left out. Returns
+    /// the last step of the piece.
+    ///
+    /// # Errors
+    /// [`StateError`]; the piece is left out.
+    pub(crate) fn take(&mut self, piece: &[u8]) -> Result<u64, StateError> {
+        let stored: StoredWindows = from_bytes(piece, "windows")?;
+        if self.next_step.is_none_or(|next| stored.last_step >= next) {
+            return Ok(stored.last_step);
+        }
+        let mut at = 0;
+        for (number, count) in stored.series {
+            let end = at + count as usize;
+            let windows = stored.columns.windows(at..end);
+            let windows = windows.ok_or(StateError::Damaged("windows"))?;
+            if let Some((ring, next_step)) = self.rings.get_mut(&number) {
+                *next_step = Some(ring.restore(windows, stored.last_step, *next_step));
+            }
+            at = end;
+        }
+        Ok(stored.last_step)
+    }
+
+    /// Ends every ring with the last closed step, whatever is missing.
+    pub(crate) fn finish(self) {
+        let Some(next_step) = self.next_step else {
+            return;
+        };
+        #[expect(clippy::iter_over_hash_type, reason = "each ring on its own")]
+        for (_, (ring, known)) in self.rings {
+            ring.restore(std::iter::empty(), next_step - 1, known);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

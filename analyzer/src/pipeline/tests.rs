@@ -12,8 +12,13 @@ const STEP_NS: u64 = 10_000_000_000;
 /// 2023, at the begin of a step.
 const EPOCH_STEP: u64 = 170_000_000;
 
+/// With a history on this machine, so that rows are asked to be stored.
 fn pipeline() -> Pipeline {
-    Pipeline::new(Config::default().validate().unwrap())
+    let config = Config {
+        data_dir: "history".into(),
+        ..Config::default()
+    };
+    Pipeline::new(config.validate().unwrap())
 }
 
 /// The batch of the window that fills step number `step` after the epoch:
@@ -30,6 +35,7 @@ fn delivery(step: u64, seq: u64, latency_ns: u64) -> Delivery {
         partition: 0,
         window_start_ns: (EPOCH_STEP + step) * STEP_NS,
         window_duration_ns: STEP_NS,
+        more: false,
     };
     let services = [ServiceId::named(ServiceKind::Process, "x")];
     let series = vec![SeriesRef {
@@ -55,7 +61,6 @@ fn run(pipeline: &mut Pipeline, deliveries: &[Delivery]) -> Vec<Command> {
     for delivery in deliveries {
         let now_ns = delivery.record.timestamp_ns;
         pipeline.handle(Input::Delivery(delivery), now_ns);
-        pipeline.handle(Input::Tick, now_ns);
         drain(pipeline, &mut commands);
     }
     let end_ns = deliveries
@@ -63,10 +68,13 @@ fn run(pipeline: &mut Pipeline, deliveries: &[Delivery]) -> Vec<Command> {
         .map(|d| d.record.timestamp_ns)
         .max()
         .unwrap_or(0);
-    pipeline.handle(Input::CaughtUp, end_ns);
-    pipeline.handle(Input::Tick, end_ns + STEP_NS);
+    caught_up(pipeline, end_ns + STEP_NS);
     drain(pipeline, &mut commands);
     commands
+}
+
+fn caught_up(pipeline: &mut Pipeline, as_of_ns: u64) {
+    pipeline.handle(Input::CaughtUp { as_of_ns }, as_of_ns);
 }
 
 fn drain(pipeline: &mut Pipeline, commands: &mut Vec<Command>) {
@@ -125,7 +133,7 @@ fn series_that_stopped_in_the_middle_of_trouble_is_calm() {
     let mut commands = run(&mut pipeline, &deliveries);
     let end_ns = deliveries[39].record.timestamp_ns;
     for step in 2..15 {
-        pipeline.handle(Input::Tick, end_ns + step * STEP_NS);
+        caught_up(&mut pipeline, end_ns + step * STEP_NS);
         drain(&mut pipeline, &mut commands);
     }
     let states: Vec<_> = alerts(&commands)
@@ -185,7 +193,7 @@ fn missing_batches_lower_completeness() {
     let mut pipeline = pipeline();
     run(&mut pipeline, &[delivery(0, 1, 1000), delivery(1, 5, 1000)]);
     let series = &pipeline.services.values().next().unwrap().series[0];
-    assert_eq!(series.last.completeness, 0.25);
+    assert_eq!(series.facts.last.completeness, 0.25);
 }
 
 #[test]
@@ -232,10 +240,76 @@ fn long_window_fills_the_steps_it_covers() {
     let series = &pipeline.services.values().next().unwrap().series[0];
     assert_eq!(history(&pipeline), 3);
     assert!(
-        (series.last.rate - 1000.0 / 30.0).abs() < 0.01,
+        (series.facts.last.rate - 1000.0 / 30.0).abs() < 0.01,
         "{}",
-        series.last.rate
+        series.facts.last.rate
     );
+}
+
+/// The batch of one of two sensors.
+fn of_sensor(sensor: &str, step: u64) -> Delivery {
+    let mut delivery = delivery(step, step + 1, 100_000);
+    let batch = Batch::decode(&delivery.record.payload).unwrap();
+    let header = Header {
+        sensor_id: sensor.to_owned(),
+        ..batch.header.clone()
+    };
+    let histogram = batch.histogram(&batch.series[0]);
+    let series = vec![SeriesRef {
+        service: 0,
+        signal: Signal::RunQueue,
+        histogram: &histogram,
+    }];
+    delivery.record.payload = encode(&header, &batch.services, series, &[], None);
+    delivery
+}
+
+#[test]
+fn a_step_closes_when_the_last_sensor_has_sent_it_and_not_for_one_that_is_gone() {
+    let mut pipeline = pipeline();
+    let mut steps = |delivery: Option<&Delivery>, now_ns| {
+        if let Some(delivery) = delivery {
+            pipeline.handle(Input::Delivery(delivery), now_ns);
+        }
+        caught_up(&mut pipeline, now_ns);
+        pipeline.counters().steps
+    };
+    let end_ns = |step: u64| (EPOCH_STEP + step + 1) * STEP_NS;
+    assert_eq!(
+        steps(Some(&of_sensor("a", 0)), end_ns(0)),
+        1,
+        "nobody else is known"
+    );
+    assert_eq!(
+        steps(Some(&of_sensor("b", 1)), end_ns(1)),
+        1,
+        "a is to come"
+    );
+    assert_eq!(steps(Some(&of_sensor("a", 1)), end_ns(1)), 2);
+    assert_eq!(
+        steps(Some(&of_sensor("a", 2)), end_ns(2)),
+        2,
+        "b is to come"
+    );
+    // Half a window and the lateness of 2 s after it was due.
+    assert_eq!(steps(None, end_ns(2) + STEP_NS / 2 + 2_000_000_000), 2);
+    assert_eq!(steps(None, end_ns(2) + STEP_NS / 2 + 2_000_000_001), 3);
+    assert_eq!(steps(Some(&of_sensor("a", 3)), end_ns(3)), 4, "b is gone");
+}
+
+#[test]
+fn a_sensor_with_a_clock_ahead_makes_nobody_late() {
+    let mut pipeline = pipeline();
+    for step in 0..20 {
+        let now_ns = (EPOCH_STEP + step + 1) * STEP_NS;
+        for delivery in [of_sensor("ahead", step + 30), of_sensor("right", step)] {
+            pipeline.handle(Input::Delivery(&delivery), now_ns);
+            caught_up(&mut pipeline, now_ns);
+        }
+    }
+    // Only the first step was over before the other sensor was known.
+    let dropped = &pipeline.counters().dropped;
+    assert_eq!(*dropped, BTreeMap::from([(Drop::Late, 1)]));
 }
 
 #[test]
@@ -251,7 +325,6 @@ fn rows_that_could_not_be_stored_come_again_and_are_committed_only_then() {
         delivery.offset = offset;
         let now_ns = delivery.record.timestamp_ns;
         pipeline.handle(Input::Delivery(&delivery), now_ns);
-        pipeline.handle(Input::Tick, now_ns);
         while let Some(command) = pipeline.next_command() {
             if let Command::Store { step, rows: asked } = &command {
                 let input = if disk_is_full {
@@ -333,7 +406,6 @@ proptest! {
         let mut commands = Vec::new();
         for delivery in &deliveries[..kill_at] {
             first.handle(Input::Delivery(delivery), delivery.record.timestamp_ns);
-            first.handle(Input::Tick, delivery.record.timestamp_ns);
             drain(&mut first, &mut commands);
         }
         let mut rows = stored(&commands);

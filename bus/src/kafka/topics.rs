@@ -43,33 +43,65 @@ pub struct Applied {
     pub partitions: u32,
 }
 
-/// Settings that matter, of a topic that is made. Those of
-/// [`REQUIRED`] are also demanded of one that exists.
-fn settings(topic: Topic) -> Vec<(&'static str, &'static str)> {
-    const DAY_MS: &str = "86400000";
-    const MONTH_MS: &str = "2592000000";
+/// How long records are kept: what a group of analyzers may be down for.
+const DAY_MS: u64 = 86_400_000;
+const MONTH_MS: u64 = 30 * DAY_MS;
+/// Shorter retention than this loses what analyzers read again after a restart.
+const RETENTION_MIN_MS: u64 = DAY_MS / 4;
+
+/// Settings of a topic that is made.
+fn settings(topic: Topic, replication: u16) -> Vec<(&'static str, String)> {
+    let mut settings = vec![
+        ("cleanup.policy", policy(topic).to_owned()),
+        ("compression.type", "producer".to_owned()),
+        // When the broker took a record is what tells a late one.
+        ("message.timestamp.type", "LogAppendTime".to_owned()),
+    ];
+    if replication >= 3 {
+        // One node may be away, and what was acknowledged still has two copies.
+        settings.push(("min.insync.replicas", "2".to_owned()));
+    }
     match topic {
-        Topic::Histograms | Topic::Forecasts => vec![
-            ("cleanup.policy", "delete"),
-            ("retention.ms", DAY_MS),
-            ("compression.type", "producer"),
-        ],
-        Topic::Alerts => vec![
-            ("cleanup.policy", "delete"),
-            ("retention.ms", MONTH_MS),
-            ("compression.type", "producer"),
-        ],
-        Topic::Hints | Topic::State => vec![
-            ("cleanup.policy", "compact"),
-            ("min.cleanable.dirty.ratio", "0.2"),
-            ("segment.ms", "600000"),
-            ("compression.type", "producer"),
-        ],
+        Topic::Histograms | Topic::Forecasts | Topic::History => {
+            settings.push(("retention.ms", DAY_MS.to_string()));
+        }
+        Topic::Alerts => settings.push(("retention.ms", MONTH_MS.to_string())),
+        Topic::Hints | Topic::State => settings.extend([
+            ("min.cleanable.dirty.ratio", "0.2".to_owned()),
+            ("segment.ms", "600000".to_owned()),
+            ("segment.bytes", "67108864".to_owned()),
+        ]),
+    }
+    settings
+}
+
+const fn policy(topic: Topic) -> &'static str {
+    match topic {
+        Topic::Hints | Topic::State => "compact",
+        Topic::Histograms | Topic::Forecasts | Topic::Alerts | Topic::History => "delete",
     }
 }
 
-/// What would lose data if it were different.
-const REQUIRED: [&str; 1] = ["cleanup.policy"];
+/// What would lose data in an existing topic, where it is different.
+fn wrong_settings(topic: Topic, value: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let expected = policy(topic);
+    let is = value("cleanup.policy");
+    if is.as_deref() != Some(expected) {
+        let is = is.unwrap_or_else(|| "not set".to_owned());
+        wrong.push(format!("cleanup.policy is {is}, must be {expected}"));
+    }
+    let retention = value("retention.ms").and_then(|value| value.parse::<i64>().ok());
+    // Negative is without end.
+    let short = retention.is_some_and(|ms| u64::try_from(ms).is_ok_and(|ms| ms < RETENTION_MIN_MS));
+    if expected == "delete" && short {
+        wrong.push(format!(
+            "retention.ms is {}, must be at least {RETENTION_MIN_MS}",
+            retention.unwrap_or_default()
+        ));
+    }
+    wrong
+}
 
 /// Makes the topics that are missing and checks all.
 ///
@@ -84,13 +116,16 @@ pub async fn apply(config: &ValidConfig) -> Result<Vec<Applied>, ClientError> {
         0 => -1,
         replicas => i32::from(replicas),
     };
+    let settings =
+        BTreeMap::from(Topic::ALL.map(|topic| (topic, settings(topic, config.config.replication))));
     let mut new = Vec::new();
     for topic in Topic::ALL {
         if !present.contains_key(topic.name()) {
             let count = i32::try_from(partitions).unwrap_or(i32::MAX);
             let mut topic_to_make =
                 NewTopic::new(topic.name(), count, TopicReplication::Fixed(replicas));
-            for (key, value) in settings(topic) {
+            let settings = &settings[&topic];
+            for (key, value) in settings {
                 topic_to_make = topic_to_make.set(key, value);
             }
             new.push(topic_to_make);
@@ -177,16 +212,13 @@ pub async fn check(config: &ValidConfig) -> Result<BTreeMap<Topic, u32>, ClientE
             // Without the right to read configurations they cannot be checked.
             continue;
         };
-        for (key, value) in settings(*topic) {
-            let is = resource.get(key).and_then(|entry| entry.value.as_deref());
-            if REQUIRED.contains(&key) && is != Some(value) {
-                wrong.push(format!(
-                    "  {}: {key} is {}, must be {value}",
-                    topic.name(),
-                    is.unwrap_or("not set")
-                ));
-            }
-        }
+        let value = |key: &str| resource.get(key)?.value.clone();
+        let of_topic = wrong_settings(*topic, value);
+        wrong.extend(
+            of_topic
+                .iter()
+                .map(|why| format!("  {}: {why}", topic.name())),
+        );
     }
     if !wrong.is_empty() {
         return Err(TopicsError::Wrong(wrong).into());
@@ -226,5 +258,41 @@ fn unreachable(config: &ValidConfig) -> impl Fn(KafkaError) -> ClientError {
     move |source| ClientError::Unreachable {
         brokers: brokers.clone(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(topic: Topic, policy: &str, retention_ms: Option<&str>, wrong: usize) {
+        let found = wrong_settings(topic, |key| match key {
+            "cleanup.policy" => Some(policy.to_owned()),
+            "retention.ms" => retention_ms.map(str::to_owned),
+            _ => None,
+        });
+        assert_eq!(found.len(), wrong, "{topic:?}: {found:?}");
+    }
+
+    #[test]
+    fn existing_topics_that_would_lose_data_are_wrong() {
+        check(Topic::Histograms, "delete", Some("86400000"), 0);
+        check(Topic::Histograms, "delete", Some("-1"), 0);
+        check(Topic::Histograms, "delete", None, 0);
+        check(Topic::Histograms, "delete", Some("60000"), 1);
+        check(Topic::Histograms, "compact", Some("60000"), 2);
+        check(Topic::State, "compact", Some("60000"), 0);
+        check(Topic::State, "delete", Some("86400000"), 1);
+    }
+
+    #[test]
+    fn three_copies_leave_two_when_a_node_is_away() {
+        let has = |replication| {
+            let settings = settings(Topic::State, replication);
+            settings
+                .iter()
+                .any(|(key, _)| *key == "min.insync.replicas")
+        };
+        assert!(has(3) && !has(1) && !has(0));
     }
 }

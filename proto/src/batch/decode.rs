@@ -162,6 +162,7 @@ fn header(message: &v1::HistogramBatch) -> Result<Header, DecodeError> {
         partition: message.partition,
         window_start_ns: message.window_start_ns,
         window_duration_ns: message.window_duration_ns,
+        more: message.more,
     })
 }
 

@@ -53,6 +53,7 @@ pub fn encode(
             })
             .collect(),
         cost,
+        more: header.more,
     };
     message.encode_to_vec()
 }

@@ -13,6 +13,7 @@ fn header() -> Header {
         partition: 3,
         window_start_ns: 1_700_000_000_000_000_000,
         window_duration_ns: 10_000_000_000,
+        more: false,
     }
 }
 
