@@ -11,6 +11,7 @@ mod config;
 mod consumer;
 mod partition_writer;
 mod producer;
+mod range;
 mod reader;
 pub mod topics;
 
@@ -19,4 +20,5 @@ pub use config::{Config, ConfigError, SaslMechanism, Secret, SecurityProtocol, V
 pub use consumer::KafkaConsumer;
 pub use partition_writer::{PartitionWriter, WriteError};
 pub use producer::KafkaProducer;
+pub use range::{RangeError, RangeReader, Span};
 pub use reader::{PartitionReader, RecordRef};

@@ -6,12 +6,14 @@
 //! that after a crash it is given again whatever was not yet stored.
 //!
 //! [`memory`] is the in-process bus of one machine, [`kafka`] the one of many.
-//! [`recording`] keeps records in a file. The bus deliberately knows nothing of
+//! [`recording`] keeps records in a file, [`range`] is a part of either, read
+//! back. The bus deliberately knows nothing of
 //! what the payloads mean. Read [`Producer`] and [`Consumer`] first.
 
 pub mod kafka;
 pub mod memory;
 mod partition;
+pub mod range;
 mod record;
 pub mod recording;
 pub mod spool;

@@ -6,12 +6,16 @@
 //! to the cut. All numbers are little-endian.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, BufReader, BufWriter, Read, Write},
     path::Path,
 };
 
-use crate::{Record, Topic};
+use crate::{
+    Delivery, Offset, PartitionId, Record, Topic,
+    range::{Merge, Range},
+};
 
 /// First bytes of a recording; the digit is the version.
 const MAGIC: &[u8; 16] = b"honeyguide-rec1\n";
@@ -174,6 +178,65 @@ impl<R: Read> RecordingReader<R> {
             .map_err(|_| damaged("compression"))?;
         self.at += 8 + len as u64;
         parse(&frame).map(Some).ok_or_else(|| damaged("record"))
+    }
+}
+
+/// The records of `topic` that belong to `range`, merged by time; see [`Merge`].
+/// The offset of a record is its number among those of its partition, from 0.
+///
+/// The file is read once for each partition, so that it need not fit in memory.
+///
+/// # Errors
+/// [`RecordingError`] if it is no recording. One that is damaged or cut off
+/// gives what comes before, and the error last.
+pub fn read_range(
+    path: &Path,
+    topic: Topic,
+    range: &Range,
+) -> Result<impl Iterator<Item = Result<Delivery, RecordingError>> + use<>, RecordingError> {
+    let mut partitions = BTreeSet::new();
+    let mut broken = None;
+    for record in RecordingReader::open(path)? {
+        match record {
+            Ok(record) if record.topic == topic => drop(partitions.insert(record.partition)),
+            Ok(_) => {}
+            Err(error) => broken = Some(error),
+        }
+    }
+    let mut readers = Vec::new();
+    for partition in partitions.into_iter().filter(|id| range.names(*id)) {
+        let reader = PartitionReader {
+            reader: RecordingReader::open(path)?,
+            topic,
+            partition,
+            next: 0,
+        };
+        readers.push((partition, range.of(reader)));
+    }
+    Ok(Merge::new(readers).chain(broken.map(Err)))
+}
+
+/// The whole records of one partition.
+struct PartitionReader {
+    reader: RecordingReader<BufReader<File>>,
+    topic: Topic,
+    partition: PartitionId,
+    next: Offset,
+}
+
+impl Iterator for PartitionReader {
+    type Item = Result<Delivery, RecordingError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            // What is broken was found when the partitions were.
+            let record = self.reader.next()?.ok()?;
+            if record.topic == self.topic && record.partition == self.partition {
+                let offset = self.next;
+                self.next += 1;
+                return Some(Ok(Delivery { offset, record }));
+            }
+        }
     }
 }
 
