@@ -60,7 +60,7 @@ enum Command {
     Topics(topics::Args),
     /// Run the sensor and keep what it publishes in a file.
     Record(record::Args),
-    /// Run a recording through the analyzer, faster than real time; needs no root.
+    /// Run what was recorded, or is on Kafka, through the analyzer again; needs no root.
     Replay(replay::Args),
     /// Show forecasts of a running analyzer.
     Forecast(forecast::Args),
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    match run(cli.command, settings, &cli.logging) {
+    match run(cli.command, settings, &cli.settings, &cli.logging) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("honeyguide: {error:#}");
@@ -102,6 +102,7 @@ fn main() -> ExitCode {
 fn run(
     command: Command,
     settings: settings::Settings,
+    settings_args: &settings::SettingsArgs,
     logging: &logging::LoggingArgs,
 ) -> anyhow::Result<ExitCode> {
     match command {
@@ -124,7 +125,7 @@ fn run(
         }
         Command::Replay(args) => {
             logging.to_stderr()?;
-            replay::run(args, settings)
+            replay::run(args, settings, settings_args)
         }
         Command::Forecast(args) => forecast::run(args),
         Command::Alerts(args) => alerts::run(args),

@@ -1,6 +1,6 @@
 //! Configuration: defaults, then a file, then the environment, then flags.
 
-use std::path::{Path, PathBuf};
+use std::{env, path::PathBuf};
 
 use anyhow::Context;
 use figment::{
@@ -9,7 +9,9 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Read when `--config` is not given and the file exists.
+/// Names a file to read when `--config` is not given.
+const FILE_VARIABLE: &str = "HONEYGUIDE_CONFIG";
+/// Read when neither is given and the file exists.
 const SYSTEM_FILE: &str = "/etc/honeyguide/honeyguide.toml";
 /// Commented defaults of all parts; printed by `honeyguide default-config`.
 pub const DEFAULT: &str = concat!(
@@ -22,14 +24,15 @@ pub const DEFAULT: &str = concat!(
     include_str!("../../bus/src/kafka/default.toml"),
 );
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct SettingsArgs {
-    /// Configuration file (TOML); unknown keys are errors.
-    #[arg(long, global = true, env = "HONEYGUIDE_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
+    /// Configuration file (TOML), else $HONEYGUIDE_CONFIG, else
+    /// /etc/honeyguide/honeyguide.toml; unknown keys are errors.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Override one key, e.g. `--set sensor.flush_interval=5s`.
     #[arg(long, global = true, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    pub set: Vec<String>,
 }
 
 /// The whole configuration.
@@ -62,8 +65,13 @@ impl SettingsArgs {
             .context("the configuration is not valid (see `honeyguide default-config`)")
     }
 
-    fn file(&self) -> anyhow::Result<Option<&Path>> {
-        match &self.config {
+    fn file(&self) -> anyhow::Result<Option<PathBuf>> {
+        let of_variable = || env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty());
+        let given = self
+            .config
+            .clone()
+            .or_else(|| of_variable().map(Into::into));
+        match given {
             Some(file) => {
                 anyhow::ensure!(
                     file.is_file(),
@@ -72,7 +80,7 @@ impl SettingsArgs {
                 );
                 Ok(Some(file))
             }
-            None => Ok(Some(Path::new(SYSTEM_FILE)).filter(|file| file.is_file())),
+            None => Ok(Some(PathBuf::from(SYSTEM_FILE)).filter(|file| file.is_file())),
         }
     }
 }
