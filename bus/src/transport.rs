@@ -32,6 +32,15 @@ pub enum PublishError {
     /// Larger than the bus takes.
     #[error("a record of {} bytes is larger than {} takes", .0.payload.len(), .0.topic.name())]
     TooLarge(Box<Record>),
+    /// The broker will never take it, for instance because its time is too far
+    /// ahead of the broker's.
+    #[error("{} refuses a record (is the clock right?): {why}", record.topic.name())]
+    Refused {
+        /// What was offered.
+        record: Box<Record>,
+        /// What the broker says.
+        why: String,
+    },
     /// The broker does not answer, or not with yes; it may later.
     #[error("{} takes nothing now: {why}", record.topic.name())]
     Unavailable {
@@ -50,6 +59,7 @@ impl PublishError {
             PublishError::NoSuchPartition(_) => "no_such_partition",
             PublishError::Closed(_) => "bus_closed",
             PublishError::TooLarge(_) => "too_large",
+            PublishError::Refused { .. } => "bus_refused",
             PublishError::Unavailable { .. } => "bus_unavailable",
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::Jars;
+use crate::{Jars, Network};
 
 /// Sixteen bytes in base64url, as KRaft wants them.
 const CLUSTER_ID: &str = "aG9uZXlndWlkZS1rYWZrYQ";
@@ -33,6 +33,8 @@ pub struct Options {
     /// Credentials made when the storage is formatted, as
     /// `SCRAM-SHA-512=[name=…,password=…]`.
     pub scram: Vec<String>,
+    /// Whether clients reach nodes through a [`Network`] that can be disturbed.
+    pub has_network: bool,
     /// Whether nodes end with the [`Cluster`].
     pub end_with_owner: bool,
 }
@@ -45,6 +47,7 @@ impl Default for Options {
             protocol: "PLAINTEXT".to_owned(),
             properties: Vec::new(),
             scram: Vec::new(),
+            has_network: false,
             end_with_owner: true,
         }
     }
@@ -62,6 +65,9 @@ pub struct Cluster {
 struct Node {
     directory: PathBuf,
     port: u16,
+    /// For nodes among themselves.
+    internal_port: u16,
+    network: Option<Network>,
     process: Option<Child>,
 }
 
@@ -73,8 +79,9 @@ impl Cluster {
     /// When Java is missing, or a node does not start; with the end of its log.
     pub fn start(jars: &Jars, directory: &Path, options: Options) -> Result<Cluster> {
         ensure!(options.nodes > 0, "a cluster needs a node");
-        let ports = free_ports(2 * options.nodes)?;
-        let (client_ports, controller_ports) = ports.split_at(options.nodes);
+        let ports = free_ports(3 * options.nodes)?;
+        let (client_ports, ports) = ports.split_at(options.nodes);
+        let (controller_ports, internal_ports) = ports.split_at(options.nodes);
         let voters: Vec<String> = (1..)
             .zip(controller_ports)
             .map(|(id, port)| format!("{id}@127.0.0.1:{port}"))
@@ -84,6 +91,11 @@ impl Cluster {
             let node = Node {
                 directory: directory.join(format!("node-{}", index + 1)),
                 port: *port,
+                internal_port: internal_ports[index],
+                network: options
+                    .has_network
+                    .then(|| Network::start(*port))
+                    .transpose()?,
                 process: None,
             };
             fs::create_dir_all(&node.directory)
@@ -117,8 +129,17 @@ impl Cluster {
         let addresses = self
             .nodes
             .iter()
-            .map(|node| format!("127.0.0.1:{}", node.port));
+            .map(|node| format!("127.0.0.1:{}", node.advertised_port()));
         addresses.collect::<Vec<_>>().join(",")
+    }
+
+    /// What is between clients and a node.
+    ///
+    /// # Panics
+    /// Without [`Options::has_network`].
+    pub fn network(&self, node: usize) -> &Network {
+        let network = self.nodes[node].network.as_ref();
+        network.expect("the cluster was started with a network")
     }
 
     /// Process ids of the nodes that run.
@@ -238,6 +259,10 @@ impl Drop for Cluster {
 }
 
 impl Node {
+    fn advertised_port(&self) -> u16 {
+        self.network.as_ref().map_or(self.port, Network::port)
+    }
+
     fn properties(
         &self,
         id: usize,
@@ -249,6 +274,8 @@ impl Node {
         let in_sync = if options.nodes >= 3 { 2 } else { 1 };
         let protocol = &options.protocol;
         let port = self.port;
+        let advertised = self.advertised_port();
+        let internal = self.internal_port;
         let data = self.directory.join("data");
         let lines = [
             ("process.roles", "broker,controller".to_owned()),
@@ -256,14 +283,20 @@ impl Node {
             ("controller.quorum.voters", voters.to_owned()),
             (
                 "listeners",
-                format!("CLIENT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}"),
+                format!(
+                    "CLIENT://127.0.0.1:{port},INTERNAL://127.0.0.1:{internal},\
+                     CONTROLLER://127.0.0.1:{controller_port}"
+                ),
             ),
-            ("advertised.listeners", format!("CLIENT://127.0.0.1:{port}")),
+            (
+                "advertised.listeners",
+                format!("CLIENT://127.0.0.1:{advertised},INTERNAL://127.0.0.1:{internal}"),
+            ),
             ("controller.listener.names", "CONTROLLER".to_owned()),
-            ("inter.broker.listener.name", "CLIENT".to_owned()),
+            ("inter.broker.listener.name", "INTERNAL".to_owned()),
             (
                 "listener.security.protocol.map",
-                format!("CLIENT:{protocol},CONTROLLER:PLAINTEXT"),
+                format!("CLIENT:{protocol},INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT"),
             ),
             ("log.dirs", data.display().to_string()),
             ("default.replication.factor", replicas.to_string()),

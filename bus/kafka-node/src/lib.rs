@@ -4,10 +4,13 @@
 //! A [`Cluster`] formats KRaft storage and runs one or more combined nodes
 //! (broker and controller) as child processes with a bounded heap on free
 //! ports. Nodes are ended by their pid, and can be killed and started again on
-//! the same data and ports.
+//! the same data and ports. With [`Options::has_network`] a [`Network`] that can
+//! stall or be cut is between clients and nodes.
 
 mod cluster;
 mod jars;
+mod network;
 
 pub use cluster::{Cluster, Options};
 pub use jars::Jars;
+pub use network::Network;

@@ -111,6 +111,14 @@ impl Producer for KafkaProducer {
             KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => {
                 PublishError::Full(record)
             }
+            // What else was in its batch comes back as unavailable, to be
+            // offered again without it.
+            error @ KafkaError::MessageProduction(
+                RDKafkaErrorCode::InvalidTimestamp | RDKafkaErrorCode::InvalidRecord,
+            ) => PublishError::Refused {
+                record,
+                why: error.to_string(),
+            },
             error => PublishError::Unavailable {
                 record,
                 why: error.to_string(),
