@@ -9,8 +9,11 @@ use std::{
     process::{Command, Output},
 };
 
-use incident::{EPOCH_SECS, STEP_SECS};
+use incident::{Incident, STEP_SECS};
 use serde_json::Value;
+
+/// 2023, at the begin of a step.
+const EPOCH_SECS: u64 = 1_700_000_000;
 
 /// Runs `honeyguide replay` with nothing but defaults around it.
 fn replay(args: &[&str]) -> Output {
@@ -35,7 +38,12 @@ fn stderr(output: &Output) -> String {
 /// A recording of the incident, in its directory.
 fn recorded(directory: &Path) -> String {
     let file = directory.join("incident.hgr");
-    incident::record(&file);
+    let incident = Incident {
+        epoch_secs: EPOCH_SECS,
+        steps: 70,
+        trouble: 30..40,
+    };
+    incident.record(&file);
     file.to_str().unwrap().to_owned()
 }
 

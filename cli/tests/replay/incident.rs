@@ -1,7 +1,7 @@
 //! A known incident: two services, each in a partition of its own. The run
 //! queue of one is in trouble for a while; the other is slow all the time.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use honeyguide_bus::{Record, Topic, recording::RecordingWriter};
 use honeyguide_proto::{
@@ -11,36 +11,45 @@ use honeyguide_proto::{
 use sensor_common::{Histogram, Signal};
 
 pub const STEP_SECS: u64 = 10;
-/// 2023, at the begin of a step.
-pub const EPOCH_SECS: u64 = 1_700_000_000;
-const STEPS: u64 = 70;
 
-/// Its records, as they were published.
-pub fn records() -> Vec<Record> {
-    let records = (0..STEPS).flat_map(|step| {
-        let of_victim = if (30..40).contains(&step) {
-            40_000_000
-        } else {
-            100_000
-        };
-        [
-            window(0, "victim", step, of_victim),
-            window(1, "slow", step, 4_000_000),
-        ]
-    });
-    records.collect()
+/// When it was, and how long.
+pub struct Incident {
+    /// Begin of the first step.
+    pub epoch_secs: u64,
+    pub steps: u64,
+    /// Steps in which there is trouble.
+    pub trouble: Range<u64>,
 }
 
-/// Writes them to a file.
-pub fn record(file: &Path) {
-    let mut writer = RecordingWriter::create(file).unwrap();
-    for record in records() {
-        writer.write(&record).unwrap();
+impl Incident {
+    /// Its records, as they were published.
+    pub fn records(&self) -> Vec<Record> {
+        let records = (0..self.steps).flat_map(|step| {
+            let start_ns = (self.epoch_secs + step * STEP_SECS) * 1_000_000_000;
+            let of_victim = if self.trouble.contains(&step) {
+                40_000_000
+            } else {
+                100_000
+            };
+            [
+                window(0, "victim", step + 1, start_ns, of_victim),
+                window(1, "slow", step + 1, start_ns, 4_000_000),
+            ]
+        });
+        records.collect()
+    }
+
+    /// Writes them to a file.
+    pub fn record(&self, file: &Path) {
+        let mut writer = RecordingWriter::create(file).unwrap();
+        for record in self.records() {
+            writer.write(&record).unwrap();
+        }
     }
 }
 
 /// A window of 1000 events of about `latency_ns`.
-fn window(partition: u32, service: &str, step: u64, latency_ns: u64) -> Record {
+fn window(partition: u32, service: &str, seq: u64, start_ns: u64, latency_ns: u64) -> Record {
     let mut histogram = Histogram::new();
     for event in 0..1000 {
         histogram.record(latency_ns + event * latency_ns / 10_000);
@@ -48,9 +57,9 @@ fn window(partition: u32, service: &str, step: u64, latency_ns: u64) -> Record {
     let header = Header {
         sensor_id: "node".to_owned(),
         boot_id: [1; 16],
-        seq: step + 1,
+        seq,
         partition,
-        window_start_ns: (EPOCH_SECS + step * STEP_SECS) * 1_000_000_000,
+        window_start_ns: start_ns,
         window_duration_ns: STEP_SECS * 1_000_000_000,
     };
     let services = [ServiceId::named(ServiceKind::Process, service)];
