@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(feature = "broker-tests")]
 
+#[path = "kafka/faults.rs"]
+mod faults;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
@@ -126,7 +129,7 @@ fn counted(analyzers: &[Analyzer]) -> BTreeMap<String, u64> {
 
 /// Publishes a second of three sensors; adds what was published to `published`.
 async fn publish_second(
-    producer: &KafkaProducer,
+    producer: &impl Producer,
     second: u64,
     published: &mut BTreeMap<String, u64>,
 ) {
@@ -216,11 +219,54 @@ struct Group {
 }
 
 impl Group {
+    /// A broker with topics, and no analyzer yet.
+    async fn on(options: Options) -> (Self, ValidConfig) {
+        let directory = tempfile::tempdir().unwrap();
+        let kafka = directory.path().join("kafka");
+        let cluster = Cluster::start(&Jars::find().unwrap(), &kafka, options).unwrap();
+        let config = Config {
+            brokers: cluster.bootstrap(),
+            partitions: PARTITIONS,
+            ..Config::default()
+        };
+        let config = config.validate().unwrap();
+        topics::apply(&config).await.unwrap();
+        let group = Self {
+            directory,
+            cluster,
+            analyzers: Vec::new(),
+            started: 0,
+        };
+        (group, config)
+    }
+
     fn start_one(&mut self) {
         let log = self.directory.path().join(format!("{}.log", self.started));
         self.started += 1;
         self.analyzers
             .push(Analyzer::start(&self.cluster.bootstrap(), &log));
+    }
+
+    /// Waits until all analyzers together have counted exactly this.
+    async fn counts(&self, published: &BTreeMap<String, u64>) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut equal_for = 0;
+        let mut last: BTreeMap<String, u64> = BTreeMap::new();
+        // Stays equal: nothing comes twice afterwards.
+        while equal_for < 5 {
+            if Instant::now() > deadline {
+                println!("{}", self.logs());
+                let wrong: Vec<_> = published
+                    .iter()
+                    .filter(|(service, count)| last.get(*service) != Some(count))
+                    .map(|(service, count)| (service, *count, last.get(service).copied()))
+                    .collect();
+                panic!("(service, published, counted): {wrong:?}");
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            last = counted(&self.analyzers);
+            equal_for = if last == *published { equal_for + 1 } else { 0 };
+        }
     }
 
     fn logs(&self) -> String {
@@ -284,24 +330,8 @@ async fn an_analyzer_that_was_paused_past_its_session_disturbs_nothing() {
 /// forecast what an analyzer that was never disturbed forecasts.
 async fn disturbed(seconds: u64, mut disturb: impl FnMut(u64, &mut Group)) {
     let _quiet = QUIET.lock().await;
-    let directory = tempfile::tempdir().unwrap();
-    let kafka = directory.path().join("kafka");
-    let cluster = Cluster::start(&Jars::find().unwrap(), &kafka, Options::default()).unwrap();
-    let config: ValidConfig = Config {
-        brokers: cluster.bootstrap(),
-        partitions: PARTITIONS,
-        ..Config::default()
-    }
-    .validate()
-    .unwrap();
-    topics::apply(&config).await.unwrap();
+    let (mut group, config) = Group::on(Options::default()).await;
     let producer = KafkaProducer::connect(config.clone()).await.unwrap();
-    let mut group = Group {
-        directory,
-        cluster,
-        analyzers: Vec::new(),
-        started: 0,
-    };
     group.start_one();
     group.start_one();
     let mut published = BTreeMap::new();
@@ -312,24 +342,7 @@ async fn disturbed(seconds: u64, mut disturb: impl FnMut(u64, &mut Group)) {
         let next = begun + Duration::from_secs(second + 1);
         tokio::time::sleep_until(next.into()).await;
     }
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let mut equal_for = 0;
-    let mut last: BTreeMap<String, u64> = BTreeMap::new();
-    // Stays equal: nothing comes twice afterwards.
-    while equal_for < 5 {
-        if Instant::now() > deadline {
-            println!("{}", group.logs());
-            let wrong: Vec<_> = published
-                .iter()
-                .filter(|(service, count)| last.get(*service) != Some(count))
-                .map(|(service, count)| (service, *count, last.get(service).copied()))
-                .collect();
-            panic!("(service, published, counted): {wrong:?}");
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        last = counted(&group.analyzers);
-        equal_for = if last == published { equal_for + 1 } else { 0 };
-    }
+    group.counts(&published).await;
     let compared = tokio::task::spawn_blocking(move || compare_forecasts(&config));
     assert!(compared.await.unwrap() > seconds as usize * SERVICES / 2);
 }
