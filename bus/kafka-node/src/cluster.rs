@@ -133,6 +133,16 @@ impl Cluster {
         addresses.collect::<Vec<_>>().join(",")
     }
 
+    /// The same of the listener for nodes among themselves: without TLS, and
+    /// for a client without a name (`User:ANONYMOUS`).
+    pub fn internal_bootstrap(&self) -> String {
+        let addresses = self
+            .nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.internal_port));
+        addresses.collect::<Vec<_>>().join(",")
+    }
+
     /// What is between clients and a node.
     ///
     /// # Panics

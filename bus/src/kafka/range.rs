@@ -363,8 +363,12 @@ impl Iterator for PartitionReader {
                 Some(Err(error)) => error,
                 None => KafkaError::NoMessageReceived,
             };
-            // librdkafka tries again by itself.
-            if asked.elapsed() > SILENCE_MAX {
+            // librdkafka tries again by itself, which may help.
+            let is_refused = matches!(
+                error,
+                KafkaError::MessageConsumption(RDKafkaErrorCode::TopicAuthorizationFailed)
+            );
+            if is_refused || asked.elapsed() > SILENCE_MAX {
                 self.next = self.end;
                 let brokers = self.shared.brokers.clone();
                 let source = error;
