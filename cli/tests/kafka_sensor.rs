@@ -6,14 +6,14 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use honeyguide_bus::{
     Consumer, ConsumerEvent, Topic,
-    kafka::{Config, KafkaConsumer, topics},
+    kafka::{Config, KafkaConsumer, ValidConfig, topics},
 };
 use honeyguide_proto::batch::Batch;
 use kafka_node::{Cluster, Jars, Options};
@@ -70,6 +70,14 @@ impl Sensor {
         let mut answer = String::new();
         socket.read_to_string(&mut answer).ok()?;
         Some(answer)
+    }
+
+    fn wait_for(&self, what: &str, reached: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !reached(self) {
+            assert!(Instant::now() < deadline, "{what}: not within 30 s");
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     fn metric(&self, name: &str) -> f64 {
@@ -129,7 +137,12 @@ async fn a_sensor_killed_while_kafka_is_away_loses_nothing_that_it_drained() {
     sensor.terminate();
     assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0);
 
-    let mut consumer = KafkaConsumer::join(&config, Topic::Histograms)
+    assert_eq!(calls_on_topic(&config).await, 3 * CALLS);
+}
+
+/// Write calls of `hg-kafka-dd` on the topic, those of each batch once.
+async fn calls_on_topic(config: &ValidConfig) -> u64 {
+    let mut consumer = KafkaConsumer::join(config, Topic::Histograms)
         .await
         .unwrap();
     let mut seen = std::collections::BTreeSet::new();
@@ -152,5 +165,83 @@ async fn a_sensor_killed_while_kafka_is_away_loses_nothing_that_it_drained() {
             ConsumerEvent::Assigned(_) | ConsumerEvent::Revoked(_) => {}
         }
     }
-    assert_eq!(counted, 3 * CALLS);
+    counted
+}
+
+/// A small file system of its own, unmounted with the test.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Self {
+        std::fs::create_dir(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(at);
+        assert!(mount.status().unwrap().success());
+        Self(at.to_owned())
+    }
+
+    /// Takes all that is left.
+    fn fill(&self) -> PathBuf {
+        let filler = self.0.join("filler");
+        let full = std::fs::write(&filler, vec![0; 2 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        filler
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+/// Kafka is away and the spool's disk fills up: the sensor drains on, its
+/// window grows, and every system call is there once in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_on_a_full_disk_stops_no_drain_and_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let dd = directory.path().join("hg-kafka-dd");
+    std::fs::copy("/bin/dd", &dd).unwrap();
+    let disk = SmallDisk::mount(&directory.path().join("spool"));
+    let kafka = directory.path().join("kafka");
+    let mut cluster = Cluster::start(&Jars::find().unwrap(), &kafka, Options::default()).unwrap();
+    let config = Config {
+        brokers: cluster.bootstrap(),
+        partitions: 2,
+        ..Config::default()
+    };
+    let config = config.validate().unwrap();
+    topics::apply(&config).await.unwrap();
+
+    let sensor = Sensor::start(&cluster.bootstrap(), &disk.0);
+    write_bytes(&dd);
+    sensor.wait_for("an empty spool", |sensor| {
+        sensor.metric("sensor_windows_total") >= 2.0 && sensor.metric("spool_segments") == 0.0
+    });
+    cluster.kill(0).unwrap();
+    write_bytes(&dd);
+    sensor.wait_for("a segment", |sensor| sensor.metric("spool_segments") >= 1.0);
+    let filler = disk.fill();
+    write_bytes(&dd);
+    // Each drain finds that nothing takes its window, and adds to it.
+    let delayed = sensor.metric("sensor_windows_delayed_total");
+    sensor.wait_for("drains that go on", |sensor| {
+        sensor.metric("sensor_windows_delayed_total") >= delayed + 4.0
+    });
+    write_bytes(&dd);
+    cluster.restart(0).unwrap();
+    let windows = sensor.metric("sensor_windows_total");
+    sensor.wait_for("windows again", |sensor| {
+        sensor.metric("sensor_windows_total") >= windows + 2.0
+    });
+    std::fs::remove_file(filler).unwrap();
+    write_bytes(&dd);
+    std::thread::sleep(Duration::from_millis(1500));
+    let metrics = sensor.page("/metrics").unwrap();
+    let lost = |line: &&str| line.starts_with("spool_lost_records_total{");
+    for line in metrics.lines().filter(lost) {
+        assert!(line.ends_with(" 0"), "{line}");
+    }
+    sensor.terminate();
+    assert_eq!(calls_on_topic(&config).await, 5 * CALLS);
 }
