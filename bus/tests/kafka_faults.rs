@@ -137,7 +137,7 @@ async fn a_network_away_for_longer_repeats_at_most_what_was_on_its_way() {
     let mut next = 0;
     publish_for(&spool, &mut next, Duration::from_secs(1)).await;
     cluster.network(0).stall();
-    publish_for(&spool, &mut next, Duration::from_secs(25)).await;
+    publish_for(&spool, &mut next, Duration::from_secs(15)).await;
     cluster.network(0).mend();
     publish_for(&spool, &mut next, Duration::from_secs(1)).await;
     let status = spool.status();

@@ -196,7 +196,6 @@ async fn mutual_tls_wants_our_certificate() {
     let authority = Authority::new();
     authority.issue(directory, "broker");
     authority.issue(directory, "client");
-    // The broker is its own client, too.
     let cluster = broker(directory, true);
     let without = config(&cluster, directory);
     let with = Config {

@@ -53,14 +53,14 @@ async fn a_network_that_stalls_and_breaks_loses_nothing_and_repeats_nothing() {
     group.start_one();
     let mut published = BTreeMap::new();
     let network = group.cluster.network(0);
-    publish_seconds(&spool, 0..32, &mut published, |second| match second {
+    publish_seconds(&spool, 0..25, &mut published, |second| match second {
         // Longer than a session and than a record's delivery may take.
-        5 => network.stall(),
-        18 => network.mend(),
-        22 => network.cut(),
-        25 => network.mend(),
-        26..30 if second % 2 == 0 => network.cut(),
-        26..30 => network.mend(),
+        3 => network.stall(),
+        15 => network.mend(),
+        17 => network.cut(),
+        19 => network.mend(),
+        20..24 if second % 2 == 0 => network.cut(),
+        20..24 => network.mend(),
         _ => {}
     })
     .await;
