@@ -50,22 +50,26 @@ struct Seen {
     window_duration_ns: u64,
     /// End of the newest window that has come whole.
     complete_until_ns: u64,
+    /// When it came, in attended time.
+    came_ns: u64,
 }
 
 impl Seen {
-    fn first(header: &Header) -> Self {
+    fn first(header: &Header, attended_ns: u64) -> Self {
         let mut seen = Self {
             seq: header.seq,
             recent: 1,
             window_end_ns: 0,
             window_duration_ns: 0,
             complete_until_ns: 0,
+            came_ns: 0,
         };
-        seen.take_window(header);
+        seen.take_window(header, attended_ns);
         seen
     }
 
-    fn take_window(&mut self, header: &Header) {
+    fn take_window(&mut self, header: &Header, attended_ns: u64) {
+        self.came_ns = attended_ns;
         self.window_end_ns = header.window_end_ns();
         self.window_duration_ns = header.window_duration_ns;
         if !header.more {
@@ -73,19 +77,20 @@ impl Seen {
         }
     }
 
-    /// When the next window should have come: it may be half as long again.
+    /// When the next window should have come, in attended time: it may be half
+    /// as long again.
     fn due_ns(&self) -> u64 {
-        self.window_end_ns
+        self.came_ns
             .saturating_add(self.window_duration_ns.min(FLUSH_NS_MAX) / 2 * 3)
     }
 
-    fn accept(&mut self, header: &Header) -> Verdict {
+    fn accept(&mut self, header: &Header, attended_ns: u64) -> Verdict {
         if header.seq > self.seq {
             let step = header.seq - self.seq;
             let shift = u32::try_from(step).unwrap_or(u32::MAX);
             self.recent = self.recent.checked_shl(shift).unwrap_or(0) | 1;
             self.seq = header.seq;
-            self.take_window(header);
+            self.take_window(header, attended_ns);
             return Verdict::New { missing: step - 1 };
         }
         let ago = u32::try_from(self.seq - header.seq).unwrap_or(u32::MAX);
@@ -115,9 +120,27 @@ pub struct Deduplication {
     streams: BTreeMap<Stream, Seen>,
     sensor_conflicts: u64,
     laggard: Option<Laggard>,
+    /// The time that passed while the bus was watched: while it is away, no
+    /// sensor can send.
+    attended_ns: u64,
+}
+
+/// Who is waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Sensors whose next window is at most so much overdue, in nanoseconds.
+    pub lateness_ns: u64,
+    /// Sensors whose data was complete until then, or later: what others still
+    /// send is late, whenever it comes.
+    pub from_ns: u64,
 }
 
 impl Deduplication {
+    /// Time passed in which whatever came was taken.
+    pub fn attend(&mut self, ns: u64) {
+        self.attended_ns += ns;
+    }
+
     /// Judges a batch and remembers it.
     pub fn accept(&mut self, header: &Header) -> Verdict {
         let stream = Stream {
@@ -126,7 +149,7 @@ impl Deduplication {
             boot_id: header.boot_id,
         };
         if let Some(seen) = self.streams.get_mut(&stream) {
-            let verdict = seen.accept(header);
+            let verdict = seen.accept(header, self.attended_ns);
             if let Verdict::New { .. } = verdict {
                 let complete_until_ns = seen.complete_until_ns;
                 self.find_conflict(&stream, header);
@@ -137,24 +160,28 @@ impl Deduplication {
         if self.streams.len() == STREAMS_MAX {
             self.forget_longest_silent();
         }
-        let seen = Seen::first(header);
+        let seen = Seen::first(header, self.attended_ns);
         self.look_again(&stream, seen.complete_until_ns);
         self.streams.insert(stream, seen);
         Verdict::New { missing: 0 }
     }
 
     /// Up to when every sensor's data has come, of the sensors that are waited
-    /// for: until `lateness_ns` after their next window was due. `None` if no
-    /// sensor is.
-    pub fn complete_until(&mut self, now_ns: u64, lateness_ns: u64) -> Option<u64> {
-        let in_time = |due_ns: u64| due_ns.saturating_add(lateness_ns) >= now_ns;
-        if let Some(laggard) = self.laggard.as_ref().filter(|one| in_time(one.due_ns)) {
+    /// for. `None` if no sensor is.
+    pub fn complete_until(&mut self, patience: Patience) -> Option<u64> {
+        let attended_ns = self.attended_ns;
+        let in_time = |due_ns: u64| due_ns.saturating_add(patience.lateness_ns) >= attended_ns;
+        let current = |complete_until_ns: u64| complete_until_ns >= patience.from_ns;
+        if let Some(laggard) = &self.laggard
+            && in_time(laggard.due_ns)
+            && current(laggard.complete_until_ns)
+        {
             return Some(laggard.complete_until_ns);
         }
         let waited_for = self
             .streams
             .iter()
-            .filter(|(_, seen)| in_time(seen.due_ns()));
+            .filter(|(_, seen)| in_time(seen.due_ns()) && current(seen.complete_until_ns));
         let last = waited_for.min_by_key(|(_, seen)| seen.complete_until_ns);
         self.laggard = last.map(|(stream, seen)| Laggard {
             stream: stream.clone(),
@@ -188,6 +215,7 @@ impl Deduplication {
             window_end_ns: seen.window_end_ns,
             window_duration_ns: seen.window_duration_ns,
             complete_until_ns: seen.complete_until_ns,
+            came_ago_ns: self.attended_ns - seen.came_ns,
         });
         streams.collect()
     }
@@ -197,6 +225,7 @@ impl Deduplication {
     /// # Errors
     /// [`StateError::Field`].
     pub fn restore(&mut self, streams: &[v1::SensorStream]) -> Result<(), StateError> {
+        self.attended_ns = streams.iter().map(|one| one.came_ago_ns).max().unwrap_or(0);
         for stream in streams {
             let boot_id = stream.boot_id.as_slice().try_into();
             let recent = stream.recent.as_slice().try_into();
@@ -214,6 +243,7 @@ impl Deduplication {
                 window_end_ns: stream.window_end_ns,
                 window_duration_ns: stream.window_duration_ns,
                 complete_until_ns: stream.complete_until_ns,
+                came_ns: self.attended_ns.saturating_sub(stream.came_ago_ns),
             };
             self.streams.insert(key, seen);
         }
@@ -292,31 +322,38 @@ mod tests {
             more,
             ..header(boot, 1)
         };
-        assert_eq!(seen.complete_until(0, 5), None);
+        let patience = |from_ns| Patience {
+            lateness_ns: 5,
+            from_ns,
+        };
+        let any = patience(0);
+        assert_eq!(seen.complete_until(any), None);
         seen.accept(&window(1, 100, false));
         seen.accept(&window(2, 100, false));
-        assert_eq!(seen.complete_until(101, 5), Some(100));
+        assert_eq!(seen.complete_until(any), Some(100));
+        seen.attend(10);
         seen.accept(&window(1, 110, false));
+        assert_eq!(seen.complete_until(any), Some(100), "boot 2 is not there");
         assert_eq!(
-            seen.complete_until(111, 5),
-            Some(100),
-            "boot 2 is not there"
+            seen.complete_until(patience(101)),
+            Some(110),
+            "it is too late"
         );
         seen.accept(&window(2, 110, true));
-        assert_eq!(seen.complete_until(111, 5), Some(100), "half of it is not");
+        assert_eq!(seen.complete_until(any), Some(100), "half of it is not");
         seen.accept(&Header {
             seq: 12,
             ..window(2, 110, false)
         });
-        assert_eq!(seen.complete_until(111, 5), Some(110));
+        assert_eq!(seen.complete_until(any), Some(110));
+        seen.attend(10);
         seen.accept(&window(1, 120, false));
-        assert_eq!(seen.complete_until(130, 5), Some(110), "it may still come");
-        assert_eq!(
-            seen.complete_until(131, 5),
-            Some(120),
-            "it is not waited for"
-        );
-        assert_eq!(seen.complete_until(141, 5), None);
+        seen.attend(10);
+        assert_eq!(seen.complete_until(any), Some(110), "it may still come");
+        seen.attend(1);
+        assert_eq!(seen.complete_until(any), Some(120), "it is not waited for");
+        seen.attend(10);
+        assert_eq!(seen.complete_until(any), None);
     }
 
     #[test]

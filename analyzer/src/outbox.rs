@@ -21,6 +21,9 @@ use crate::judge::nanoseconds;
 
 /// Steps of single partitions that wait at most.
 const STEPS_MAX: usize = 64;
+/// Alerts that wait at most. They do not wait behind forecasts: after a backlog
+/// there are too many of those.
+const ALERTS_MAX: usize = 4096;
 /// Records offered at once.
 const AT_ONCE: usize = 4096;
 
@@ -33,18 +36,24 @@ enum Message {
 /// Takes what is to be published.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
-    sender: mpsc::Sender<Message>,
+    forecasts: mpsc::Sender<Message>,
+    alerts: mpsc::Sender<Message>,
     not_published: Arc<AtomicU64>,
 }
 
 impl Outbox {
     /// Starts to publish; call within a tokio runtime.
     pub(crate) fn start<P: Producer + 'static>(producer: Arc<P>) -> Self {
-        let (sender, receiver) = mpsc::channel(STEPS_MAX);
         let not_published = Arc::<AtomicU64>::default();
-        tokio::spawn(publish(producer, receiver, Arc::clone(&not_published)));
+        let queue = |max| {
+            let (sender, receiver) = mpsc::channel(max);
+            let publishing = publish(Arc::clone(&producer), receiver, Arc::clone(&not_published));
+            tokio::spawn(publishing);
+            sender
+        };
         Self {
-            sender,
+            forecasts: queue(STEPS_MAX),
+            alerts: queue(ALERTS_MAX),
             not_published,
         }
     }
@@ -66,34 +75,37 @@ impl Outbox {
                 payload: forecast.encode_to_vec(),
             }
         });
-        self.send(records.collect());
+        self.send(&self.forecasts, records.collect());
     }
 
     /// Takes an alert that fired or resolved.
     pub(crate) fn alert(&self, partition: PartitionId, alert: &v1::Alert) {
         let at = alert.resolved_at.as_ref().or(alert.fired_at.as_ref());
-        self.send(vec![Record {
+        let record = Record {
             topic: Topic::Alerts,
             partition,
             key: alert.id.clone().into_bytes(),
             timestamp_ns: at.map_or(0, nanoseconds),
             payload: alert.encode_to_vec(),
-        }]);
+        };
+        self.send(&self.alerts, vec![record]);
     }
 
-    fn send(&self, records: Vec<Record>) {
+    fn send(&self, queue: &mpsc::Sender<Message>, records: Vec<Record>) {
         let count = records.len() as u64;
-        if self.sender.try_send(Message::Records(records)).is_err() {
+        if queue.try_send(Message::Records(records)).is_err() {
             self.not_published.fetch_add(count, Relaxed);
         }
     }
 
     /// Waits until what was given so far is published, or counted.
     pub(crate) async fn flush(&self) {
-        let (sender, flushed) = oneshot::channel();
-        // Gone only when the process ends.
-        if self.sender.send(Message::Flush(sender)).await.is_ok() {
-            let _ = flushed.await;
+        for queue in [&self.forecasts, &self.alerts] {
+            let (sender, flushed) = oneshot::channel();
+            // Gone only when the process ends.
+            if queue.send(Message::Flush(sender)).await.is_ok() {
+                let _ = flushed.await;
+            }
         }
     }
 }

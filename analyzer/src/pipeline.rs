@@ -21,8 +21,9 @@ use sensor_common::{Histogram, Signal};
 
 use crate::{
     config::ValidConfig,
-    ingest::{Deduplication, Verdict},
+    ingest::{Deduplication, Patience, Verdict},
     judge::Judge,
+    ring::HISTORY_STEPS,
     series::Series,
 };
 
@@ -30,7 +31,7 @@ use crate::{
 const CLOCK_SKEW_MAX_NS: u64 = 10 * 60 * 1_000_000_000;
 /// Windows further in the past likewise; a spool may be a day behind.
 const BACKLOG_MAX_NS: u64 = 7 * 86_400 * 1_000_000_000;
-/// Steps closed in one go after a pause; the rest is missing history anyway.
+/// Steps without data that are forecast in one go after a pause.
 const CATCH_UP_STEPS_MAX: u64 = 360;
 /// Steps without events after which a series is forgotten.
 const FORGET_STEPS: u32 = 8640;
@@ -224,6 +225,8 @@ pub struct Pipeline {
     /// Deliveries not yet stored: (offset, newest step they touch), by partition.
     uncommitted: BTreeMap<PartitionId, VecDeque<(u64, u64)>>,
     steps_until_store: u64,
+    /// The step after which models have not been refitted yet.
+    refit_step: Option<u64>,
     counters: Counters,
     commands: VecDeque<Command>,
 }
@@ -248,6 +251,7 @@ impl Pipeline {
             storing: false,
             stored_step: None,
             uncommitted: BTreeMap::new(),
+            refit_step: None,
             counters: Counters::default(),
             commands: VecDeque::new(),
         }
@@ -255,6 +259,7 @@ impl Pipeline {
 
     /// Takes one input; then ask [`next_command`](Self::next_command) until it is `None`.
     pub fn handle(&mut self, input: Input<'_>, now_ns: u64) {
+        self.refit();
         match input {
             Input::Delivery(delivery) => self.take(delivery, now_ns),
             Input::CaughtUp { as_of_ns } => self.pass_time(as_of_ns),
@@ -263,9 +268,14 @@ impl Pipeline {
         }
     }
 
-    /// The next thing to do.
+    /// The next thing to do. What can wait until the rest is done, is done when
+    /// there is nothing left.
     pub fn next_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+        let command = self.commands.pop_front();
+        if command.is_none() {
+            self.refit();
+        }
+        command
     }
 
     /// Closes every step that has data and hands over all rows, for shutdown.
@@ -348,7 +358,11 @@ impl Pipeline {
     }
 
     fn pass_time(&mut self, until_ns: u64) {
-        self.newest_ns = self.newest_ns.max(until_ns);
+        let passed_ns = until_ns.saturating_sub(self.newest_ns);
+        // More at once is a bus that was away, not silent sensors.
+        self.deduplication
+            .attend(passed_ns.min(self.config.step_ns()));
+        self.newest_ns += passed_ns;
         self.close_due_steps();
     }
 
@@ -478,7 +492,11 @@ impl Pipeline {
         let now_ns = self.newest_ns;
         let step_ns = self.config.step_ns();
         let lateness_ns = self.config.config.lateness.as_nanos() as u64;
-        let complete_until = self.deduplication.complete_until(now_ns, lateness_ns);
+        let next_step_ns = self.next_step.unwrap_or(0) * step_ns;
+        let complete_until = self.deduplication.complete_until(Patience {
+            lateness_ns,
+            from_ns: next_step_ns.saturating_sub(step_ns),
+        });
         // Where nobody is waited for, time passes all the same: a window with
         // its middle in a step ends at most half a step later.
         let until = complete_until.unwrap_or(now_ns.saturating_sub(step_ns / 2 + lateness_ns));
@@ -493,14 +511,38 @@ impl Pipeline {
         let Some(next) = self.next_step else {
             return;
         };
-        let first = next.max((last + 1).saturating_sub(CATCH_UP_STEPS_MAX));
-        self.open = self.open.split_off(&first);
-        for step in first..=last {
-            self.close(step);
+        let forecast_from = (last + 1).saturating_sub(CATCH_UP_STEPS_MAX);
+        let mut skipped = 0;
+        for step in next..=last {
+            if step >= forecast_from || self.open.contains_key(&step) {
+                self.skip(std::mem::take(&mut skipped));
+                self.close(step);
+            } else {
+                skipped += 1;
+            }
+        }
+        self.skip(skipped);
+        self.next_step = self.next_step.map(|next| next.max(last + 1));
+    }
+
+    /// Steps of which nothing is known, and which nobody asks for any more.
+    fn skip(&mut self, steps: u64) {
+        if steps == 0 {
+            return;
+        }
+        for service in self.services.values_mut() {
+            for series in &mut service.series {
+                for _ in 0..steps.min(HISTORY_STEPS as u64) {
+                    series.ring.push(&Window::MISSING);
+                }
+                let idle = u32::try_from(steps).unwrap_or(u32::MAX);
+                series.facts.idle_steps = series.facts.idle_steps.saturating_add(idle);
+            }
         }
     }
 
     fn close(&mut self, step: u64) {
+        self.refit();
         self.next_step = Some(step + 1);
         self.counters.steps += 1;
         let open = self.open.remove(&step);

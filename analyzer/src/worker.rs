@@ -410,7 +410,7 @@ impl Shard {
     /// claimed the whole state on Kafka, in the background. Returns what to
     /// tell the pipeline, if that is known already.
     fn store(
-        &self,
+        &mut self,
         partition: PartitionId,
         stores: &Arc<Stores>,
         own: &mpsc::WeakSender<Message>,

@@ -55,8 +55,7 @@ pub struct Record {
     pub partition: PartitionId,
     /// What a compacted topic keeps the newest record of.
     pub key: Vec<u8>,
-    /// Nanoseconds since the Unix epoch: when it was made, for histograms the
-    /// end of the window; of a record read from Kafka, when the broker took it.
+    /// Event time in nanoseconds since the Unix epoch: the end of the window.
     pub timestamp_ns: u64,
     /// Opaque to the bus.
     pub payload: Vec<u8>,

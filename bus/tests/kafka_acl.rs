@@ -12,8 +12,8 @@ use std::{
 use honeyguide_bus::{
     Consumer, ConsumerEvent, Position, Producer, Record, Topic,
     kafka::{
-        Config, KafkaConsumer, KafkaProducer, RangeReader, Secret, SecurityProtocol, ValidConfig,
-        read_table, topics,
+        Config, KafkaConsumer, KafkaProducer, PartitionReader, PartitionWriter, RangeReader,
+        RecordRef, Secret, SecurityProtocol, ValidConfig, topics,
     },
     range::Range,
 };
@@ -38,11 +38,12 @@ const READ: Operation = Operation::RD_KAFKA_ACL_OPERATION_READ;
 const WRITE: Operation = Operation::RD_KAFKA_ACL_OPERATION_WRITE;
 const TOPIC: Resource = Resource::RD_KAFKA_RESOURCE_TOPIC;
 const GROUP: Resource = Resource::RD_KAFKA_RESOURCE_GROUP;
+const TRANSACTIONAL_ID: Resource = Resource::RD_KAFKA_RESOURCE_TRANSACTIONAL_ID;
 
 /// A row of docs/guide.md: a name ending in `*` is a prefix.
 type Right = (&'static str, Resource, &'static str, &'static [Operation]);
 
-const RIGHTS: [Right; 12] = [
+const RIGHTS: [Right; 14] = [
     ("sensor", TOPIC, "honeyguide.histograms.v1", &[WRITE]),
     (
         "sensor",
@@ -52,6 +53,13 @@ const RIGHTS: [Right; 12] = [
     ),
     ("analyzer", TOPIC, "honeyguide.histograms.v1", &[READ]),
     ("analyzer", TOPIC, "honeyguide.state.v1", &[READ, WRITE]),
+    ("analyzer", TOPIC, "honeyguide.history.v1", &[READ, WRITE]),
+    (
+        "analyzer",
+        TRANSACTIONAL_ID,
+        "honeyguide-analyzer-state-*",
+        &[WRITE],
+    ),
     ("analyzer", TOPIC, "honeyguide.forecasts.v1", &[WRITE]),
     ("analyzer", TOPIC, "honeyguide.alerts.v1", &[WRITE]),
     ("analyzer", TOPIC, "honeyguide.hints.v1", &[WRITE]),
@@ -231,10 +239,36 @@ async fn each_part_can_do_what_it_must_and_nothing_else() {
     };
     consumer.commit(&[position]).await.unwrap();
     let producer = KafkaProducer::connect(analyzer.clone()).await.unwrap();
-    let own = [Topic::State, Topic::Forecasts, Topic::Alerts, Topic::Hints];
+    let own = [
+        Topic::State,
+        Topic::History,
+        Topic::Forecasts,
+        Topic::Alerts,
+        Topic::Hints,
+    ];
     publishes(&producer, &own).await;
-    let table = tokio::task::block_in_place(|| read_table(&analyzer, Topic::State, 0));
-    assert_eq!(table.unwrap().len(), 1);
+    let claim = |config: ValidConfig| {
+        tokio::task::spawn_blocking(move || PartitionWriter::claim(&config, 0))
+    };
+    let writer = claim(analyzer.clone()).await.unwrap().unwrap();
+    let last = |offsets: &[u64]| {
+        (
+            Topic::State,
+            b"head".to_vec(),
+            offsets[0].to_be_bytes().into(),
+        )
+    };
+    let records = vec![(Topic::History, Vec::new(), vec![2])];
+    writer.write(records, last).await.unwrap();
+    let mut heads = 0;
+    tokio::task::block_in_place(|| {
+        let reader = PartitionReader::connect(&analyzer).unwrap();
+        let bounds = reader.bounds(Topic::State, 0).unwrap();
+        let take = |record: RecordRef<'_>| heads += usize::from(record.key == b"head");
+        reader.read(Topic::State, 0, bounds, take).unwrap();
+    });
+    assert_eq!(heads, 1);
+    assert!(claim(sensor).await.unwrap().is_err());
 
     assert_eq!(read(&replay, Topic::Histograms), Ok(1));
     assert_eq!(read(&replay, Topic::Alerts), Ok(1));

@@ -325,6 +325,19 @@ async fn an_analyzer_that_was_paused_past_its_session_disturbs_nothing() {
     .await;
 }
 
+/// While the broker is away nobody can send, so nothing is late.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_killed_and_comes_back_changes_no_forecast() {
+    disturbed(24, |second, group| {
+        if second == 8 {
+            group.cluster.kill(0).unwrap();
+            std::thread::sleep(Duration::from_secs(6));
+            group.cluster.restart(0).unwrap();
+        }
+    })
+    .await;
+}
+
 /// Publishes for so many seconds while `disturb` does its worst; then all
 /// analyzers together must have counted exactly what was published, and have
 /// forecast what an analyzer that was never disturbed forecasts.

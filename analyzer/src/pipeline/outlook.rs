@@ -57,7 +57,6 @@ impl Pipeline {
     /// Forecasts and judges every series that had events lately.
     pub(super) fn forecast(&mut self, step: u64) {
         let at_ns = (step + 1) * self.config.step_ns();
-        let mut refits = REFITS_MIN + self.series_count as u64 / REFIT_SPREAD_STEPS;
         let mut forecasts = Vec::new();
         let mut services = std::mem::take(&mut self.services);
         for service in services.values_mut() {
@@ -69,19 +68,43 @@ impl Pipeline {
                     continue;
                 };
                 let forecast = refresh(&self.config.params, &mut model, service, at, step);
-                if refits > 0 && model.refit_due(&self.config.params) {
-                    refits -= 1;
-                    self.counters.refits += 1;
-                    with_input(service, at, step, |input| {
-                        model.refit(&self.config.params, input)
-                    });
-                }
                 service.series[at].model = Some(model);
                 forecasts.push(self.judge_series(service, at, step, at_ns, &forecast));
             }
         }
         self.services = services;
         self.commands.push_back(Command::Forecasts(forecasts));
+        self.refit_step = Some(step);
+    }
+
+    /// Refits the models that are due since the last step, as many as a step
+    /// may. Nobody waits for it: it takes longer than all forecasts.
+    pub(super) fn refit(&mut self) {
+        let Some(step) = self.refit_step.take() else {
+            return;
+        };
+        let mut refits = REFITS_MIN + self.series_count as u64 / REFIT_SPREAD_STEPS;
+        for service in self.services.values_mut() {
+            for at in 0..service.series.len() {
+                let series = &mut service.series[at];
+                let is_due = |model: &SeriesModel| model.refit_due(&self.config.params);
+                if refits == 0
+                    || series.facts.idle_steps >= IDLE_STEPS_MAX
+                    || !series.model.as_deref().is_some_and(is_due)
+                {
+                    continue;
+                }
+                let Some(mut model) = series.model.take() else {
+                    continue;
+                };
+                refits -= 1;
+                self.counters.refits += 1;
+                with_input(service, at, step, |input| {
+                    model.refit(&self.config.params, input)
+                });
+                service.series[at].model = Some(model);
+            }
+        }
     }
 
     /// The forecasts of the last closed step once more: of restored models,

@@ -50,7 +50,8 @@ impl Pipeline {
 
     /// Everything that is known, with the windows of steps that were not
     /// stored yet.
-    pub fn state(&self) -> StoredState {
+    pub fn state(&mut self) -> StoredState {
+        self.refit();
         let last_step = self.next_step.unwrap_or(0).saturating_sub(1);
         StoredState {
             partition: self.partition_state(),

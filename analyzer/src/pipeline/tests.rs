@@ -298,6 +298,23 @@ fn a_step_closes_when_the_last_sensor_has_sent_it_and_not_for_one_that_is_gone()
 }
 
 #[test]
+fn what_was_open_before_a_long_pause_is_closed_with_its_data() {
+    let mut pipeline = pipeline();
+    for step in [0, 1, 2000] {
+        let delivery = delivery(step, step + 1, 100_000);
+        pipeline.handle(Input::Delivery(&delivery), delivery.record.timestamp_ns);
+    }
+    assert_eq!(pipeline.counters().dropped, BTreeMap::new());
+    assert_eq!(history(&pipeline), 2001);
+    let series = &pipeline.services.values().next().unwrap().series[0];
+    use honeyguide_models::History;
+    for (ago, events) in [(0, 1000.0), (1, 0.0), (1998, 0.0), (1999, 1000.0)] {
+        let samples = series.ring.window(ago).samples;
+        assert!((samples - events).abs() < 2.0, "{ago}: {samples}");
+    }
+}
+
+#[test]
 fn a_sensor_with_a_clock_ahead_makes_nobody_late() {
     let mut pipeline = pipeline();
     for step in 0..20 {

@@ -31,11 +31,14 @@ const HEAD_WITHIN: [u64; 3] = [4, 256, u64::MAX];
 
 /// Why a state was not stored.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
+pub enum StoreError {
+    /// Another analyzer has it, and it could not be claimed back.
     #[error("the partition could not be claimed: {0}")]
     Claim(#[from] ClientError),
+    /// The broker did not take it.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The process ends.
     #[error("the task that stores ended early")]
     Task,
 }
@@ -73,7 +76,7 @@ impl StateTopic {
     ///
     /// # Errors
     /// [`ClientError`] when the broker is away; nothing is known then.
-    pub(crate) fn claim(
+    pub fn claim(
         &self,
         partition: PartitionId,
         new: impl Fn() -> Pipeline,
@@ -98,7 +101,7 @@ impl StateTopic {
 
 /// A partition that only this analyzer stores.
 #[derive(Clone)]
-pub(crate) struct Claimed(Arc<Mutex<Claim>>);
+pub struct Claimed(Arc<Mutex<Claim>>);
 
 struct Claim {
     config: KafkaConfig,
@@ -113,7 +116,7 @@ impl Claimed {
     ///
     /// # Errors
     /// [`StoreError`]; the state before is still whole then.
-    pub(crate) async fn store(&self, state: StoredState) -> Result<(), StoreError> {
+    pub async fn store(&self, state: StoredState) -> Result<(), StoreError> {
         self.0.lock().await.store(state).await
     }
 

@@ -25,7 +25,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 pub struct RecordRef<'a> {
     /// Its place in the partition.
     pub offset: Offset,
-    /// When the broker took it, nanoseconds since the Unix epoch.
+    /// Nanoseconds since the Unix epoch, as [`crate::Record::timestamp_ns`].
     pub timestamp_ns: u64,
     /// Empty if it has none.
     pub key: &'a [u8],

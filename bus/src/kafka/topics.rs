@@ -54,8 +54,6 @@ fn settings(topic: Topic, replication: u16) -> Vec<(&'static str, String)> {
     let mut settings = vec![
         ("cleanup.policy", policy(topic).to_owned()),
         ("compression.type", "producer".to_owned()),
-        // When the broker took a record is what tells a late one.
-        ("message.timestamp.type", "LogAppendTime".to_owned()),
     ];
     if replication >= 3 {
         // One node may be away, and what was acknowledged still has two copies.

@@ -205,6 +205,7 @@ fn window(seq: u64, off_ns: i64) -> Vec<u8> {
         partition: 0,
         window_start_ns: now_ns().saturating_add_signed(off_ns) - 1_000_000_000,
         window_duration_ns: 1_000_000_000,
+        more: false,
     };
     let services = [ServiceId::parse(SERVICE).unwrap()];
     let series = vec![SeriesRef {

@@ -61,6 +61,7 @@ fn window(partition: u32, service: &str, seq: u64, start_ns: u64, latency_ns: u6
         partition,
         window_start_ns: start_ns,
         window_duration_ns: STEP_SECS * 1_000_000_000,
+        more: false,
     };
     let services = [ServiceId::named(ServiceKind::Process, service)];
     let series = vec![SeriesRef {
