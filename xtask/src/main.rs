@@ -7,6 +7,7 @@
 mod bench;
 mod cargo;
 mod clean_room;
+mod helm;
 mod kafka;
 mod lint;
 mod machine;
@@ -48,6 +49,8 @@ enum Command {
     Bench(bench::Args),
     /// Start, stop or look for a real Kafka broker on loopback.
     Kafka(kafka::Args),
+    /// Check the Helm chart, its manifests, its alerting rules.
+    Helm(helm::Args),
     /// Clone HEAD into an empty folder with empty caches and run README's commands there.
     CleanRoom(clean_room::Args),
     /// Be one of the services that `bench overhead` fills the machine with.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Kafka(args) => kafka::run(&args),
+        Command::Helm(args) => helm::run(&args),
         Command::CleanRoom(args) => clean_room::run(&args),
         Command::BusyService { name } => bench::serve(&name),
     };

@@ -5,6 +5,7 @@
 //! When nothing lacks this takes well under two seconds.
 
 mod apt;
+mod chart;
 mod ebpf;
 mod mounts;
 mod packages;
@@ -15,6 +16,7 @@ use anyhow::{Result, bail};
 use kafka_node::Jars;
 
 pub use self::{
+    chart::ChartTools,
     ebpf::{Rust, linker_path, prefix},
     packages::Purpose,
 };
@@ -87,6 +89,9 @@ pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
         step("getting Apache Kafka from Maven Central (once)", || {
             Jars::fetch().map(drop)
         })?;
+    }
+    if purpose == Purpose::Test {
+        ChartTools::fetch()?;
     }
     mounts::ensure(privilege);
     println!("· this machine is ready ({})", seconds(start.elapsed()));

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     cargo::{self, BROKER_TESTS, KERNEL_TESTS, cargo},
+    helm,
     machine::{Privilege, no_bpf},
     setup::{self, KAFKA, Purpose},
     step::{show, step},
@@ -42,6 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
         step("documentation tests", || {
             show(cargo("test").args(["--workspace", "--doc"]).args(&features))
         })?;
+        helm::check()?;
     }
     Ok(())
 }

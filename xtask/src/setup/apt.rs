@@ -27,6 +27,7 @@ if [ -d /run/systemd/system ]; then
     for package in "$@"; do
         case "$package" in
             prometheus) systemctl disable --quiet prometheus.service ;;
+            prometheus-alertmanager) systemctl disable --quiet prometheus-alertmanager.service ;;
             nginx-light) systemctl disable --quiet nginx.service ;;
         esac
     done
