@@ -7,6 +7,10 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use sensor_common::record::Loss;
+
+/// Reason of events in a window that was dropped because the bus stood still.
+pub(crate) const BUS_STALLED: &str = "bus_stalled";
 
 /// Why something was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,6 +78,10 @@ impl Metrics {
             probe_level: Family::default(),
             clock_steps: Gauge::default(),
         };
+        // Present from the start: a rate does not see the step from absent to one.
+        for reason in Loss::ALL.map(Loss::name).into_iter().chain([BUS_STALLED]) {
+            drop(metrics.events_lost.get_or_create(&ReasonLabels { reason }));
+        }
         let registry = registry.sub_registry_with_prefix("sensor");
         registry.register(
             "events_lost",

@@ -33,7 +33,7 @@ use crate::{
     cost::{KernelCost, Measurement, thread_cpu_time},
     drain::{Drain, Drained},
     identity::{Hierarchy, Names},
-    metrics::{Metrics, ProbeLabels, ProgramLabels, ReasonLabels},
+    metrics::{BUS_STALLED, Metrics, ProbeLabels, ProgramLabels, ReasonLabels},
     program::{
         Kernel, KernelError,
         probe::{Probe, ProbeState, ProbeStatus},
@@ -374,7 +374,7 @@ impl Worker {
             return;
         }
         warn!("the bus took no window for a day; the events of that day are lost");
-        self.lost.add("bus_stalled", events(self.drain.window()));
+        self.lost.add(BUS_STALLED, events(self.drain.window()));
         self.drain.begin_window();
         self.clock.end_window(now);
         self.kernel_cost = KernelCost::default();

@@ -19,6 +19,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
+    statistics::Partition,
     types::RDKafkaRespErr,
 };
 use tracing::{debug, info, warn};
@@ -103,10 +104,7 @@ impl ClientContext for Context {
         let mut lags = BTreeMap::new();
         for topic in statistics.topics.values() {
             for (id, partition) in &topic.partitions {
-                if let (Ok(id), Ok(lag)) = (
-                    PartitionId::try_from(*id),
-                    u64::try_from(partition.consumer_lag),
-                ) {
+                if let (Ok(id), Some(lag)) = (PartitionId::try_from(*id), lag(partition)) {
                     lags.insert(id, lag);
                 }
             }
@@ -120,6 +118,24 @@ impl ClientContext for Context {
         oauth_token(token.trim())
             .map_err(|why| format!("{}: {why}", self.token_file.display()).into())
     }
+}
+
+/// Records of an assigned partition that the application has not got yet.
+///
+/// The library's own `consumer_lag` counts from what is committed, which for
+/// us is minutes old, and is unknown until the first commit.
+fn lag(partition: &Partition) -> Option<u64> {
+    // Partitions that are another member's are known too, and remember where
+    // they were read to when they were ours.
+    if partition.fetch_state != "active" {
+        return None;
+    }
+    let read_to = match partition.app_offset {
+        offset @ 0.. => offset,
+        _ => partition.next_offset,
+    };
+    let behind = partition.hi_offset.checked_sub(read_to)?;
+    (partition.hi_offset >= 0 && read_to >= 0).then(|| u64::try_from(behind).unwrap_or(0))
 }
 
 /// Gives a client its first token. Clients that are asked something before
