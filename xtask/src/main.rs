@@ -7,6 +7,7 @@
 mod bench;
 mod cargo;
 mod clean_room;
+mod dashboards;
 mod helm;
 mod kafka;
 mod lint;
@@ -51,6 +52,8 @@ enum Command {
     Kafka(kafka::Args),
     /// Check the Helm chart, its manifests, its alerting rules.
     Helm(helm::Args),
+    /// Write Grafana's dashboards into the chart.
+    Dashboards(dashboards::Args),
     /// Clone HEAD into an empty folder with empty caches and run README's commands there.
     CleanRoom(clean_room::Args),
     /// Be one of the services that `bench overhead` fills the machine with.
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Kafka(args) => kafka::run(&args),
         Command::Helm(args) => helm::run(&args),
+        Command::Dashboards(args) => dashboards::run(&args),
         Command::CleanRoom(args) => clean_room::run(&args),
         Command::BusyService { name } => bench::serve(&name),
     };
