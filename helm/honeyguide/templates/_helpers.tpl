@@ -33,7 +33,8 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{/* Image of a component; called with (list $ "image"). */}}
 {{- define "honeyguide.image" -}}
 {{- $image := (index . 0).Values.image -}}
-{{- printf "%s/%s:%s" $image.registry (index . 1) ($image.tag | default (index . 0).Chart.AppVersion) | quote -}}
+{{- $name := printf "%s:%s" (index . 1) ($image.tag | default (index . 0).Chart.AppVersion) -}}
+{{- (ternary (printf "%s/%s" $image.registry $name) $name (ne $image.registry "")) | quote -}}
 {{- end -}}
 
 {{/* Service account of a component; called with (list $ "component"). */}}

@@ -29,7 +29,12 @@ pub const TLS_LIBRARY: &str = "libssl-dev";
 const LINKER_LLVM: [u32; 3] = [21, 22, 23];
 
 /// What the tests run beside us.
-const TEST_TOOLS: [&str; 3] = ["prometheus", "prometheus-alertmanager", "python3-venv"];
+const TEST_TOOLS: [&str; 4] = [
+    "prometheus",
+    "prometheus-alertmanager",
+    "python3-venv",
+    "systemd",
+];
 
 /// Programs that get and run Apache Kafka, and the packages that have them.
 pub const KAFKA_TOOLS: [(&str, &str); 2] = [("java", "default-jre-headless"), ("mvn", "maven")];
