@@ -314,3 +314,40 @@ async fn three_nodes_lose_their_leader_and_no_record() {
     };
     member.read(&mut consumer, whole).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_is_what_was_not_read_committed_or_not() {
+    const RECORDS: usize = 400;
+    let broker = Broker::start(Options::default());
+    let config = broker.with_topics().await;
+    let producer = KafkaProducer::connect(config.clone()).await.unwrap();
+    publish(&producer, 0..RECORDS as u64).await;
+    let mut consumer = KafkaConsumer::join(&config, Topic::Histograms)
+        .await
+        .unwrap();
+    let lags = consumer.lags();
+    let lag = || lags().values().sum::<u64>() as usize;
+    let mut member = Member::default();
+    member
+        .read(&mut consumer, |member| member.count() > 0)
+        .await;
+    // Slowly, for longer than it takes to renew the numbers.
+    for _ in 0..60 {
+        let count = member.count();
+        member
+            .read(&mut consumer, |member| member.count() > count)
+            .await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let read = member.count();
+    let behind = lag();
+    assert!(
+        (RECORDS - read..RECORDS).contains(&behind),
+        "{behind} behind after {read} of {RECORDS}"
+    );
+    member
+        .read(&mut consumer, |member| member.count() == RECORDS)
+        .await;
+    member.read(&mut consumer, |_| lag() == 0).await;
+    assert_eq!(lags().len(), 4, "every partition assigned has a lag");
+}

@@ -123,19 +123,24 @@ impl ClientContext for Context {
 /// Records of an assigned partition that the application has not got yet.
 ///
 /// The library's own `consumer_lag` counts from what is committed, which for
-/// us is minutes old, and is unknown until the first commit.
+/// us is minutes old, and is unknown until the first commit. What it has
+/// fetched ahead was not read either.
 fn lag(partition: &Partition) -> Option<u64> {
     // Partitions that are another member's are known too, and remember where
     // they were read to when they were ours.
     if partition.fetch_state != "active" {
         return None;
     }
-    let read_to = match partition.app_offset {
-        offset @ 0.. => offset,
-        _ => partition.next_offset,
-    };
-    let behind = partition.hi_offset.checked_sub(read_to)?;
-    (partition.hi_offset >= 0 && read_to >= 0).then(|| u64::try_from(behind).unwrap_or(0))
+    let offsets = [
+        partition.app_offset,
+        // Nothing was read yet: reading begins at one of these.
+        partition.committed_offset,
+        partition.lo_offset,
+    ];
+    // Unknown offsets are negative.
+    let read_to = offsets.into_iter().find(|offset| *offset >= 0)?;
+    let end = u64::try_from(partition.hi_offset).ok()?;
+    Some(end.saturating_sub(read_to.cast_unsigned()))
 }
 
 /// Gives a client its first token. Clients that are asked something before
