@@ -137,11 +137,12 @@ async fn a_sensor_killed_while_kafka_is_away_loses_nothing_that_it_drained() {
     sensor.terminate();
     assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0);
 
-    assert_eq!(calls_on_topic(&config).await, 3 * CALLS);
+    assert_eq!(calls_on_topic(&config, "hg-kafka-dd").await, 3 * CALLS);
 }
 
-/// Write calls of `hg-kafka-dd` on the topic, those of each batch once.
-async fn calls_on_topic(config: &ValidConfig) -> u64 {
+/// Write calls of an executable on the topic, those of each batch once. Each
+/// test has one of another name: both sensors see both.
+async fn calls_on_topic(config: &ValidConfig, name: &str) -> u64 {
     let mut consumer = KafkaConsumer::join(config, Topic::Histograms)
         .await
         .unwrap();
@@ -158,7 +159,7 @@ async fn calls_on_topic(config: &ValidConfig) -> u64 {
                 }
                 let of_dd = batch.series.iter().filter(|series| {
                     let service = batch.services[series.service as usize].key();
-                    series.signal == Signal::SyscallWrite && service.ends_with("/hg-kafka-dd")
+                    series.signal == Signal::SyscallWrite && service.ends_with(&format!("/{name}"))
                 });
                 counted += of_dd.map(|series| series.count).sum::<u64>();
             }
@@ -200,7 +201,7 @@ impl Drop for SmallDisk {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_on_a_full_disk_stops_no_drain_and_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let dd = directory.path().join("hg-kafka-dd");
+    let dd = directory.path().join("hg-full-dd");
     std::fs::copy("/bin/dd", &dd).unwrap();
     let disk = SmallDisk::mount(&directory.path().join("spool"));
     let kafka = directory.path().join("kafka");
@@ -243,5 +244,5 @@ async fn a_spool_on_a_full_disk_stops_no_drain_and_loses_nothing() {
         assert!(line.ends_with(" 0"), "{line}");
     }
     sensor.terminate();
-    assert_eq!(calls_on_topic(&config).await, 5 * CALLS);
+    assert_eq!(calls_on_topic(&config, "hg-full-dd").await, 5 * CALLS);
 }
