@@ -1,10 +1,10 @@
 //! Configuration of the analyzer; `default.toml` documents every key.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use honeyguide_models::{
     Params, Target, ValidParams,
-    breach::{Objective, ValidObjective},
+    breach::{Objective, Paths, ValidObjective},
 };
 use sensor_common::Signal;
 use serde::{Deserialize, Serialize};
@@ -194,6 +194,8 @@ pub struct ValidConfig {
     pub objectives: Vec<ValidObjectiveConfig>,
     /// Settings of the models.
     pub params: ValidParams,
+    /// What breach probabilities are simulated with; made once for all partitions.
+    pub(crate) paths: Arc<Paths>,
 }
 
 impl ValidConfig {
@@ -241,6 +243,7 @@ impl Config {
         Ok(ValidConfig {
             config: self,
             objectives,
+            paths: Arc::new(Paths::new(&params)),
             params,
         })
     }

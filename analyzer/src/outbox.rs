@@ -1,20 +1,27 @@
 //! Forecasts and alerts on their way to `honeyguide.forecasts.v1` and
 //! `honeyguide.alerts.v1`, for others to read.
 //!
-//! The pipelines never wait for it: what does not fit is left out and counted.
+//! The pipelines never wait for it: what does not fit is left out and counted,
+//! and so is what the bus does not take for too long.
 //! A state is stored after what was found out before it is published. So after
 //! a crash a forecast or alert may come twice, with the same contents, but none
 //! is missing.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
-use honeyguide_bus::{PartitionId, Producer, Record, Topic};
+use honeyguide_bus::{PartitionId, Producer, PublishError, Record, Topic};
 use honeyguide_proto::v1;
 use prost::Message as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tracing::warn;
 
 use crate::judge::nanoseconds;
@@ -24,6 +31,12 @@ const STEPS_MAX: usize = 64;
 /// Alerts that wait at most. They do not wait behind forecasts: after a backlog
 /// there are too many of those.
 const ALERTS_MAX: usize = 4096;
+/// How long a bus that is away is waited for. It has nothing new to forecast
+/// from meanwhile.
+const RETRY_FOR: Duration = Duration::from_secs(120);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How long shutdown waits for it.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Records offered at once.
 const AT_ONCE: usize = 4096;
 
@@ -98,6 +111,17 @@ impl Outbox {
         }
     }
 
+    /// As [`flush`](Self::flush), but not for long: the process or a partition
+    /// is to go.
+    pub(crate) async fn flush_soon(&self) {
+        if tokio::time::timeout(FLUSH_TIMEOUT, self.flush())
+            .await
+            .is_err()
+        {
+            warn!("forecasts or alerts are still not published; not waiting for them");
+        }
+    }
+
     /// Waits until what was given so far is published, or counted.
     pub(crate) async fn flush(&self) {
         for queue in [&self.forecasts, &self.alerts] {
@@ -126,16 +150,35 @@ async fn publish<P: Producer>(
         };
         while !records.is_empty() {
             let rest = records.split_off(records.len().min(AT_ONCE));
-            let offered = records.into_iter().map(|record| producer.publish(record));
-            let results = futures_util::future::join_all(offered).await;
-            let failed = results.iter().filter_map(|result| result.as_ref().err());
-            if let Some(error) = failed.clone().next() {
-                let count = failed.count() as u64;
-                warn!(%error, count, "forecasts or alerts not published");
-                not_published.fetch_add(count, Relaxed);
-            }
+            let given_up = publish_all(&*producer, records).await;
+            not_published.fetch_add(given_up, Relaxed);
             records = rest;
         }
+    }
+}
+
+/// Returns how many the bus did not take in the end. While it is away they wait.
+async fn publish_all<P: Producer>(producer: &P, mut records: Vec<Record>) -> u64 {
+    let deadline = Instant::now() + RETRY_FOR;
+    let mut given_up = 0;
+    loop {
+        let offered = records.into_iter().map(|record| producer.publish(record));
+        let results = futures_util::future::join_all(offered).await;
+        let errors: Vec<PublishError> = results.into_iter().filter_map(Result::err).collect();
+        let Some(error) = errors.first() else {
+            return given_up;
+        };
+        warn!(%error, count = errors.len(), "forecasts or alerts not published");
+        let failed = errors.len();
+        records = errors
+            .into_iter()
+            .filter_map(PublishError::try_later)
+            .collect();
+        given_up += (failed - records.len()) as u64;
+        if Instant::now() > deadline {
+            return given_up + records.len() as u64;
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 

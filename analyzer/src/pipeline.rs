@@ -11,19 +11,19 @@ use std::{
 };
 
 use honeyguide_bus::{Delivery, PartitionId, Position, Topic};
-use honeyguide_models::{TARGETS, Target, Window, breach::Paths};
+use honeyguide_models::{TARGETS, Target, Window};
 use honeyguide_proto::{
     ServiceId,
     batch::{Batch, DecodeError, SeriesWindow},
     v1,
 };
+use indexmap::IndexMap;
 use sensor_common::{Histogram, Signal};
 
 use crate::{
     config::ValidConfig,
     ingest::{Deduplication, Patience, Verdict},
     judge::Judge,
-    ring::HISTORY_STEPS,
     series::Series,
 };
 
@@ -188,6 +188,9 @@ impl Service {
     }
 }
 
+/// Sorted, and found by hash: batches name thousands a second.
+type Services = IndexMap<ServiceId, Service>;
+
 /// For series that are still to be made.
 #[derive(Clone, Copy, Debug)]
 struct Places {
@@ -205,9 +208,8 @@ struct OpenStep {
 /// See the module.
 pub struct Pipeline {
     config: ValidConfig,
-    paths: Paths,
     deduplication: Deduplication,
-    services: BTreeMap<ServiceId, Service>,
+    services: Services,
     series_count: usize,
     next_series_number: u32,
     open: BTreeMap<u64, OpenStep>,
@@ -235,11 +237,10 @@ impl Pipeline {
     /// A pipeline that has seen nothing.
     pub fn new(config: ValidConfig) -> Self {
         Self {
-            paths: Paths::new(&config.params),
             steps_until_store: store_every(&config),
             config,
             deduplication: Deduplication::default(),
-            services: BTreeMap::new(),
+            services: Services::new(),
             series_count: 0,
             next_series_number: 0,
             open: BTreeMap::new(),
@@ -532,9 +533,7 @@ impl Pipeline {
         }
         for service in self.services.values_mut() {
             for series in &mut service.series {
-                for _ in 0..steps.min(HISTORY_STEPS as u64) {
-                    series.ring.push(&Window::MISSING);
-                }
+                series.ring.skip(steps);
                 let idle = u32::try_from(steps).unwrap_or(u32::MAX);
                 series.facts.idle_steps = series.facts.idle_steps.saturating_add(idle);
             }
@@ -686,12 +685,12 @@ fn without_events(completeness: f64) -> Window {
 
 /// The service, made if there is a place for a series.
 fn service<'a>(
-    services: &'a mut BTreeMap<ServiceId, Service>,
+    services: &'a mut Services,
     id: &ServiceId,
     places: Places,
 ) -> Option<&'a mut Service> {
     if places.free > 0 && !services.contains_key(id) {
-        services.insert(id.clone(), Service::new(id));
+        services.insert_sorted(id.clone(), Service::new(id));
     }
     services.get_mut(id)
 }

@@ -1,9 +1,8 @@
 //! The windows of a series in little memory, and the same bytes in storage.
 
-use std::{collections::VecDeque, ops::Range};
+use std::collections::VecDeque;
 
 use honeyguide_models::{History, TARGETS, Window};
-use serde::{Deserialize, Serialize};
 
 /// History kept in memory, in steps: 6 hours of 10 s.
 pub const HISTORY_STEPS: usize = 2160;
@@ -17,8 +16,8 @@ const NOTHING: i16 = i16::MIN;
 const LIMIT: f32 = 16.0;
 
 /// A [`Window`] in 14 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Packed {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Packed {
     y: [i16; TARGETS],
     /// ln(1 + samples), in quanta.
     samples: i16,
@@ -27,7 +26,7 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    pub(crate) fn pack(window: &Window) -> Packed {
+    fn pack(window: &Window) -> Packed {
         Packed {
             y: window.y.map(quantised),
             samples: quantised(window.samples.max(0.0).ln_1p()),
@@ -66,10 +65,6 @@ pub struct Ring(VecDeque<Packed>);
 impl Ring {
     /// Appends the newest window; the oldest goes when the ring is full.
     pub fn push(&mut self, window: &Window) {
-        self.push_packed(Packed::pack(window));
-    }
-
-    fn push_packed(&mut self, window: Packed) {
         let len = self.0.len();
         if len == HISTORY_STEPS {
             self.0.pop_front();
@@ -77,7 +72,7 @@ impl Ring {
             // Doubling would end at 4096 places for 2160 windows.
             self.0.reserve_exact(len.max(60).min(HISTORY_STEPS - len));
         }
-        self.0.push_back(window);
+        self.0.push_back(Packed::pack(window));
     }
 
     /// Appends the newest `count` windows to `columns`; there are so many.
@@ -92,20 +87,51 @@ impl Ring {
     /// lies between is missing. Returns the step after its newest window.
     pub(crate) fn restore(
         &mut self,
-        windows: impl ExactSizeIterator<Item = Packed>,
+        windows: StoredColumns<'_>,
         last_step: u64,
         next_step: Option<u64>,
     ) -> u64 {
-        let first_step = (last_step + 1).saturating_sub(windows.len() as u64);
+        let first_step = (last_step + 1).saturating_sub(windows.len as u64);
         let next_step = next_step.unwrap_or(first_step);
-        for _ in next_step..first_step.min(next_step + HISTORY_STEPS as u64) {
-            self.push(&Window::MISSING);
-        }
+        self.skip(first_step.saturating_sub(next_step));
         let known = next_step.saturating_sub(first_step);
-        for window in windows.skip(usize::try_from(known).unwrap_or(usize::MAX)) {
-            self.push_packed(window);
-        }
+        let beyond = windows.len.saturating_sub(HISTORY_STEPS);
+        let new = windows.without(usize::try_from(known).unwrap_or(usize::MAX).max(beyond));
+        self.make_room(new.len);
+        let begin = self.0.len();
+        self.0.resize(begin + new.len, Packed::default());
+        new.write_to(self.0.range_mut(begin..));
         next_step.max(last_step + 1)
+    }
+
+    /// Appends one window, of `step`, likewise.
+    pub(crate) fn restore_one(
+        &mut self,
+        window: &Window,
+        step: u64,
+        next_step: Option<u64>,
+    ) -> u64 {
+        let next_step = next_step.unwrap_or(step);
+        if step >= next_step {
+            self.skip(step - next_step);
+            self.push(window);
+        }
+        next_step.max(step + 1)
+    }
+
+    /// Appends windows of which nothing is known.
+    pub(crate) fn skip(&mut self, steps: u64) {
+        let steps = steps.min(HISTORY_STEPS as u64) as usize;
+        self.make_room(steps);
+        let end = self.0.len() + steps;
+        self.0.resize(end, Packed::pack(&Window::MISSING));
+    }
+
+    /// Forgets the oldest windows so that `new` ones fit.
+    fn make_room(&mut self, new: usize) {
+        let excess = (self.0.len() + new).saturating_sub(HISTORY_STEPS);
+        self.0.drain(..excess.min(self.0.len()));
+        self.0.reserve_exact(new);
     }
 
     /// Heap bytes.
@@ -125,53 +151,104 @@ impl History for Ring {
     }
 }
 
-/// Windows by column: low and high bytes of a value apart, because neighbours
-/// in a column resemble each other, their high bytes above all.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Columns {
-    /// Of y by target, then samples.
-    values: [[Vec<u8>; 2]; VALUES],
-    completeness: Vec<u8>,
-}
-
 /// Values of a window: one for each target, and the samples.
 const VALUES: usize = TARGETS + 1;
+/// Two bytes of each value, and the completeness.
+const COLUMNS: usize = 2 * VALUES + 1;
+
+/// Windows by column: low and high bytes of a value apart, because neighbours
+/// in a column resemble each other, their high bytes above all.
+#[derive(Debug, Default)]
+pub(crate) struct Columns([Vec<u8>; COLUMNS]);
 
 impl Columns {
     /// Bytes held.
     pub(crate) fn len(&self) -> usize {
-        self.completeness.len() * (2 * VALUES + 1)
+        self.0[0].len() * COLUMNS
     }
 
     fn push(&mut self, window: &Packed) {
         let values = window.y.iter().chain([&window.samples]);
-        for ([low, high], value) in self.values.iter_mut().zip(values) {
-            let [low_byte, high_byte] = value.to_le_bytes();
-            low.push(low_byte);
-            high.push(high_byte);
+        let bytes = values.flat_map(|value| value.to_le_bytes());
+        for (column, byte) in self.0.iter_mut().zip(bytes.chain([window.completeness])) {
+            column.push(byte);
         }
-        self.completeness.push(window.completeness);
     }
 
-    /// The windows of `range`, if there are so many.
-    pub(crate) fn windows(
-        &self,
-        range: Range<usize>,
-    ) -> Option<impl ExactSizeIterator<Item = Packed>> {
-        let all = self.values.iter().flatten();
-        let complete = all
-            .chain([&self.completeness])
-            .all(|column| range.end <= column.len());
-        let value = |column: usize, at: usize| {
-            let [low, high] = &self.values[column];
-            i16::from_le_bytes([low[at], high[at]])
+    /// Appends one column after the other.
+    pub(crate) fn write_to(&self, bytes: &mut Vec<u8>) {
+        self.0.iter().for_each(|column| bytes.extend(column));
+    }
+}
+
+/// Columns in stored bytes, or some windows of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StoredColumns<'a> {
+    columns: [&'a [u8]; COLUMNS],
+    len: usize,
+}
+
+impl<'a> StoredColumns<'a> {
+    /// No windows.
+    pub(crate) const EMPTY: StoredColumns<'static> = StoredColumns {
+        columns: [&[]; COLUMNS],
+        len: 0,
+    };
+
+    /// What [`Columns::write_to`] appended; `None` if it cannot be.
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Self> {
+        let len = bytes.len() / COLUMNS;
+        (len * COLUMNS == bytes.len()).then(|| Self {
+            columns: std::array::from_fn(|column| &bytes[column * len..(column + 1) * len]),
+            len,
+        })
+    }
+
+    /// The first `count` windows, and the rest; `None` if there are fewer.
+    pub(crate) fn split(self, count: usize) -> Option<(Self, Self)> {
+        let rest = Self {
+            columns: self
+                .columns
+                .map(|column| column.get(count..).unwrap_or(&[])),
+            len: self.len.checked_sub(count)?,
         };
-        let window = move |at: usize| Packed {
-            y: std::array::from_fn(|target| value(target, at)),
-            samples: value(TARGETS, at),
-            completeness: self.completeness[at],
+        let first = Self {
+            columns: self.columns.map(|column| &column[..count]),
+            len: count,
         };
-        (complete && range.start <= range.end).then(|| range.map(window))
+        Some((first, rest))
+    }
+
+    fn without(self, first: usize) -> Self {
+        self.split(first).map_or(Self::EMPTY, |(_, rest)| rest)
+    }
+
+    /// A column at a time: several times as fast as window by window.
+    fn write_to<'b, W>(self, windows: W)
+    where
+        W: Iterator<Item = &'b mut Packed> + ExactSizeIterator,
+    {
+        let mut windows: Vec<&mut Packed> = windows.collect();
+        let value = |low: &u8, high: &u8| i16::from_le_bytes([*low, *high]);
+        for target in 0..TARGETS {
+            let bytes = self.columns[2 * target]
+                .iter()
+                .zip(self.columns[2 * target + 1]);
+            for (window, (low, high)) in windows.iter_mut().zip(bytes) {
+                window.y[target] = value(low, high);
+            }
+        }
+        let samples = self.columns[2 * TARGETS]
+            .iter()
+            .zip(self.columns[2 * TARGETS + 1]);
+        for ((window, (low, high)), completeness) in windows
+            .iter_mut()
+            .zip(samples)
+            .zip(self.columns[2 * VALUES])
+        {
+            window.samples = value(low, high);
+            window.completeness = *completeness;
+        }
     }
 }
 
@@ -218,8 +295,10 @@ mod tests {
             (0..=*last_step).for_each(|step| source.push(&window(step)));
             let mut columns = Columns::default();
             source.write_newest(*count, &mut columns);
-            let windows = columns.windows(0..*count).unwrap();
-            next = Some(ring.restore(windows, *last_step, next));
+            let mut bytes = Vec::new();
+            columns.write_to(&mut bytes);
+            let stored = StoredColumns::read(&bytes).unwrap();
+            next = Some(ring.restore(stored, *last_step, next));
         }
         ring
     }
@@ -245,6 +324,9 @@ mod tests {
 
     #[test]
     fn columns_that_are_too_short_give_nothing() {
-        assert!(Columns::default().windows(0..1).is_none());
+        assert!(StoredColumns::read(&[0; COLUMNS + 1]).is_none());
+        let one = StoredColumns::read(&[0; COLUMNS]).unwrap();
+        assert!(one.split(1).is_some());
+        assert!(one.split(2).is_none());
     }
 }

@@ -15,7 +15,7 @@ use honeyguide_proto::{
 use sensor_common::{Histogram, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::{ring::Columns, series::Facts};
+use crate::series::Facts;
 
 pub(crate) use topic::Claimed;
 pub use topic::StateTopic;
@@ -74,13 +74,13 @@ pub(crate) struct StoredSeries<'a> {
     pub(crate) model: Cow<'a, SeriesModel>,
 }
 
-/// Windows of some series, all ending with the same step.
+/// What stands before the columns of a piece of windows, which all end with
+/// the same step.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct StoredWindows {
     pub(crate) last_step: u64,
     /// Number of the series, and of its windows.
     pub(crate) series: Vec<(u32, u32)>,
-    pub(crate) columns: Columns,
 }
 
 /// The bytes of a value of ours, which always has some.
@@ -88,11 +88,12 @@ pub(crate) fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_allocvec(value).expect("plain values in memory are serialisable")
 }
 
-pub(crate) fn from_bytes<'a, T: Deserialize<'a>>(
+/// A value of ours, and the bytes after it.
+pub(crate) fn take_from_bytes<'a, T: Deserialize<'a>>(
     bytes: &'a [u8],
     what: &'static str,
-) -> Result<T, StateError> {
-    postcard::from_bytes(bytes).map_err(|_| StateError::Damaged(what))
+) -> Result<(T, &'a [u8]), StateError> {
+    postcard::take_from_bytes(bytes).map_err(|_| StateError::Damaged(what))
 }
 
 /// Encodes histograms, which must not be empty, in the order given (by

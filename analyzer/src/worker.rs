@@ -8,6 +8,7 @@
 use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use honeyguide_bus::{Delivery, PartitionId, Position, Topic, partition_of};
+use honeyguide_proto::v1;
 use sensor_common::Histogram;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -15,6 +16,7 @@ use tracing::{info, warn};
 use crate::{
     analyzer::now_ns,
     board::Board,
+    config::ValidConfig,
     exposition::Exposition,
     pipeline::{Command, HistoryRow, Input, Pipeline},
     ring::HISTORY_STEPS,
@@ -24,6 +26,9 @@ use crate::{
 
 /// Messages on their way to a thread; the consumer waits beyond.
 const QUEUE: usize = 256;
+/// Partitions that a thread takes over at once: each needs a client of Kafka
+/// and its state in memory twice.
+const CLAIMED_AT_ONCE: usize = 8;
 /// Pause before a state is read again.
 const RESTORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -175,6 +180,41 @@ struct Worker {
     forecast_delay: Box<Histogram>,
 }
 
+/// A partition that was taken over.
+struct TakenOver {
+    claimed: Claimed,
+    pipeline: Pipeline,
+    /// Of the next record to take, if a state was there.
+    offset: Option<u64>,
+    /// Of its last step.
+    forecasts: Vec<v1::Forecast>,
+}
+
+/// Takes a partition over. Beginning anew where its state cannot be read for a
+/// moment would lose the totals and overwrite the state, so it is tried again;
+/// who cannot read it for long loses the partition to another member.
+fn claim(state: &StateTopic, partition: PartitionId, config: &ValidConfig) -> TakenOver {
+    let new = || {
+        let mut pipeline = Pipeline::new(config.clone());
+        pipeline.shift_store(u64::from(partition));
+        pipeline
+    };
+    let (claimed, mut pipeline, offset) = loop {
+        match state.claim(partition, new) {
+            Ok(claimed) => break claimed,
+            Err(error) => warn!(partition, %error, "the state cannot be read; trying again"),
+        }
+        thread::sleep(RESTORE_RETRY);
+    };
+    let forecasts = pipeline.last_forecasts();
+    TakenOver {
+        claimed,
+        pipeline,
+        offset,
+        forecasts,
+    }
+}
+
 /// A partition.
 struct Shard {
     pipeline: Pipeline,
@@ -242,10 +282,10 @@ impl Worker {
     /// where the restored states end.
     fn assign(&mut self, partitions: &[PartitionId]) -> Vec<Position> {
         if let Some(state) = self.stores.state.clone() {
-            let claimed = partitions
-                .iter()
-                .filter_map(|partition| self.claim(&state, *partition));
-            return claimed.collect();
+            return partitions
+                .chunks(CLAIMED_AT_ONCE)
+                .flat_map(|partitions| self.claim(&state, partitions))
+                .collect();
         }
         let step_now = now_ns() / self.stores.config.step_ns();
         let first_step = step_now.saturating_sub(HISTORY_STEPS as u64);
@@ -270,28 +310,32 @@ impl Worker {
         Vec::new()
     }
 
-    /// Takes a partition over from the analyzer that had it. Beginning anew
-    /// where its state cannot be read for a moment would lose the totals and
-    /// overwrite the state, so it is tried again; who cannot read it for long
-    /// loses the partition to another member.
-    fn claim(&mut self, state: &StateTopic, partition: PartitionId) -> Option<Position> {
+    /// Takes partitions over from the analyzers that had them, all at once,
+    /// because most of it is waiting for the broker.
+    fn claim(&mut self, state: &StateTopic, partitions: &[PartitionId]) -> Vec<Position> {
         let config = &self.stores.config;
-        let new = || {
-            let mut pipeline = Pipeline::new(config.clone());
-            pipeline.shift_store(u64::from(partition));
-            pipeline
-        };
-        let (claimed, mut pipeline, offset) = loop {
-            match state.claim(partition, new) {
-                Ok(claimed) => break claimed,
-                Err(error) => warn!(partition, %error, "the state cannot be read; trying again"),
-            }
-            thread::sleep(RESTORE_RETRY);
-        };
-        self.board.forecasts(partition, pipeline.last_forecasts());
-        self.board.alerts(partition, pipeline.alerts());
-        self.add(partition, pipeline, Some(claimed));
-        offset.map(|offset| position(partition, offset))
+        let claimed: Vec<_> = thread::scope(|scope| {
+            let claiming = partitions.iter().map(|partition| {
+                let claiming = move || (*partition, claim(state, *partition, config));
+                scope.spawn(claiming)
+            });
+            let claiming: Vec<_> = claiming.collect();
+            let joined = claiming.into_iter().map(thread::ScopedJoinHandle::join);
+            joined.collect()
+        });
+        let mut positions = Vec::new();
+        for claimed in claimed {
+            let (partition, claimed) = match claimed {
+                Ok(claimed) => claimed,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            self.board.forecasts(partition, claimed.forecasts);
+            self.board.alerts(partition, claimed.pipeline.alerts());
+            let offset = claimed.offset.map(|offset| position(partition, offset));
+            positions.extend(offset);
+            self.add(partition, claimed.pipeline, Some(claimed.claimed));
+        }
+        positions
     }
 
     fn add(&mut self, partition: PartitionId, pipeline: Pipeline, claimed: Option<Claimed>) {
@@ -316,7 +360,7 @@ impl Worker {
             let offset = state.next_offset();
             let stored = async {
                 if let Some(outbox) = &self.stores.outbox {
-                    outbox.flush().await;
+                    outbox.flush_soon().await;
                 }
                 claimed.store(state).await
             };

@@ -52,6 +52,17 @@ pub enum PublishError {
 }
 
 impl PublishError {
+    /// The record, if the bus may take it later.
+    pub fn try_later(self) -> Option<Record> {
+        match self {
+            PublishError::Full(record) | PublishError::Unavailable { record, .. } => Some(*record),
+            PublishError::NoSuchPartition(_)
+            | PublishError::Closed(_)
+            | PublishError::TooLarge(_)
+            | PublishError::Refused { .. } => None,
+        }
+    }
+
     /// The reason as a metric label.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -165,7 +165,7 @@ impl Pipeline {
             if let Some(valid) = objective.with_usual(usual) {
                 let breach = match service.series[at].facts.idle_steps {
                     AT_REST_STEPS.. => AT_REST,
-                    _ => breach(forecast, &valid, &self.paths),
+                    _ => breach(forecast, &valid, &self.config.paths),
                 };
                 message
                     .breaches

@@ -9,11 +9,11 @@ use sensor_common::Signal;
 
 use super::{HistoryRow, OpenStep, Pipeline};
 use crate::{
-    ring::{Packed, Ring},
+    ring::{Columns, Ring, StoredColumns},
     series::{Collected, Series},
     state::{
         PIECE_LEN, StateError, StoredSeries, StoredState, StoredWindows, decode_series,
-        encode_series, from_bytes, to_bytes,
+        encode_series, take_from_bytes, to_bytes,
     },
 };
 
@@ -32,8 +32,7 @@ impl Pipeline {
             self.next_step = Some(row.step + 1);
             if let Some(series) = self.series(&service, row.signal) {
                 let next_step = next_steps.get(&series.number).copied();
-                let window = std::iter::once(Packed::pack(&row.window));
-                let next_step = series.ring.restore(window, row.step, next_step);
+                let next_step = series.ring.restore_one(&row.window, row.step, next_step);
                 next_steps.insert(series.number, next_step);
             }
         }
@@ -42,7 +41,7 @@ impl Pipeline {
                 let known = next_steps.get(&series.number).copied();
                 series
                     .ring
-                    .restore(std::iter::empty(), next_step - 1, known);
+                    .restore(StoredColumns::EMPTY, next_step - 1, known);
             }
         }
         self.stored_step = self.next_step.map(|next| next - 1);
@@ -112,22 +111,27 @@ impl Pipeline {
         let new = usize::try_from(last_step.saturating_sub(stored_step)).unwrap_or(usize::MAX);
         let mut pieces = Vec::new();
         let mut piece = StoredWindows::default();
+        let mut columns = Columns::default();
+        let mut end_piece = |piece: &mut StoredWindows, columns: &mut Columns| {
+            piece.last_step = last_step;
+            let mut bytes = to_bytes(&std::mem::take(piece));
+            std::mem::take(columns).write_to(&mut bytes);
+            pieces.push(bytes);
+        };
         for (_, series) in self.identified() {
             use honeyguide_models::History;
             let count = new.min(series.ring.len());
             if count == 0 {
                 continue;
             }
-            series.ring.write_newest(count, &mut piece.columns);
+            series.ring.write_newest(count, &mut columns);
             piece.series.push((series.number, count as u32));
-            if piece.columns.len() >= PIECE_LEN {
-                piece.last_step = last_step;
-                pieces.push(to_bytes(&std::mem::take(&mut piece)));
+            if columns.len() >= PIECE_LEN {
+                end_piece(&mut piece, &mut columns);
             }
         }
         if !piece.series.is_empty() {
-            piece.last_step = last_step;
-            pieces.push(to_bytes(&piece));
+            end_piece(&mut piece, &mut columns);
         }
         pieces
     }
@@ -172,8 +176,7 @@ impl Pipeline {
 
     fn restore_series(&mut self, mut piece: &[u8]) -> Result<(), StateError> {
         while !piece.is_empty() {
-            let (stored, rest) = postcard::take_from_bytes::<StoredSeries<'_>>(piece)
-                .map_err(|_| StateError::Damaged("series"))?;
+            let (stored, rest) = take_from_bytes::<StoredSeries<'_>>(piece, "series")?;
             piece = rest;
             let Ok(service) = ServiceId::parse(&stored.service) else {
                 return Err(StateError::Field("service"));
@@ -274,19 +277,22 @@ impl Windows<'_> {
     /// # Errors
     /// [`StateError`]; the piece is left out.
     pub(crate) fn take(&mut self, piece: &[u8]) -> Result<u64, StateError> {
-        let stored: StoredWindows = from_bytes(piece, "windows")?;
+        let (stored, columns) = take_from_bytes::<StoredWindows>(piece, "windows")?;
         if self.next_step.is_none_or(|next| stored.last_step >= next) {
             return Ok(stored.last_step);
         }
-        let mut at = 0;
+        let damaged = StateError::Damaged("windows");
+        let Some(mut rest) = StoredColumns::read(columns) else {
+            return Err(damaged);
+        };
         for (number, count) in stored.series {
-            let end = at + count as usize;
-            let windows = stored.columns.windows(at..end);
-            let windows = windows.ok_or(StateError::Damaged("windows"))?;
+            let Some((windows, others)) = rest.split(count as usize) else {
+                return Err(damaged);
+            };
+            rest = others;
             if let Some((ring, next_step)) = self.rings.get_mut(&number) {
                 *next_step = Some(ring.restore(windows, stored.last_step, *next_step));
             }
-            at = end;
         }
         Ok(stored.last_step)
     }
@@ -298,7 +304,7 @@ impl Windows<'_> {
         };
         #[expect(clippy::iter_over_hash_type, reason = "each ring on its own")]
         for (_, (ring, known)) in self.rings {
-            ring.restore(std::iter::empty(), next_step - 1, known);
+            ring.restore(StoredColumns::EMPTY, next_step - 1, known);
         }
     }
 }

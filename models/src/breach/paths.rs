@@ -13,14 +13,14 @@ pub(crate) const PATHS: usize = 1024;
 const SLOT_SECS_MIN: u32 = 60;
 
 /// Random numbers for breach probabilities, about 0.5 MB; make it once.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Paths {
     slot_secs: f64,
     slots: Vec<Slot>,
 }
 
 /// One slot of all paths.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Slot {
     /// Standard normal.
     pub(crate) innovations: Box<[f32; PATHS]>,
