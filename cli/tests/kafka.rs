@@ -92,10 +92,8 @@ impl Analyzer {
 
     fn signal(&self, signal: libc::c_int) {
         // SAFETY: the pid is our child's, which has not been waited for.
-        assert_eq!(
-            unsafe { libc::kill(self.process.id() as libc::pid_t, signal) },
-            0
-        );
+        let sent = unsafe { libc::kill(self.process.id() as libc::pid_t, signal) };
+        assert_eq!(sent, 0);
     }
 
     fn metrics(&self) -> Option<String> {

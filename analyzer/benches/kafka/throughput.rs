@@ -1,118 +1,64 @@
-//! How many series-windows a second go from the sensor's encoder over a real
-//! Kafka into the analyzer's windows, with the broker on the same machine;
-//! beside a bare loop that produces and consumes the same payloads.
-//!
-//! With `HONEYGUIDE_BENCH_OUT` set, writes the figures there. Under `cargo
-//! test` it only moves a few batches.
+//! Series-windows per second from the sensor's encoder to windows, beside a
+//! bare loop of the same payloads.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    env, fs,
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::TcpStream,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::future::join_all;
-use honeyguide_analyzer::{
-    Config,
-    pipeline::{Input, Pipeline},
-};
+use honeyguide_analyzer::{Analyzer, Config};
 use honeyguide_bus::{
-    Consumer, ConsumerEvent, Producer, Record, Topic,
-    kafka::{self, KafkaConsumer, KafkaProducer, ValidConfig, topics},
+    Producer, Record, Topic,
+    kafka::{self, KafkaConsumer, KafkaProducer, ValidConfig},
     partition_of,
 };
 use honeyguide_proto::{
     ServiceId, ServiceKind,
     batch::{Header, SeriesRef, encode},
 };
-use kafka_node::{Cluster, Jars, Options};
 use rdkafka::{
     ClientConfig, Message,
     consumer::{Consumer as _, StreamConsumer},
     producer::{FutureProducer, FutureRecord},
 };
 use sensor_common::{Histogram, Signal};
-use serde_json::json;
 
-const PARTITIONS: u32 = 4;
 const SIGNALS: [Signal; 3] = [Signal::RunQueue, Signal::ServerRequest, Signal::BlockIo];
 /// Batches that are offered at once, as a spool does.
 const AT_ONCE: usize = 16;
 
 /// How much is moved.
-struct Size {
-    services: usize,
-    windows: u64,
-    rounds: usize,
+pub struct Size {
+    pub services: usize,
+    pub windows: u64,
+    pub rounds: usize,
 }
 
-const FULL: Size = Size {
-    services: 2000,
-    windows: 200,
-    rounds: 3,
-};
-const SMALL: Size = Size {
-    services: 20,
-    windows: 3,
-    rounds: 1,
-};
+/// What was moved per second, medians of the rounds.
+pub struct Throughput {
+    pub series_windows_per_s: f64,
+    pub bare_per_s: f64,
+}
 
-fn main() {
-    let size = if env::args().any(|arg| arg == "--bench") {
-        FULL
-    } else {
-        SMALL
-    };
-    let jars = match Jars::find() {
-        Ok(jars) => jars,
-        Err(error) => {
-            println!("skipped: {error}");
-            return;
-        }
-    };
-    let directory = env::temp_dir().join(format!("honeyguide-bench-kafka-{}", std::process::id()));
-    let cluster = Cluster::start(&jars, &directory, Options::default()).expect("Kafka starts");
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+pub async fn measure(config: &ValidConfig, size: &Size) -> Throughput {
+    let load = Arc::new(Load::new(size, config.config.partitions));
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
-    let load = Arc::new(Load::new(&size));
-    runtime.block_on(async {
-        let config = kafka::Config {
-            brokers: cluster.bootstrap(),
-            partitions: PARTITIONS,
-            ..kafka::Config::default()
-        };
-        let config = config.validate().expect("a valid configuration");
-        topics::apply(&config).await.expect("topics");
-        for round in 0..size.rounds {
-            ours.push(end_to_end(&config, &load, round).await);
-            bare.push(bare_loop(&cluster.bootstrap(), &load, round).await);
-        }
-    });
-    drop(cluster);
-    let _ = fs::remove_dir_all(&directory);
-    let series_windows_per_s = median(&mut ours) * load.series_per_batch();
-    let bare_per_s = median(&mut bare) * load.series_per_batch();
+    for round in 0..size.rounds {
+        ours.push(end_to_end(config, &load, round).await);
+        bare.push(bare_loop(config, &load, round).await);
+    }
     println!(
-        "{series_windows_per_s:.0} series-windows/s end to end, {bare_per_s:.0} in the bare loop \
-         ({} batches of {:.0} series a round)",
+        "{} batches of {:.0} series a round",
         load.batches(),
         load.series_per_batch()
     );
-    if let Some(out) = env::var_os("HONEYGUIDE_BENCH_OUT") {
-        let not_yet = "not measured by this bench yet";
-        let report = json!({
-            "metrics": {
-                "series_windows_per_s": series_windows_per_s,
-                "vs_bare_loop": series_windows_per_s / bare_per_s,
-            },
-            "skipped": {
-                "restart_50k_s": not_yet,
-                "e2e_p99_over_flush_s": not_yet,
-                "lost_or_doubled": "the fault tests of `cargo xtask test` check it exactly",
-            },
-        });
-        fs::write(&out, report.to_string()).expect("the report's folder exists");
+    Throughput {
+        series_windows_per_s: median(&mut ours) * load.series_per_batch(),
+        bare_per_s: median(&mut bare) * load.series_per_batch(),
     }
 }
 
@@ -130,11 +76,11 @@ struct Load {
 }
 
 impl Load {
-    fn new(size: &Size) -> Self {
+    fn new(size: &Size, partitions: u32) -> Self {
         let mut services = BTreeMap::<u32, Vec<ServiceId>>::new();
         for number in 0..size.services {
             let service = ServiceId::named(ServiceKind::Process, &format!("service-{number}"));
-            let partition = partition_of(service.key().as_bytes(), PARTITIONS);
+            let partition = partition_of(service.key().as_bytes(), partitions);
             services.entry(partition).or_default().push(service);
         }
         let mut histogram = Histogram::new();
@@ -197,7 +143,7 @@ impl Load {
     }
 }
 
-/// Batches per second from histograms to the windows of pipelines.
+/// Batches per second from histograms to the windows of an analyzer.
 async fn end_to_end(config: &ValidConfig, load: &Arc<Load>, round: usize) -> f64 {
     let config = kafka::Config {
         group: format!("bench-{round}"),
@@ -208,24 +154,23 @@ async fn end_to_end(config: &ValidConfig, load: &Arc<Load>, round: usize) -> f64
     let producer = KafkaProducer::connect(config.clone())
         .await
         .expect("a producer");
-    let mut consumer = KafkaConsumer::join(&config, Topic::Histograms)
+    let consumer = KafkaConsumer::join(&config, Topic::Histograms)
         .await
         .expect("a consumer");
-    let analyzer = Config::default().validate().expect("the default is valid");
-    let mut pipelines = BTreeMap::new();
-    let mut caught_up = BTreeSet::new();
+    let analyzer_config = Config {
+        grpc_listen: ([127, 0, 0, 1], 0).into(),
+        http_listen: ([127, 0, 0, 1], 0).into(),
+        ..Config::default()
+    };
+    let analyzer_config = analyzer_config.validate().expect("a valid configuration");
+    let analyzer = Analyzer::start(analyzer_config, consumer, None, Arc::default())
+        .await
+        .expect("an analyzer");
     // Ready when every partition is read from its end.
-    while caught_up.len() < PARTITIONS as usize {
-        match consumer.next().await.expect("an event") {
-            ConsumerEvent::CaughtUp { partition, .. } => drop(caught_up.insert(partition)),
-            ConsumerEvent::Assigned(partitions) => {
-                for partition in partitions {
-                    pipelines.insert(partition, Pipeline::new(analyzer.clone()));
-                }
-            }
-            ConsumerEvent::Revoked(_) | ConsumerEvent::Delivery(_) => {}
-        }
+    while counted(&analyzer, "analyzer_partitions").await < u64::from(config.config.partitions) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let begun = Instant::now();
     let publishing = tokio::spawn({
         let load = Arc::clone(load);
@@ -240,34 +185,38 @@ async fn end_to_end(config: &ValidConfig, load: &Arc<Load>, round: usize) -> f64
             }
         }
     });
-    let mut taken = 0;
-    while taken < load.batches() {
-        if let ConsumerEvent::Delivery(delivery) = consumer.next().await.expect("an event") {
-            let now_ns = delivery.record.timestamp_ns;
-            let pipeline = pipelines
-                .get_mut(&delivery.record.partition)
-                .expect("an assigned partition");
-            pipeline.handle(Input::Delivery(&delivery), now_ns);
-            taken += 1;
-        }
+    publishing.await.expect("published");
+    let batches = load.batches() as u64;
+    while counted(&analyzer, "analyzer_batches_total").await < batches {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let elapsed = begun.elapsed();
-    publishing.await.expect("published");
-    let counted: u64 = pipelines
-        .values()
-        .map(|pipeline| pipeline.counters().series_windows)
-        .sum();
+    let windows = counted(&analyzer, "analyzer_series_windows_total").await as f64;
     let expected = load.batches() as f64 * load.series_per_batch();
-    assert!(
-        (counted as f64 - expected).abs() < 0.5,
-        "{counted} of {expected}"
-    );
+    assert!((windows - expected).abs() < 0.5, "{windows} of {expected}");
+    analyzer.stop().await;
     load.batches() as f64 / elapsed.as_secs_f64()
+}
+
+/// A number on the analyzer's page of metrics.
+async fn counted(analyzer: &Analyzer, name: &str) -> u64 {
+    let page = tokio::task::block_in_place(|| {
+        let mut socket = TcpStream::connect(analyzer.http_address)?;
+        socket.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut page = String::new();
+        socket.read_to_string(&mut page).map(|_| page)
+    });
+    let page = page.expect("it answers");
+    let line = page
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
 /// Batches per second of rdkafka alone: the payloads are there already, and
 /// nobody looks at them.
-async fn bare_loop(brokers: &str, load: &Load, round: usize) -> f64 {
+async fn bare_loop(config: &ValidConfig, load: &Load, round: usize) -> f64 {
+    let brokers = config.config.brokers.as_str();
     let order = load.order();
     let payloads: Vec<(u32, Vec<u8>)> = order
         .iter()
@@ -293,7 +242,7 @@ async fn bare_loop(brokers: &str, load: &Load, round: usize) -> f64 {
         .expect("a consumer");
     consumer.subscribe(&[topic]).expect("subscribed");
     let mut at_end = 0;
-    while at_end < PARTITIONS {
+    while at_end < config.config.partitions {
         at_end += u32::from(consumer.recv().await.is_err());
     }
     let begun = Instant::now();
