@@ -1,8 +1,12 @@
-//! History as Parquet segments. The only file that knows polars.
+//! History as Parquet segments. Only this file and its folder know polars:
+//! `tables` writes what a replay finds out for notebooks.
 //!
 //! A segment holds the rows of some steps of one partition, sorted by (step,
 //! service, signal); its name is `history-<last step>-<partition>.parquet`. It
 //! is written beside and renamed, so that a crash leaves whole segments only.
+
+mod columns;
+mod tables;
 
 use std::{
     fs::{self, File},
@@ -15,6 +19,7 @@ use honeyguide_models::{TARGETS, Target, Window};
 use polars::prelude::*;
 use sensor_common::Signal;
 
+pub use self::tables::Tables;
 use crate::pipeline::HistoryRow;
 
 const PREFIX: &str = "history-";

@@ -3,7 +3,7 @@
 //! In reading order: [`pipeline`] is the logic, pure; [`ingest`] takes each
 //! batch once; [`series`] and [`ring`] keep the history that models read;
 //! [`judge`] turns risks into alerts; [`frame`] keeps history on disk and is the
-//! only file that knows polars; [`state`] is what another analyzer needs to go
+//! only module that knows polars; [`state`] is what another analyzer needs to go
 //! on; [`analyzer`] is the shell with the clock, the bus and the interfaces.
 //!
 //! Deliberately absent: kernel programs, and any say in how sensors measure.

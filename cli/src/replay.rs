@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use honeyguide_analyzer::{ValidConfig, pipeline::Counters};
+use honeyguide_analyzer::{ValidConfig, frame::Tables, pipeline::Counters};
 use honeyguide_bus::{
     Delivery, PartitionId, Topic,
     kafka::{self, RangeReader},
@@ -52,6 +52,7 @@ does, 2 when one does. What is compared:
 Examples:
   honeyguide replay incident.hgr                     Alerts as they fire, the last forecasts
   honeyguide replay incident.hgr --all               Every forecast of every step
+  honeyguide replay incident.hgr --parquet tables    Tables to explore, see notebooks/
   honeyguide replay --from 2h --to 1h --diff         Would it alert again as it did?
   honeyguide replay --from 2h --config new.toml --diff    What would new.toml change?
 ")]
@@ -79,6 +80,9 @@ pub struct Args {
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
+    /// Also write windows, forecasts and alerts into this folder as Parquet tables.
+    #[arg(long, value_name = "DIR", conflicts_with = "diff")]
+    parquet: Option<PathBuf>,
 }
 
 pub fn run(
@@ -129,11 +133,21 @@ fn show(
     kafka: kafka::Config,
 ) -> anyhow::Result<ExitCode> {
     let records = open(selection, kafka)?;
+    let (config, mut tables) = args.tables(config)?;
+    let mut written = Ok(());
     let mut pipelines = Pipelines::new(config, selection.shown_from_ns);
     let mut last = BTreeMap::<PartitionId, Vec<v1::Forecast>>::new();
     let mut alerts = 0usize;
     let mut tell = |finding| match finding {
+        Finding::Windows(rows) => {
+            if let (Ok(()), Some(tables)) = (&written, &mut tables) {
+                written = tables.windows(rows, selection.shown_from_ns);
+            }
+        }
         Finding::Forecasts(partition, forecasts) => {
+            if let (Ok(()), Some(tables)) = (&written, &mut tables) {
+                written = tables.forecasts(&forecasts);
+            }
             if args.all {
                 forecasts.iter().for_each(|forecast| args.print(forecast));
             } else if forecasts.iter().any(has_latency) {
@@ -146,6 +160,9 @@ fn show(
                 println!("{}", view::json::alert(&alert));
             } else {
                 println!("{}", view::alert_line(&alert));
+            }
+            if let Some(tables) = &mut tables {
+                tables.alert(*alert);
             }
         }
     };
@@ -164,7 +181,13 @@ fn show(
         "{}; {alerts} alerts fired or resolved",
         counted(&pipelines.counters())
     );
-    read.map(|_| ExitCode::SUCCESS)
+    // What is whole of a damaged recording is in the tables too.
+    if let (Ok(()), Some(tables)) = (&written, tables) {
+        written = tables.finish();
+    }
+    read?;
+    written.context("failed to write the tables")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Compares what two configurations make of the same records.
@@ -329,6 +352,20 @@ fn replay(
 }
 
 impl Args {
+    /// The tables to write, and the configuration with which the pipelines
+    /// tell what belongs into them: only an analyzer with a place for windows
+    /// hands them over.
+    fn tables(&self, mut config: ValidConfig) -> anyhow::Result<(ValidConfig, Option<Tables>)> {
+        let tables = match &self.parquet {
+            Some(folder) => {
+                config.config.data_dir.clone_from(folder);
+                Some(Tables::create(folder, config.step_ns())?)
+            }
+            None => None,
+        };
+        Ok((config, tables))
+    }
+
     fn print(&self, forecast: &v1::Forecast) {
         if self.json {
             println!("{}", view::json::forecast(forecast));

@@ -3,6 +3,8 @@
 
 #[path = "replay/incident.rs"]
 mod incident;
+#[path = "replay/tables.rs"]
+mod tables;
 
 use std::{
     path::{Path, PathBuf},

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use honeyguide_analyzer::{
     ValidConfig,
     judge::nanoseconds,
-    pipeline::{Command, Counters, Input, Pipeline},
+    pipeline::{Command, Counters, HistoryRow, Input, Pipeline},
 };
 use honeyguide_bus::{Delivery, PartitionId};
 use honeyguide_proto::v1;
@@ -18,6 +18,9 @@ pub enum Finding {
     Forecasts(PartitionId, Vec<v1::Forecast>),
     /// An alert fired or resolved.
     Alert(Box<v1::Alert>),
+    /// What closed steps were like; only where the configuration has an
+    /// `analyzer.data_dir`, and also of steps before those that are shown.
+    Windows(Vec<HistoryRow>),
 }
 
 /// Runs records through the analyzer's logic.
@@ -66,6 +69,7 @@ impl Pipelines {
                     partition.now_ns = partition.now_ns.max(to_ns);
                     let input = Input::CaughtUp { as_of_ns: to_ns };
                     partition.pipeline.handle(input, to_ns);
+                    partition.pipeline.store();
                 }
                 None => partition.pipeline.finish(),
             }
@@ -106,8 +110,11 @@ impl Partition {
                         tell(Finding::Alert(alert));
                     }
                 }
-                Command::Store { step, .. } => {
-                    // Nothing is kept, and nothing waits for it.
+                Command::Store { step, rows } => {
+                    if !rows.is_empty() {
+                        tell(Finding::Windows(rows));
+                    }
+                    // Nothing waits for it.
                     let input = Input::Stored { step };
                     self.pipeline.handle(input, self.now_ns);
                 }
