@@ -12,6 +12,7 @@ mod helm;
 mod kafka;
 mod lint;
 mod machine;
+mod notebooks;
 mod run;
 mod setup;
 mod step;
@@ -52,6 +53,8 @@ enum Command {
     Kafka(kafka::Args),
     /// Check the Helm chart, its manifests, its alerting rules.
     Helm(helm::Args),
+    /// Run the notebooks on a recording; any error in a cell is one.
+    Notebooks(notebooks::Args),
     /// Write Grafana's dashboards into the chart.
     Dashboards(dashboards::Args),
     /// Clone HEAD into an empty folder with empty caches and run README's commands there.
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Kafka(args) => kafka::run(&args),
         Command::Helm(args) => helm::run(&args),
+        Command::Notebooks(args) => notebooks::run(&args),
         Command::Dashboards(args) => dashboards::run(&args),
         Command::CleanRoom(args) => clean_room::run(&args),
         Command::BusyService { name } => bench::serve(&name),

@@ -8,6 +8,7 @@ mod apt;
 mod chart;
 mod ebpf;
 mod mounts;
+pub mod notebooks;
 mod packages;
 
 use std::{env, time::Instant};
@@ -92,6 +93,7 @@ pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
     }
     if purpose == Purpose::Test {
         ChartTools::fetch()?;
+        notebooks::fetch()?;
     }
     mounts::ensure(privilege);
     println!("· this machine is ready ({})", seconds(start.elapsed()));

@@ -6,6 +6,7 @@ use crate::{
     cargo::{self, BROKER_TESTS, KERNEL_TESTS, cargo},
     helm,
     machine::{Privilege, no_bpf},
+    notebooks,
     setup::{self, KAFKA, Purpose},
     step::{show, step},
 };
@@ -44,6 +45,7 @@ pub fn run(args: &Args) -> Result<()> {
             show(cargo("test").args(["--workspace", "--doc"]).args(&features))
         })?;
         helm::check()?;
+        notebooks::check_shipped()?;
     }
     Ok(())
 }
