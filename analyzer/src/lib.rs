@@ -4,7 +4,7 @@
 //! batch once; [`series`] and [`ring`] keep the history that models read;
 //! [`judge`] turns risks into alerts; [`frame`] keeps history on disk and is the
 //! only module that knows polars; [`state`] is what another analyzer needs to go
-//! on; [`analyzer`] is the shell with the clock, the bus and the interfaces.
+//! on; [`service`] is what `honeyguide-analyzer` runs; [`analyzer`] is the shell with the clock, the bus and the interfaces.
 //!
 //! Deliberately absent: kernel programs, and any say in how sensors measure.
 #![forbid(unsafe_code)]
@@ -22,6 +22,7 @@ mod outbox;
 pub mod pipeline;
 pub mod ring;
 pub mod series;
+pub mod service;
 pub mod state;
 mod stores;
 mod worker;

@@ -1,19 +1,15 @@
 //! The `honeyguide` command.
 //!
-//! One file per subcommand; [`settings`] merges configuration file,
-//! environment and flags; [`view`] turns forecasts into rows and lines. All
+//! One file per subcommand; [`settings`] is the configuration of all parts;
+//! [`view`] turns forecasts into rows and lines. All
 //! measuring and forecasting lives in the sensor and analyzer crates.
 
 mod alerts;
-mod analyzer;
 mod collector;
 mod doctor;
 mod forecast;
-mod logging;
 mod record;
 mod replay;
-mod sensor;
-mod sensor_http;
 mod settings;
 mod topics;
 mod up;
@@ -22,9 +18,7 @@ mod view;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-/// Exit code for wrong usage or configuration (`EX_USAGE` of sysexits.h).
-const EXIT_USAGE: u8 = 64;
+use honeyguide_service::{EXIT_USAGE, logging::LoggingArgs, settings::SettingsArgs};
 
 /// Predictive latency from kernel events: what each service's latency is, what
 /// it will be, and why.
@@ -41,9 +35,9 @@ Examples:
 ")]
 struct Cli {
     #[command(flatten)]
-    settings: settings::SettingsArgs,
+    settings: SettingsArgs,
     #[command(flatten)]
-    logging: logging::LoggingArgs,
+    logging: LoggingArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -53,9 +47,9 @@ enum Command {
     /// Run sensor and analyzer in one process and show a live table.
     Up(up::Args),
     /// Run the sensor alone and publish to Kafka.
-    Sensor(sensor::Args),
+    Sensor(honeyguide_sensor::service::Args),
     /// Run an analyzer that reads from Kafka.
-    Analyzer(analyzer::Args),
+    Analyzer(honeyguide_analyzer::service::Args),
     /// Make and check the topics on Kafka.
     Topics(topics::Args),
     /// Run the sensor and keep what it publishes in a file.
@@ -83,7 +77,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
     };
-    let settings = match cli.settings.load() {
+    let settings = match settings::load(&cli.settings) {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("honeyguide: {error:#}");
@@ -102,18 +96,18 @@ fn main() -> ExitCode {
 fn run(
     command: Command,
     settings: settings::Settings,
-    settings_args: &settings::SettingsArgs,
-    logging: &logging::LoggingArgs,
+    settings_args: &SettingsArgs,
+    logging: &LoggingArgs,
 ) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(args) => up::run(args, settings, logging),
         Command::Sensor(args) => {
             logging.to_stderr()?;
-            sensor::run(args, settings)
+            honeyguide_sensor::service::run(args, settings.sensor, settings.kafka)
         }
         Command::Analyzer(args) => {
             logging.to_stderr()?;
-            analyzer::run(args, settings)
+            honeyguide_analyzer::service::run(args, settings.analyzer, settings.kafka)
         }
         Command::Topics(args) => {
             logging.to_stderr()?;

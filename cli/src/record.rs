@@ -42,7 +42,7 @@ pub fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
         let mut consumer = bus.consumer("record", Topic::Histograms);
         let metrics = Metrics::register(&mut Registry::default());
         let sensor = attached.start(Arc::new(bus.clone()), metrics)?;
-        let end = crate::up::ended(args.duration);
+        let end = honeyguide_service::ended(args.duration);
         tokio::pin!(end);
         let mut sensor = Some(sensor);
         let mut records = 0u64;

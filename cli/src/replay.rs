@@ -21,6 +21,7 @@ use honeyguide_bus::{
     recording,
 };
 use honeyguide_proto::v1;
+use honeyguide_service::settings::SettingsArgs;
 use prost::Message;
 
 use self::{
@@ -29,7 +30,7 @@ use self::{
     range::Selection,
 };
 use crate::{
-    settings::{Settings, SettingsArgs},
+    settings::{self, Settings},
     view,
 };
 
@@ -113,7 +114,7 @@ pub fn run(
         config: args.baseline.clone(),
         ..settings_args.clone()
     };
-    let baseline = baseline.load().context("the baseline")?;
+    let baseline = settings::load(&baseline).context("the baseline")?;
     // Both replay the same records; those of the system, if it names any.
     let kafka = if baseline.kafka.brokers.is_empty() {
         settings.kafka

@@ -1,18 +1,8 @@
-//! Configuration: defaults, then a file, then the environment, then flags.
+//! The configuration of all parts in one file.
 
-use std::{env, path::PathBuf};
-
-use anyhow::Context;
-use figment::{
-    Figment,
-    providers::{Env, Format, Serialized, Toml},
-};
+use honeyguide_service::settings::SettingsArgs;
 use serde::{Deserialize, Serialize};
 
-/// Names a file to read when `--config` is not given.
-const FILE_VARIABLE: &str = "HONEYGUIDE_CONFIG";
-/// Read when neither is given and the file exists.
-const SYSTEM_FILE: &str = "/etc/honeyguide/honeyguide.toml";
 /// Commented defaults of all parts; printed by `honeyguide default-config`.
 pub const DEFAULT: &str = concat!(
     "# Honeyguide configuration. Every key with its default. Environment\n",
@@ -24,17 +14,6 @@ pub const DEFAULT: &str = concat!(
     include_str!("../../bus/src/kafka/default.toml"),
 );
 
-#[derive(Clone, Debug, clap::Args)]
-pub struct SettingsArgs {
-    /// Configuration file (TOML), else $HONEYGUIDE_CONFIG, else
-    /// /etc/honeyguide/honeyguide.toml; unknown keys are errors.
-    #[arg(long, global = true, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Override one key, e.g. `--set sensor.flush_interval=5s`.
-    #[arg(long, global = true, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-}
-
 /// The whole configuration.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -44,57 +23,9 @@ pub struct Settings {
     pub kafka: honeyguide_bus::kafka::Config,
 }
 
-impl SettingsArgs {
-    /// Merges all sources. Does nothing else: no file is created, no port bound.
-    pub fn load(&self) -> anyhow::Result<Settings> {
-        let mut figment = Figment::from(Serialized::defaults(Settings::default()));
-        if let Some(file) = self.file()? {
-            figment = figment.merge(Toml::file_exact(file));
-        }
-        // A name without `__` (HONEYGUIDE_CONFIG, HONEYGUIDE_LOG) is no key.
-        figment = figment.merge(
-            Env::prefixed("HONEYGUIDE_")
-                .filter(|name| name.as_str().contains("__"))
-                .split("__"),
-        );
-        for assignment in &self.set {
-            figment = figment.merge(Toml::string(&one_key(assignment)?));
-        }
-        figment
-            .extract()
-            .context("the configuration is not valid (see `honeyguide default-config`)")
-    }
-
-    fn file(&self) -> anyhow::Result<Option<PathBuf>> {
-        let of_variable = || env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty());
-        let given = self
-            .config
-            .clone()
-            .or_else(|| of_variable().map(Into::into));
-        match given {
-            Some(file) => {
-                anyhow::ensure!(
-                    file.is_file(),
-                    "no configuration file at {}",
-                    file.display()
-                );
-                Ok(Some(file))
-            }
-            None => Ok(Some(PathBuf::from(SYSTEM_FILE)).filter(|file| file.is_file())),
-        }
-    }
-}
-
-/// `a.b=value` as TOML; a value that is no TOML literal is taken as a string.
-fn one_key(assignment: &str) -> anyhow::Result<String> {
-    let (key, value) = assignment
-        .split_once('=')
-        .with_context(|| format!("--set {assignment}: expected KEY=VALUE"))?;
-    let literal = format!("{key} = {value}");
-    if toml::from_str::<toml::Table>(&literal).is_ok() {
-        return Ok(literal);
-    }
-    Ok(format!("{key} = {}", toml::Value::from(value)))
+/// Reads it; see [`SettingsArgs::load`].
+pub fn load(args: &SettingsArgs) -> anyhow::Result<Settings> {
+    args.load()
 }
 
 #[cfg(test)]
@@ -107,9 +38,8 @@ mod tests {
             #[command(flatten)]
             args: SettingsArgs,
         }
-        <Wrapper as clap::Parser>::try_parse_from([&["test"], args].concat())?
-            .args
-            .load()
+        let wrapper = <Wrapper as clap::Parser>::try_parse_from([&["test"], args].concat())?;
+        super::load(&wrapper.args)
     }
 
     #[test]

@@ -14,6 +14,7 @@ use honeyguide_bus::{
     memory::{self, MemoryBus},
 };
 use honeyguide_sensor::{AttachedSensor, Metrics, Status};
+use honeyguide_service::{ended, logging};
 use prometheus_client::registry::Registry;
 use ratatui::{
     DefaultTerminal,
@@ -23,7 +24,6 @@ use tokio::sync::watch;
 
 use crate::{
     collector::ProcessCollector,
-    logging,
     settings::Settings,
     view::{
         self,
@@ -157,28 +157,6 @@ fn sensor_view(status: &Status) -> SensorView {
                 (probe.probe.name().to_owned(), probe.is_running(), detail)
             })
             .collect(),
-    }
-}
-
-/// Resolves at SIGINT, SIGTERM, or when the time is up.
-pub async fn ended(duration: Option<Duration>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let time_up = async {
-        match duration {
-            Some(duration) => tokio::time::sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
-    let terminated = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = time_up => {}
-        () = terminated => {}
-        _ = tokio::signal::ctrl_c() => {}
     }
 }
 

@@ -60,8 +60,8 @@ impl Analyzer {
             .append(true)
             .open(log)
             .unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_honeyguide"))
-            .arg("analyzer")
+        let program = Path::new(env!("CARGO_BIN_EXE_honeyguide"));
+        let process = Command::new(program.with_file_name("honeyguide-analyzer"))
             .args(["--set", &format!("kafka.brokers={brokers}")])
             .args(["--set", &format!("kafka.partitions={PARTITIONS}")])
             .args(["--set", r#"kafka.properties={"session.timeout.ms"="6000"}"#])
@@ -91,9 +91,9 @@ impl Analyzer {
     }
 
     fn signal(&self, signal: libc::c_int) {
+        let pid = self.process.id() as libc::pid_t;
         // SAFETY: the pid is our child's, which has not been waited for.
-        let sent = unsafe { libc::kill(self.process.id() as libc::pid_t, signal) };
-        assert_eq!(sent, 0);
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
     fn metrics(&self) -> Option<String> {

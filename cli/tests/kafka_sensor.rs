@@ -40,8 +40,8 @@ impl Sensor {
             .local_addr()
             .unwrap()
             .port();
-        let process = Command::new(env!("CARGO_BIN_EXE_honeyguide"))
-            .arg("sensor")
+        let program = Path::new(env!("CARGO_BIN_EXE_honeyguide"));
+        let process = Command::new(program.with_file_name("honeyguide-sensor"))
             .args(["--set", &format!("kafka.brokers={brokers}")])
             .args(["--set", "kafka.partitions=2"])
             .args(["--set", "sensor.flush_interval=1s"])

@@ -3,7 +3,7 @@
 //! In reading order: [`program`] loads and attaches the kernel programs and
 //! shares memory with them; [`drain`] takes one window; [`identity`] names
 //! services; [`batches`] numbers and encodes; [`sensor`] runs it all;
-//! [`cost`] measures what it takes.
+//! [`cost`] measures what it takes; [`service`] is what `honeyguide-sensor` runs.
 //!
 //! Deliberately absent: per-event output of any kind, and knowledge of what
 //! becomes of the histograms.
@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod privileges;
 pub mod program;
 pub mod sensor;
+pub mod service;
 mod syscall_class;
 
 pub use config::{Config, ConfigError, ValidConfig};

@@ -93,7 +93,9 @@ fn documentation() -> Result<()> {
     // Examples are documented only so that cargo resolves the same features
     // as clippy did, whose work on the dependencies is then reused.
     doc.args(["--workspace", "--no-deps", "--keep-going"]);
-    doc.args(["--lib", "--bins", "--examples"]);
+    doc.args(["--lib", "--examples"]);
+    // The pages of the services' programs would replace those of their crates.
+    doc.args(["--bin", "honeyguide", "--bin", "xtask"]);
     doc.args(["--document-private-items"]);
     show(doc.env("RUSTDOCFLAGS", "-D warnings"))
 }

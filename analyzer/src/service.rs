@@ -1,20 +1,28 @@
-//! `honeyguide analyzer`: the analyzer alone, a member of the group on Kafka.
+//! The analyzer alone, a member of the group on Kafka: what
+//! `honeyguide-analyzer` and `honeyguide analyzer` run.
+
+mod lag_metrics;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
-use honeyguide_analyzer::{Analyzer, StateTopic};
-use honeyguide_bus::{Topic, kafka::KafkaConsumer};
+use honeyguide_bus::{
+    Topic,
+    kafka::{self, KafkaConsumer},
+};
+use honeyguide_service::ended;
 use prometheus_client::registry::Registry;
 use tracing::info;
 
-use crate::{collector::LagCollector, settings::Settings, up::ended};
+use self::lag_metrics::LagCollector;
+use crate::{Analyzer, Config, StateTopic};
 
+/// Flags of the analyzer as a service.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Analyzers of one group share the partitions; another one adds capacity.
 
 Examples:
-  honeyguide analyzer --set kafka.brokers=kafka-1:9092,kafka-2:9092
+  honeyguide-analyzer --set kafka.brokers=kafka-1:9092,kafka-2:9092
   honeyguide forecast                     asks it for forecasts
 ")]
 pub struct Args {
@@ -23,9 +31,13 @@ pub struct Args {
     duration: Option<Duration>,
 }
 
-pub fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
-    let config = settings.analyzer.validate()?;
-    let kafka = settings.kafka.validate()?;
+/// Forecasts until it is told to end.
+///
+/// # Errors
+/// When the configuration is not valid, or something cannot be opened.
+pub fn run(args: Args, config: Config, kafka: kafka::Config) -> anyhow::Result<ExitCode> {
+    let config = config.validate()?;
+    let kafka = kafka.validate()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -12,6 +12,7 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 /// Lines kept for the live table; it shows fewer.
 const LINES_MAX: usize = 64;
 
+/// Flags for log lines.
 #[derive(Debug, clap::Args)]
 pub struct LoggingArgs {
     /// What to log: error, warn, info, debug, trace, or a filter such as
@@ -28,13 +29,20 @@ pub struct LoggingArgs {
     log_format: LogFormat,
 }
 
+/// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
+    /// For people.
     Text,
+    /// One object a line, for programs.
     Json,
 }
 
 impl LoggingArgs {
+    /// Writes log lines on standard error.
+    ///
+    /// # Errors
+    /// When the filter is none.
     pub fn to_stderr(&self) -> anyhow::Result<()> {
         let builder = tracing_subscriber::fmt()
             .with_env_filter(self.filter()?)
@@ -48,6 +56,9 @@ impl LoggingArgs {
     }
 
     /// Keeps the last lines for the live table instead of writing over it.
+    ///
+    /// # Errors
+    /// When the filter is none.
     pub fn to_lines(&self) -> anyhow::Result<LogLines> {
         let lines = LogLines::default();
         tracing_subscriber::fmt()

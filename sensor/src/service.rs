@@ -1,18 +1,27 @@
-//! `honeyguide sensor`: the sensor alone, publishing to Kafka.
+//! The sensor alone, publishing to Kafka: what `honeyguide-sensor` and
+//! `honeyguide sensor` run.
+
+mod http;
+mod spool_metrics;
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use honeyguide_bus::{kafka::KafkaProducer, spool};
-use honeyguide_sensor::{AttachedSensor, Metrics};
+use honeyguide_bus::{
+    kafka::{self, KafkaProducer},
+    spool,
+};
+use honeyguide_service::ended;
 use prometheus_client::registry::Registry;
 use tracing::info;
 
-use crate::{collector::SpoolCollector, sensor_http, settings::Settings, up::ended};
+use self::spool_metrics::SpoolCollector;
+use crate::{AttachedSensor, Config, Metrics};
 
 /// How long the end of the process waits for the broker.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Flags of the sensor as a service.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Needs root, or CAP_BPF and CAP_PERFMON. What Kafka does not take is kept in
@@ -20,7 +29,7 @@ sensor.spool_dir and published when it does. While it runs:
   curl http://127.0.0.1:9454/metrics      is what Prometheus scrapes
 
 Examples:
-  sudo honeyguide sensor --set kafka.brokers=kafka-1:9092,kafka-2:9092
+  sudo honeyguide-sensor --set kafka.brokers=kafka-1:9092,kafka-2:9092
 ")]
 pub struct Args {
     /// Stop after this time.
@@ -28,9 +37,13 @@ pub struct Args {
     duration: Option<Duration>,
 }
 
-pub fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
-    let sensor_config = settings.sensor.validate()?;
-    let kafka = settings.kafka.validate()?;
+/// Measures and publishes until it is told to end.
+///
+/// # Errors
+/// When the configuration is not valid, or something cannot be opened.
+pub fn run(args: Args, config: Config, kafka: kafka::Config) -> anyhow::Result<ExitCode> {
+    let sensor_config = config.validate()?;
+    let kafka = kafka.validate()?;
     let spool = spool::Config {
         directory: sensor_config.config.spool_dir.clone(),
         bytes_max: sensor_config.config.spool_mb_max << 20,
@@ -40,7 +53,7 @@ pub fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
     // Before any other thread exists, so that none keeps more privileges.
     let attached = AttachedSensor::attach(sensor_config)
         .context("nothing can be measured on this machine (`honeyguide doctor` tells why)")?;
-    honeyguide_sensor::privileges::drop_privileges().context("failed to drop privileges")?;
+    crate::privileges::drop_privileges().context("failed to drop privileges")?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -59,7 +72,7 @@ pub fn run(args: Args, settings: Settings) -> anyhow::Result<ExitCode> {
         registry.register_collector(Box::new(SpoolCollector(spool.status())));
         let metrics = Metrics::register(&mut registry);
         let sensor = attached.start(Arc::clone(&spool), metrics)?;
-        sensor_http::serve(http_listen, registry, sensor.status()).await?;
+        http::serve(http_listen, registry, sensor.status()).await?;
         info!("publishing to Kafka");
         ended(args.duration).await;
         sensor.stop().await;

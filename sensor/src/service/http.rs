@@ -9,9 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use honeyguide_sensor::Status;
 use prometheus_client::{encoding::text, registry::Registry};
 use tokio::{net::TcpListener, sync::watch};
+
+use crate::Status;
 
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
