@@ -33,9 +33,11 @@ fn systemd_understands_every_line_of_the_units() {
     for unit in units() {
         // Verifying looks for the program, which is installed nowhere yet.
         let text = fs::read_to_string(&unit).unwrap();
-        let program = "ExecStart=/usr/bin/honeyguide ";
+        let name = unit.file_stem().unwrap().to_str().unwrap();
+        let program = &format!("ExecStart=/usr/bin/{name} ");
         assert!(text.contains(program), "{}", unit.display());
-        let built = format!("ExecStart={} ", env!("CARGO_BIN_EXE_honeyguide"));
+        let built = Path::new(env!("CARGO_BIN_EXE_honeyguide")).with_file_name(name);
+        let built = format!("ExecStart={} ", built.display());
         let copy = directory.path().join(unit.file_name().unwrap());
         fs::write(&copy, text.replace(program, &built)).unwrap();
         let output = analyze(&["verify", "--man=no"], &copy);

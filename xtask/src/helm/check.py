@@ -210,6 +210,18 @@ def configuration(release, honeyguide):
         check(tomllib.loads(text)["kafka"]["brokers"], f"{name}: names no brokers")
 
 
+def programs(release, honeyguide):
+    """Every container runs a program that is built, and a service its own."""
+    expected = {"DaemonSet": "honeyguide-sensor", "StatefulSet": "honeyguide-analyzer", "Job": "honeyguide"}
+    for kind, program in expected.items():
+        for workload in release.of(kind):
+            name = f"{release.name}: {kind} {workload['metadata']['name']}"
+            for container in workload["spec"]["template"]["spec"]["containers"]:
+                path = pathlib.PurePosixPath(container["command"][0])
+                check(path == pathlib.PurePosixPath("/usr/bin") / program, f"{name}: runs {path}")
+                check(pathlib.Path(honeyguide).with_name(path.name).exists(), f"{name}: {path.name} is not built")
+
+
 def everything(release):
     kinds = {m["kind"] for m in release.manifests}
     expected = {
@@ -274,6 +286,7 @@ def manifests(chart, crds, honeyguide, *rendered):
         except KeyError as field:
             problems.append(f"{path.stem}: a manifest lacks the field {field}")
         configuration(release, honeyguide)
+        programs(release, honeyguide)
         rules_are_unchanged(release, chart)
         if path.stem.startswith("everything"):
             everything(release)
