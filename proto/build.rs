@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "honeyguide/v1/telemetry.proto",
         "honeyguide/v1/forecast.proto",
         "honeyguide/v1/state.proto",
+        "honeyguide/v1/hint.proto",
     ];
     for file in files {
         println!("cargo::rerun-if-changed={file}");

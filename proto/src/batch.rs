@@ -59,7 +59,7 @@ impl Header {
 }
 
 /// A decoded batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// Which batch, of which window.
     pub header: Header,

@@ -3,6 +3,7 @@
 //! - [`v1`]: the generated messages and the gRPC forecast service.
 //! - [`batch`]: histogram batches, encoded compactly and decoded with every
 //!   check; foreign bytes give a [`batch::DecodeError`], never a panic.
+//! - [`hint`]: how closely sensors should look, checked likewise.
 //! - [`service`]: who a series belongs to.
 //! - [`otlp`] and [`native_histogram`]: lossless conversions of
 //!   [`sensor_common::Histogram`].
@@ -11,10 +12,12 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod hint;
 pub mod native_histogram;
 pub mod otlp;
 pub mod service;
 
+pub use hint::Hint;
 pub use service::{ServiceId, ServiceKind};
 
 /// Generated from `honeyguide/v1/*.proto`.

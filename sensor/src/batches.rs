@@ -59,7 +59,7 @@ impl Batches {
         &mut self,
         window: Window,
         drained: &Drained,
-        cost: SensorCost,
+        cost: &SensorCost,
     ) -> Vec<EncodedBatch> {
         let partitions = self.seqs.len() as u32;
         let mut by_partition: BTreeMap<PartitionId, Vec<&DrainedSeries>> = BTreeMap::new();
@@ -86,7 +86,7 @@ impl Batches {
             let mut first = partition == 0;
             while let Some(part) = parts.pop() {
                 let (losses, cost) = if first {
-                    (&losses[..], Some(cost))
+                    (&losses[..], Some(cost.clone()))
                 } else {
                     (&[][..], None)
                 };
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn each_service_is_in_the_partition_of_its_key_once() {
         let mut batches = Batches::new("node".to_owned(), [1; 16], 4);
-        let records = batches.encode(WINDOW, &drained(50), SensorCost::default());
+        let records = batches.encode(WINDOW, &drained(50), &SensorCost::default());
         let mut found = 0;
         for EncodedBatch { record, events } in &records {
             let batch = Batch::decode(&record.payload).unwrap();
@@ -238,7 +238,7 @@ mod tests {
             });
         }
         let mut batches = Batches::new("node".to_owned(), [1; 16], 1);
-        let encoded = batches.encode(WINDOW, &full, SensorCost::default());
+        let encoded = batches.encode(WINDOW, &full, &SensorCost::default());
         let mut names = std::collections::BTreeSet::new();
         for (seq, batch) in (1..).zip(&encoded) {
             assert!(batch.record.payload.len() <= PAYLOAD_LEN_MAX);
@@ -258,7 +258,7 @@ mod tests {
         let mut seqs = [Vec::new(), Vec::new()];
         for services in [5, 0, 40_000, 1] {
             for EncodedBatch { record, .. } in
-                batches.encode(WINDOW, &drained(services), SensorCost::default())
+                batches.encode(WINDOW, &drained(services), &SensorCost::default())
             {
                 let batch = Batch::decode(&record.payload).unwrap();
                 seqs[record.partition as usize].push(batch.header.seq);

@@ -331,9 +331,10 @@ impl Worker {
             user_space_ns: user_space.as_nanos() as u64,
             kernel_ns: self.kernel_cost.total_ns,
             cpus,
+            ..SensorCost::default()
         };
         let drained = self.drain.window();
-        let batches = self.batches.encode(window, drained, cost);
+        let batches = self.batches.encode(window, drained, &cost);
         // The receiver lives until the last window.
         let _ = self.queue.blocking_send(batches);
 

@@ -4,6 +4,7 @@ use prost::Message;
 use sensor_common::{
     Signal,
     histogram::{BUCKETS, Totals},
+    signal::SIGNALS_MAX,
 };
 
 use super::{
@@ -108,7 +109,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Batch, DecodeError> {
             .iter()
             .map(|loss| (loss.reason, loss.count))
             .collect(),
-        cost: message.cost,
+        cost: message.cost.map(cost).transpose()?,
         unknown_signals: 0,
     };
     decode_series(&mut batch, &message.series.unwrap_or_default())?;
@@ -164,6 +165,24 @@ fn header(message: &v1::HistogramBatch) -> Result<Header, DecodeError> {
         window_duration_ns: message.window_duration_ns,
         more: message.more,
     })
+}
+
+/// Bounds what there is by signal: each at most once, in the order of numbers.
+fn cost(cost: v1::SensorCost) -> Result<v1::SensorCost, DecodeError> {
+    let signals = &cost.signals;
+    if signals.len() > SIGNALS_MAX {
+        let expected = "at most 32 entries";
+        return Err(field("cost.signals", signals.len() as u64, expected));
+    }
+    if let Some(pair) = signals
+        .windows(2)
+        .find(|pair| pair[0].signal >= pair[1].signal)
+    {
+        let expected = "more than the one before";
+        let signal = u64::from(pair[1].signal);
+        return Err(field("cost.signals.signal", signal, expected));
+    }
+    Ok(cost)
 }
 
 fn decode_service(service: &v1::Service, strings: &[String]) -> Result<ServiceId, ServiceIdError> {

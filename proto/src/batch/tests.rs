@@ -163,3 +163,65 @@ fn too_long_payload_is_refused_unread() {
     let error = Batch::decode(&vec![0; PAYLOAD_LEN_MAX + 1]).unwrap_err();
     assert_eq!(error.reason(), "too_long");
 }
+
+fn cost() -> v1::SensorCost {
+    v1::SensorCost {
+        user_space_ns: 5,
+        kernel_ns: 70,
+        cpus: 2,
+        signals: [0, 7]
+            .map(|signal| v1::SignalCost {
+                signal,
+                kernel_ns: 35,
+                events: 100,
+                estimated_events: 800,
+                shed_shift: 3,
+                detached: false,
+            })
+            .to_vec(),
+        hints: Some(v1::HintCounts {
+            applied: 1,
+            active: 1,
+            ..v1::HintCounts::default()
+        }),
+        ceiling_ns: 200_000_000,
+        shedding_level: 3,
+    }
+}
+
+#[test]
+fn the_cost_comes_back_as_it_was() {
+    let batch = changed(|message| message.cost = Some(cost())).unwrap();
+    assert_eq!(batch.cost, Some(cost()));
+}
+
+#[test]
+fn a_cost_of_an_old_sensor_is_accepted() {
+    // user_space_ns = 5, kernel_ns = 70, cpus = 2: all there was.
+    let old = [0x08, 5, 0x10, 70, 0x18, 2];
+    let decoded = v1::SensorCost::decode(&old[..]).unwrap();
+    let batch = changed(|message| message.cost = Some(decoded.clone())).unwrap();
+    assert_eq!(batch.cost.unwrap().signals, []);
+    assert_eq!((decoded.kernel_ns, decoded.hints), (70, None));
+}
+
+#[test]
+fn costs_by_signal_are_bounded_and_in_order() {
+    let with = |signals: Vec<u32>| {
+        let mut cost = cost();
+        cost.signals = signals
+            .into_iter()
+            .map(|signal| v1::SignalCost {
+                signal,
+                ..v1::SignalCost::default()
+            })
+            .collect();
+        changed(|message| message.cost = Some(cost))
+    };
+    // Signals that this reader does not know are somebody's all the same.
+    assert!(with(vec![0, 3, 31, 900]).is_ok());
+    for wrong in [vec![3, 3], vec![3, 2], (0..33).collect()] {
+        let error = with(wrong).unwrap_err().to_string();
+        assert!(error.contains("cost.signals"), "{error}");
+    }
+}
