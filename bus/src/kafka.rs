@@ -13,6 +13,7 @@ mod partition_writer;
 mod producer;
 mod range;
 mod reader;
+mod tail;
 pub mod topics;
 
 pub use client::ClientError;
@@ -22,3 +23,4 @@ pub use partition_writer::{PartitionWriter, WriteError};
 pub use producer::KafkaProducer;
 pub use range::{RangeError, RangeReader, Span};
 pub use reader::{PartitionReader, RecordRef};
+pub use tail::KafkaTail;

@@ -7,7 +7,7 @@
 //!
 //! [`memory`] is the in-process bus of one machine, [`kafka`] the one of many.
 //! [`recording`] keeps records in a file, [`range`] is a part of either, read
-//! back. The bus deliberately knows nothing of
+//! back; [`tail`] follows all of a topic. The bus deliberately knows nothing of
 //! what the payloads mean. Read [`Producer`] and [`Consumer`] first.
 
 pub mod kafka;
@@ -17,6 +17,7 @@ pub mod range;
 mod record;
 pub mod recording;
 pub mod spool;
+pub mod tail;
 mod transport;
 
 pub use partition::partition_of;
