@@ -33,8 +33,17 @@ pub type SignalNumber = u32;
 /// One random number decides both stages, so an event that passes the
 /// service's (stricter) ratio has passed the first stage as well. It is drawn
 /// only when a stage does not take everything.
+///
+/// User space changes ratios while events are under way. An event is weighed
+/// with the shift of the first stage that it did pass, or the service's if that
+/// is greater: so its weight is right whichever of the two is written first.
 #[derive(Clone, Copy)]
-pub struct Draw(Option<u32>);
+pub struct Draw {
+    /// Drawn if the first stage had to.
+    number: u32,
+    /// Shift of the first stage.
+    first: SignalConfig,
+}
 
 impl Draw {
     /// First stage: the smallest ratio any service has for `signal`. `None`
@@ -45,11 +54,21 @@ impl Draw {
         if config & SIGNAL_OFF != 0 {
             return None;
         }
-        if config & SAMPLING_SHIFT_MASK == 0 {
-            return Some(Draw(None));
+        let first = config & SAMPLING_SHIFT_MASK;
+        if first == 0 {
+            return Some(Draw { number: 0, first });
         }
-        let draw = Draw(Some(random()));
-        draw.passes(config).map(|_| draw)
+        let number = random();
+        if number & ((1u32 << first) - 1) != 0 {
+            return None;
+        }
+        Some(Draw { number, first })
+    }
+
+    /// The shift that the event passed, for [`second_stage`](Self::second_stage).
+    #[inline(always)]
+    pub fn first(self) -> SignalConfig {
+        self.first
     }
 
     /// For an event that passed the `first` stage a while ago: draws for the
@@ -60,9 +79,13 @@ impl Draw {
             return None;
         }
         let (first, shift) = (first & SAMPLING_SHIFT_MASK, config & SAMPLING_SHIFT_MASK);
-        let rest = if shift > first { shift - first } else { 0 };
-        Draw(None).passes(rest)?;
-        Some(1u32 << (first + rest))
+        if shift <= first {
+            return Some(1u32 << first);
+        }
+        if random() & ((1u32 << (shift - first)) - 1) != 0 {
+            return None;
+        }
+        Some(1u32 << shift)
     }
 
     /// The weight 2^k of the event if it passes at `config`.
@@ -72,18 +95,18 @@ impl Draw {
             return None;
         }
         let shift = config & SAMPLING_SHIFT_MASK;
-        if shift == 0 {
-            return Some(1);
+        if shift <= self.first {
+            return Some(1u32 << self.first);
         }
-        let weight = 1u32 << shift;
-        let number = match self.0 {
-            Some(number) => number,
-            None => random(),
+        let number = if self.first == 0 {
+            random()
+        } else {
+            self.number
         };
-        if number & (weight - 1) != 0 {
+        if number & ((1u32 << shift) - 1) != 0 {
             return None;
         }
-        Some(weight)
+        Some(1u32 << shift)
     }
 }
 

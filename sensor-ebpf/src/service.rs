@@ -59,8 +59,10 @@ pub struct TaskState {
     exec_id: u32,
     index: u32,
     generation: u32,
-    /// Number of the system call being timed.
-    pub syscall_number: u32,
+    /// Number of the system call being timed; a class has those below 512.
+    pub syscall_number: u16,
+    /// Sampling shift at which its first stage was drawn.
+    pub syscall_shift: u16,
     /// Begin of the system call being timed, 0 when none.
     pub syscall_begin_ns: u64,
     /// Begin of the direct reclaim being timed, 0 when none.

@@ -32,7 +32,7 @@ fn on_end() -> Option<()> {
     // SAFETY: the current task is trusted.
     let state = unsafe { service::task_state(task) }?;
     let begin_ns = core::mem::take(&mut state.reclaim_begin_ns);
-    if begin_ns == 0 {
+    if begin_ns == 0 || begin_ns < global.resumed_ns {
         loss::count(Loss::UnmatchedEnd);
         return None;
     }

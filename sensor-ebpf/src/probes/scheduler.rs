@@ -58,13 +58,11 @@ unsafe fn on_switch(next: Object) -> Option<()> {
         // After an unsampled run its delay is in the difference too: then only
         // the last queue is known. `sched_info_arrive` raises `pcount` right
         // after this tracepoint, so this run's number is the next one's before.
-        let all_seen = global.first_stage[Signal::RunQueue as usize] == 0 && state.runs != 0;
-        let on_earlier_queues_ns =
-            if (all_seen || runs == state.runs) && run_delay_ns > state.run_delay_ns {
-                run_delay_ns - state.run_delay_ns
-            } else {
-                0
-            };
+        let on_earlier_queues_ns = if runs == state.runs && run_delay_ns > state.run_delay_ns {
+            run_delay_ns - state.run_delay_ns
+        } else {
+            0
+        };
         state.runs = runs + 1;
         state.run_delay_ns = run_delay_ns + on_this_queue_ns;
 
@@ -131,7 +129,7 @@ unsafe fn on_switch_after_wakeup(prev: Object, next: Object) -> Option<()> {
         }
         let state = service::existing_task_state(next)?;
         let runnable_ns = core::mem::take(&mut state.runnable_ns);
-        if runnable_ns == 0 {
+        if runnable_ns == 0 || runnable_ns < global.resumed_ns {
             loss::count(Loss::UnmatchedEnd);
             return None;
         }

@@ -8,13 +8,16 @@ use aya_ebpf::{
     maps::Array,
     programs::BtfTracePointContext,
 };
-use sensor_common::{record::SYSCALLS_MAX, signal::SIGNALS_MAX};
+use sensor_common::{
+    record::{Loss, SYSCALLS_MAX},
+    signal::SIGNALS_MAX,
+};
 
 use crate::{
     config::{self, Draw, SignalNumber},
     histogram::{Event, record},
     kernel::{current_task, now_ns},
-    service,
+    loss, service,
 };
 
 /// Signal number of each system call; 255 where there is none.
@@ -41,10 +44,11 @@ pub fn syscall_enter(context: BtfTracePointContext) -> i32 {
 fn on_enter(number: u32) -> Option<()> {
     let global = config::global()?;
     let signal = class_of(number)?;
-    Draw::first_stage(global, signal)?;
+    let draw = Draw::first_stage(global, signal)?;
     // SAFETY: the current task is trusted.
     let state = unsafe { service::task_state(current_task()) }?;
-    state.syscall_number = number;
+    state.syscall_number = number as u16;
+    state.syscall_shift = u16::from(draw.first());
     state.syscall_begin_ns = now_ns();
     Some(())
 }
@@ -65,15 +69,19 @@ fn on_exit() -> Option<()> {
     if begin_ns == 0 {
         return None;
     }
-    let value_ns = now_ns() - begin_ns;
     let global = config::global()?;
-    let signal = class_of(state.syscall_number)?;
+    if begin_ns < global.resumed_ns {
+        loss::count(Loss::UnmatchedEnd);
+        return None;
+    }
+    let value_ns = now_ns() - begin_ns;
+    let signal = class_of(u32::from(state.syscall_number))?;
     // SAFETY: as above.
     let charged = unsafe { service::of_task(global, task, state) }?;
-    // The first stage was drawn at the begin; this draw decides the rest.
-    let first = *global.first_stage.get(signal as usize)?;
-    let config = charged.config(signal);
-    let weight = Draw::second_stage(first, config)?;
+    // The first stage was drawn at the begin, at the ratio of then (a call may
+    // wait for long); this draw decides the rest.
+    let first = state.syscall_shift as u8;
+    let weight = Draw::second_stage(first, charged.config(signal))?;
     let event = Event {
         signal,
         value_ns,

@@ -389,6 +389,10 @@ fn count(
     begin_ns: u64,
     end_ns: u64,
 ) {
+    if begin_ns < global.resumed_ns {
+        loss::count(Loss::UnmatchedEnd);
+        return;
+    }
     if end_ns < begin_ns {
         loss::count(Loss::NegativeDuration);
         return;

@@ -108,6 +108,9 @@ pub struct GlobalConfig {
     /// Smallest sampling shift (or [`SIGNAL_OFF`]) over all services: decided
     /// before the service is looked up, so that an unsampled event costs little.
     pub first_stage: [SignalConfig; SIGNALS_MAX],
+    /// What began before this time (of the kernel's monotonic clock) has no
+    /// end that belongs to it: a probe was paused meanwhile.
+    pub resumed_ns: u64,
 }
 
 /// Why the kernel side lost an event, or part of one.
