@@ -10,7 +10,8 @@ use std::{
 
 use honeyguide_bus::{
     Consumer, ConsumerEvent, Position, Producer, PublishError, Record, Topic,
-    kafka::{ClientError, Config, KafkaConsumer, KafkaProducer, ValidConfig, topics},
+    kafka::{ClientError, Config, KafkaConsumer, KafkaProducer, KafkaTail, ValidConfig, topics},
+    tail::Tail,
 };
 use kafka_node::{Cluster, Jars, Options};
 use tempfile::TempDir;
@@ -350,4 +351,42 @@ async fn lag_is_what_was_not_read_committed_or_not() {
         .await;
     member.read(&mut consumer, |_| lag() == 0).await;
     assert_eq!(lags().len(), 4, "every partition assigned has a lag");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_reads_everything_in_no_group_and_outlives_the_broker() {
+    const RECORDS: u64 = 400;
+    let mut broker = Broker::start(Options::default());
+    // Asked before the topic is there.
+    let unready = broker.config().validate().unwrap();
+    let mut early = KafkaTail::new(unready, Topic::Histograms);
+    assert!(early.next().await.is_err());
+    let config = broker.with_topics().await;
+    let producer = KafkaProducer::connect(config.clone()).await.unwrap();
+    publish(&producer, 0..RECORDS).await;
+    let mut late = KafkaTail::new(config, Topic::Histograms);
+    let mut seen = [BTreeMap::new(), BTreeMap::new()];
+    for round in 1..=2 {
+        for (tail, seen) in [&mut early, &mut late].into_iter().zip(&mut seen) {
+            let reading = async {
+                while seen.len() < (round * RECORDS) as usize {
+                    // An error is the broker's absence; it may be asked again.
+                    match tail.next().await {
+                        Ok(record) => *seen.entry(number(&record)).or_insert(0) += 1,
+                        Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                    }
+                }
+            };
+            let read = tokio::time::timeout(Duration::from_secs(60), reading).await;
+            assert!(read.is_ok(), "{} of round {round}", seen.len());
+        }
+        if round == 1 {
+            broker.cluster.restart(0).unwrap();
+            publish(&producer, RECORDS..2 * RECORDS).await;
+        }
+    }
+    assert!(
+        seen.iter()
+            .all(|seen| seen.keys().copied().eq(0..2 * RECORDS))
+    );
 }

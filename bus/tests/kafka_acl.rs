@@ -12,10 +12,11 @@ use std::{
 use honeyguide_bus::{
     Consumer, ConsumerEvent, Position, Producer, Record, Topic,
     kafka::{
-        Config, KafkaConsumer, KafkaProducer, PartitionReader, PartitionWriter, RangeReader,
-        RecordRef, Secret, SecurityProtocol, ValidConfig, topics,
+        Config, KafkaConsumer, KafkaProducer, KafkaTail, PartitionReader, PartitionWriter,
+        RangeReader, RecordRef, Secret, SecurityProtocol, ValidConfig, topics,
     },
     range::Range,
+    tail::Tail,
 };
 use kafka_node::{Cluster, Jars, Options};
 use rdkafka::{
@@ -43,7 +44,7 @@ const TRANSACTIONAL_ID: Resource = Resource::RD_KAFKA_RESOURCE_TRANSACTIONAL_ID;
 /// A row of docs/guide.md: a name ending in `*` is a prefix.
 type Right = (&'static str, Resource, &'static str, &'static [Operation]);
 
-const RIGHTS: [Right; 14] = [
+const RIGHTS: [Right; 15] = [
     ("sensor", TOPIC, "honeyguide.histograms.v1", &[WRITE]),
     (
         "sensor",
@@ -63,6 +64,7 @@ const RIGHTS: [Right; 14] = [
     ("analyzer", TOPIC, "honeyguide.forecasts.v1", &[WRITE]),
     ("analyzer", TOPIC, "honeyguide.alerts.v1", &[WRITE]),
     ("analyzer", TOPIC, "honeyguide.hints.v1", &[WRITE]),
+    ("sensor", TOPIC, "honeyguide.hints.v1", &[READ]),
     (
         "analyzer",
         TOPIC,
@@ -268,10 +270,14 @@ async fn each_part_can_do_what_it_must_and_nothing_else() {
         reader.read(Topic::State, 0, bounds, take).unwrap();
     });
     assert_eq!(heads, 1);
-    assert!(claim(sensor).await.unwrap().is_err());
+    assert!(claim(sensor.clone()).await.unwrap().is_err());
 
     assert_eq!(read(&replay, Topic::Histograms), Ok(1));
     assert_eq!(read(&replay, Topic::Alerts), Ok(1));
+    // The sensor follows hints, in no group.
+    let mut hints = KafkaTail::new(sensor, Topic::Hints);
+    let hint = tokio::time::timeout(Duration::from_secs(20), hints.next());
+    assert_eq!(hint.await.unwrap().unwrap().topic, Topic::Hints);
     let refused = read(&replay, Topic::Hints).unwrap_err();
     assert!(refused.contains("authorization"), "{refused}");
 }
