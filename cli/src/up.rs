@@ -12,6 +12,7 @@ use honeyguide_analyzer::{Analyzer, Snapshot};
 use honeyguide_bus::{
     Topic,
     memory::{self, MemoryBus},
+    tail::MemoryTail,
 };
 use honeyguide_sensor::{AttachedSensor, Metrics, Status};
 use honeyguide_service::{ended, logging};
@@ -91,7 +92,9 @@ pub fn run(
         registry.register_collector(Box::new(ProcessCollector::new(bus.clone())));
         let consumer = bus.consumer("analyzer", Topic::Histograms);
         let analyzer = Analyzer::start(analyzer_config, consumer, None, Arc::new(registry)).await?;
-        let sensor = attached.start(Arc::new(bus.clone()), metrics)?;
+        let hints = MemoryTail::new(&bus, "sensor", Topic::Hints);
+        let mut sensor = attached.start(Arc::new(bus.clone()), metrics)?;
+        sensor.follow_hints(hints);
         let sources = Sources {
             snapshot: analyzer.snapshot(),
             status: sensor.status(),
@@ -144,6 +147,9 @@ fn sensor_view(status: &Status) -> SensorView {
     });
     SensorView {
         cost: status.cost,
+        cost_ceiling: status.cost_ceiling,
+        shedding: status.shedding.clone(),
+        hints: status.hints,
         services: status.services,
         events_lost: status.events_lost,
         probes: wanted
@@ -191,6 +197,12 @@ async fn show_lines(mut sources: Sources, duration: Option<Duration>) -> anyhow:
             screen.forecasts.len(),
             screen.sensor.events_lost
         );
+        if !screen.sensor.shedding.is_empty() {
+            println!(
+                "shed to stay under the cost ceiling: {}",
+                screen.sensor.shedding
+            );
+        }
         for forecast in &screen.forecasts {
             println!("{}", view::line(forecast));
         }

@@ -45,6 +45,8 @@ impl Sensor {
             .args(["--set", &format!("kafka.brokers={brokers}")])
             .args(["--set", "kafka.partitions=2"])
             .args(["--set", "sensor.flush_interval=1s"])
+            // Exact counts, whatever else this machine does.
+            .args(["--set", "sensor.cost_ceiling=1"])
             .args(["--set", r#"sensor.probes=["syscall"]"#])
             .args(["--set", &format!("sensor.spool_dir={}", spool.display())])
             .args(["--set", &format!("sensor.http_listen=127.0.0.1:{http}")])

@@ -4,7 +4,7 @@
 //! clock. Windows follow each other without gap or overlap; when the wall
 //! clock was stepped, the next window is placed anew and the step is counted.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::batches::Window;
 
@@ -21,6 +21,19 @@ pub struct Instant {
     pub monotonic: Duration,
     /// Since the Unix epoch.
     pub wall: Duration,
+}
+
+/// Reads both clocks.
+pub fn clock_now() -> Instant {
+    // SAFETY: all-zero is a valid `timespec`.
+    let mut monotonic: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: `monotonic` outlives the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut monotonic) };
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Instant {
+        monotonic: Duration::new(monotonic.tv_sec as u64, monotonic.tv_nsec as u32),
+        wall: wall.unwrap_or_default(),
+    }
 }
 
 /// Places windows.

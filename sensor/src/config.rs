@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::program::{Sizes, probe::Probe};
 
-/// Bounds of `flush_interval`.
-pub const FLUSH_INTERVAL: RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(60);
+pub use honeyguide_proto::hint::FLUSH_INTERVAL;
+
+/// Bounds of `cost_ceiling`.
+pub const COST_CEILING: RangeInclusive<f64> = 0.0005..=1.0;
 
 /// As read; [`Config::validate`] makes it usable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,8 @@ pub struct Config {
     /// How long per flush the programs' run time is measured.
     #[serde(with = "humantime_serde")]
     pub cost_measurement: Duration,
+    /// What the sensor may cost, as a fraction of the CPU time of all CPUs.
+    pub cost_ceiling: f64,
     /// Address of `/metrics`, `/live`, `/ready` of a sensor that runs alone.
     pub http_listen: SocketAddr,
     /// Where what Kafka has not acknowledged yet is kept.
@@ -70,6 +73,7 @@ impl Default for Config {
             rows_max: ROWS_MAX,
             idle_timeout: Duration::from_secs(30 * 60),
             cost_measurement: Duration::from_millis(200),
+            cost_ceiling: 0.01,
             http_listen: SocketAddr::from(([127, 0, 0, 1], 9454)),
             spool_dir: PathBuf::from("/var/lib/honeyguide/spool"),
             spool_mb_max: 1024,
@@ -127,6 +131,11 @@ impl Config {
         if self.cost_measurement > self.flush_interval / 2 {
             let expected = "at most half of flush_interval".to_owned();
             return Err(range("cost_measurement", &self.cost_measurement, expected));
+        }
+        // Not a number is in no range.
+        if !COST_CEILING.contains(&self.cost_ceiling) {
+            let expected = "0.0005 to 1".to_owned();
+            return Err(range("cost_ceiling", &self.cost_ceiling, expected));
         }
         if !(1..=1 << 20).contains(&self.spool_mb_max) {
             let expected = "1 to 1048576".to_owned();
@@ -193,13 +202,15 @@ mod tests {
     #[test]
     fn wrong_values_are_errors_that_name_the_key() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 6] = [
+        let cases: [(&str, Change); 8] = [
             ("flush_interval", |c| {
                 c.flush_interval = Duration::from_millis(999)
             }),
             ("cost_measurement", |c| {
                 c.cost_measurement = Duration::from_secs(9)
             }),
+            ("cost_ceiling", |c| c.cost_ceiling = 0.0),
+            ("cost_ceiling", |c| c.cost_ceiling = f64::NAN),
             ("services_max", |c| c.services_max = 0),
             ("rows_max", |c| c.rows_max = 1 << 20),
             ("idle_timeout", |c| c.idle_timeout = Duration::ZERO),

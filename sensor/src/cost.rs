@@ -8,7 +8,10 @@ use std::{collections::BTreeMap, os::fd::OwnedFd, time::Duration};
 
 use caps::{CapSet, Capability};
 
-use crate::program::{Kernel, RunStats, enable_run_stats};
+use crate::{
+    ceiling::{EventsByShift, ProbeLoad},
+    program::{Kernel, RunStats, enable_run_stats, probe::Probe},
+};
 
 /// Run time by program in one window, extrapolated.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,6 +43,25 @@ impl KernelCost {
         }
     }
 }
+
+/// What each probe did in `cost`, where its events are those of `events`: by
+/// probe, how many there were by the sampling shift they were observed at.
+pub fn by_probe(cost: &KernelCost, events: &ProbeEvents) -> BTreeMap<Probe, ProbeLoad> {
+    let mut loads: BTreeMap<Probe, ProbeLoad> = BTreeMap::new();
+    for (program, cost) in &cost.by_program {
+        let Some(probe) = Probe::of_program(program) else {
+            continue;
+        };
+        let load = loads.entry(probe).or_default();
+        load.kernel_ns += cost.ns_per_run * cost.runs;
+        load.runs += cost.runs;
+        load.events_by_shift = events.get(&probe).copied().unwrap_or_default();
+    }
+    loads
+}
+
+/// By probe, its events by the sampling shift they were observed at.
+pub type ProbeEvents = BTreeMap<Probe, EventsByShift>;
 
 /// A measurement under way; ends when it is finished or dropped.
 #[derive(Debug)]

@@ -159,6 +159,8 @@ pub struct Drain {
     losses: [u64; Loss::ALL.len()],
     /// Windows without events after which a service is retired.
     idle_windows_max: u32,
+    /// Services named since the start.
+    named: u64,
     /// Retired in the last window; recycled after this one.
     retired: Vec<u32>,
     window: Drained,
@@ -182,6 +184,7 @@ impl Drain {
             services: BTreeMap::new(),
             losses: [0; Loss::ALL.len()],
             idle_windows_max,
+            named: 0,
             retired: Vec::new(),
             window: Drained::default(),
         }
@@ -190,6 +193,22 @@ impl Drain {
     /// Number of services that own rows.
     pub fn services(&self) -> usize {
         self.services.len()
+    }
+
+    /// Windows without events after which a service is retired from now on.
+    pub fn set_idle_windows_max(&mut self, windows: u32) {
+        self.idle_windows_max = windows;
+    }
+
+    /// Grows when services get a name.
+    pub fn named(&self) -> u64 {
+        self.named
+    }
+
+    /// The kernel's index and the name of every service known.
+    pub fn known(&self) -> impl Iterator<Item = (u32, &ServiceId)> {
+        let services = self.services.iter();
+        services.map(|(index, known)| (*index, self.window.service(known.number)))
     }
 
     /// What was drained since the window began.
@@ -273,6 +292,7 @@ impl Drain {
             *scanned = true;
             self.names.scan();
         }
+        self.named += 1;
         let id = self.names.name(owner.service, &record.key, record.tgid);
         let service = KnownService {
             generation: record.generation,

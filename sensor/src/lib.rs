@@ -3,22 +3,26 @@
 //! In reading order: [`program`] loads and attaches the kernel programs and
 //! shares memory with them; [`drain`] takes one window; [`identity`] names
 //! services; [`batches`] numbers and encodes; [`sensor`] runs it all;
-//! [`cost`] measures what it takes; [`service`] is what `honeyguide-sensor` runs.
+//! [`cost`] measures what it takes; [`hints`] says how closely to look, and
+//! [`ceiling`] how closely at most; [`service`] is what `honeyguide-sensor` runs.
 //!
 //! Deliberately absent: per-event output of any kind, and knowledge of what
 //! becomes of the histograms.
 
 pub mod batches;
+pub mod ceiling;
 pub mod clock;
 pub mod config;
 pub mod cost;
 pub mod drain;
+pub mod hints;
 pub mod identity;
 pub mod metrics;
 pub mod privileges;
 pub mod program;
 pub mod sensor;
 pub mod service;
+mod steering;
 mod syscall_class;
 
 pub use config::{Config, ConfigError, ValidConfig};

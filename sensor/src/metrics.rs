@@ -2,12 +2,15 @@
 
 use std::sync::atomic::AtomicU64;
 
+use honeyguide_proto::hint::HintError;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use sensor_common::record::Loss;
+
+use crate::hints::{COUNTED, Counted, Outcome};
 
 /// Reason of events in a window that was dropped because the bus stood still.
 pub(crate) const BUS_STALLED: &str = "bus_stalled";
@@ -34,6 +37,39 @@ pub struct ProgramLabels {
     pub program: String,
 }
 
+/// What became of a hint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HintLabels {
+    /// A name of [`crate::hints::Outcome`].
+    pub outcome: &'static str,
+    /// Why; of a fixed set, see [`crate::hints::COUNTED`].
+    pub reason: &'static str,
+}
+
+impl From<Counted> for HintLabels {
+    fn from(counted: Counted) -> Self {
+        Self {
+            outcome: counted.outcome.name(),
+            reason: counted.reason,
+        }
+    }
+}
+
+/// What the sensor did about its cost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ShedLabels {
+    /// `shed`, `recovered`, `trial_failed`.
+    pub action: &'static str,
+}
+
+pub(crate) const SHED: ShedLabels = ShedLabels { action: "shed" };
+pub(crate) const RECOVERED: ShedLabels = ShedLabels {
+    action: "recovered",
+};
+pub(crate) const TRIAL_FAILED: ShedLabels = ShedLabels {
+    action: "trial_failed",
+};
+
 /// Counters and gauges; clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -59,6 +95,18 @@ pub struct Metrics {
     pub probe_level: Family<ProbeLabels, Gauge>,
     /// Steps of the wall clock.
     pub clock_steps: Gauge,
+    /// Hints by what became of them.
+    pub hints: Family<HintLabels, Counter>,
+    /// Hints in force.
+    pub hints_active: Gauge,
+    /// Cost in the last window as a fraction of all CPUs.
+    pub cost_ratio: Gauge<f64, AtomicU64>,
+    /// What it may be.
+    pub cost_ceiling_ratio: Gauge<f64, AtomicU64>,
+    /// Steps shed.
+    pub shedding_level: Gauge,
+    /// Changes of what is shed.
+    pub shedding: Family<ShedLabels, Counter>,
 }
 
 impl Metrics {
@@ -77,10 +125,26 @@ impl Metrics {
             series: Gauge::default(),
             probe_level: Family::default(),
             clock_steps: Gauge::default(),
+            hints: Family::default(),
+            hints_active: Gauge::default(),
+            cost_ratio: Gauge::default(),
+            cost_ceiling_ratio: Gauge::default(),
+            shedding_level: Gauge::default(),
+            shedding: Family::default(),
         };
         // Present from the start: a rate does not see the step from absent to one.
         for reason in Loss::ALL.map(Loss::name).into_iter().chain([BUS_STALLED]) {
             drop(metrics.events_lost.get_or_create(&ReasonLabels { reason }));
+        }
+        let rejected = HintError::REASONS.map(|reason| Counted {
+            outcome: Outcome::Rejected,
+            reason,
+        });
+        for counted in COUNTED.into_iter().chain(rejected) {
+            drop(metrics.hints.get_or_create(&counted.into()));
+        }
+        for labels in [SHED, RECOVERED, TRIAL_FAILED] {
+            drop(metrics.shedding.get_or_create(&labels));
         }
         let registry = registry.sub_registry_with_prefix("sensor");
         registry.register(
@@ -136,6 +200,36 @@ impl Metrics {
             "clock_steps",
             "Steps of the wall clock",
             metrics.clock_steps.clone(),
+        );
+        registry.register(
+            "hints",
+            "Hints by what became of them",
+            metrics.hints.clone(),
+        );
+        registry.register(
+            "hints_active",
+            "Hints in force",
+            metrics.hints_active.clone(),
+        );
+        registry.register(
+            "cost_ratio",
+            "Cost of the sensor in the last window as a fraction of all CPUs, kernel programs included",
+            metrics.cost_ratio.clone(),
+        );
+        registry.register(
+            "cost_ceiling_ratio",
+            "What the cost may be before the sensor sheds",
+            metrics.cost_ceiling_ratio.clone(),
+        );
+        registry.register(
+            "shedding_level",
+            "Steps by which the sensor looks less closely than told, to stay under its ceiling",
+            metrics.shedding_level.clone(),
+        );
+        registry.register(
+            "shedding",
+            "Changes of what is shed, by action",
+            metrics.shedding.clone(),
         );
         metrics
     }

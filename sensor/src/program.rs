@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, Stack},
-    programs::{Program, RawTracePointRunOptions, TestRun},
+    programs::{Program, RawTracePointRunOptions, TestRun, tp_btf::BtfTracePointLinkId},
 };
 use sensor_common::record::{
     FIRST_SERVICE, Loss, ROWS_MAX, SERVICES_MAX, SYSCALLS_MAX, ServiceKey,
@@ -99,6 +99,8 @@ pub struct Kernel {
     btf: Option<Btf>,
     tables: Tables,
     states: BTreeMap<Probe, ProbeState>,
+    /// By name of the program that is attached.
+    links: BTreeMap<&'static str, BtfTracePointLinkId>,
     missing: BTreeMap<&'static str, TypeError>,
     services_by_key: HashMap<MapData, ServiceKey, u32>,
     free_services: Stack<MapData, u32>,
@@ -176,6 +178,7 @@ impl Kernel {
                 .into_iter()
                 .map(|probe| (probe, ProbeState::Off))
                 .collect(),
+            links: BTreeMap::new(),
             missing,
             services_by_key,
             free_services,
@@ -246,10 +249,12 @@ impl Kernel {
         let Some(Program::BtfTracePoint(program)) = program else {
             return Err(format!("the object has no program {}", spec.program));
         };
-        let attached = program
+        let link = program
             .load(spec.tracepoint, btf)
-            .and_then(|()| program.attach());
-        attached.map(drop).map_err(|error| one_line(spec, &error))
+            .and_then(|()| program.attach())
+            .map_err(|error| one_line(spec, &error))?;
+        self.links.insert(spec.program, link);
+        Ok(())
     }
 
     /// Gives back the memory that attaching needs; attaching again later
@@ -266,10 +271,58 @@ impl Kernel {
 
     /// Detaches and unloads the programs of `probe`.
     pub fn detach(&mut self, probe: Probe) {
-        if let Some(ProbeState::Running { level, .. }) = self.states.insert(probe, ProbeState::Off)
+        if let Some(ProbeState::Running { level, .. } | ProbeState::Paused { level, .. }) =
+            self.states.insert(probe, ProbeState::Off)
         {
             self.unload(probe.levels()[level].programs);
         }
+    }
+
+    /// Detaches the programs of `probe`, which stay loaded: until
+    /// [`resume`](Self::resume) they cost nothing. Only a running probe can be
+    /// paused.
+    pub fn pause(&mut self, probe: Probe) {
+        let Some(ProbeState::Running { level, refusals }) = self.states.remove(&probe) else {
+            return;
+        };
+        for spec in probe.levels()[level].programs {
+            if let Some(link) = self.links.remove(spec.program)
+                && let Some(Program::BtfTracePoint(program)) = self.ebpf.program_mut(spec.program)
+            {
+                // Not attached is what is wanted.
+                let _ = program.detach(link);
+            }
+        }
+        self.states
+            .insert(probe, ProbeState::Paused { level, refusals });
+    }
+
+    /// Attaches the programs of a paused probe again. What began before has
+    /// ends that nobody saw, so it counts no more, whichever probe it is of.
+    ///
+    /// # Errors
+    /// What the kernel said, on one line; the probe stays paused then.
+    pub fn resume(&mut self, probe: Probe) -> Result<(), String> {
+        let Some(ProbeState::Paused { level, refusals }) = self.states.get(&probe).cloned() else {
+            return Ok(());
+        };
+        let now = crate::clock::clock_now().monotonic;
+        self.tables.set_resumed(now.as_nanos() as u64);
+        self.states
+            .insert(probe, ProbeState::Running { level, refusals });
+        for spec in probe.levels()[level].programs {
+            let Some(Program::BtfTracePoint(program)) = self.ebpf.program_mut(spec.program) else {
+                continue;
+            };
+            match program.attach() {
+                Ok(link) => drop(self.links.insert(spec.program, link)),
+                Err(error) => {
+                    self.pause(probe);
+                    return Err(one_line(spec, &error));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Detaches and unloads programs by name.
@@ -278,6 +331,7 @@ impl Kernel {
             if let Some(Program::BtfTracePoint(program)) = self.ebpf.program_mut(spec.program) {
                 // Not loaded is what is wanted.
                 let _ = program.unload();
+                self.links.remove(spec.program);
             }
         }
     }

@@ -11,14 +11,17 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use honeyguide_bus::{Producer, PublishError, Topic};
-use honeyguide_proto::{batch::WINDOW_DURATION_NS, v1::SensorCost};
+use honeyguide_bus::{Producer, PublishError, Topic, tail::Tail};
+use honeyguide_proto::{
+    batch::WINDOW_DURATION_NS,
+    v1::{SensorCost, SignalCost},
+};
 use sensor_common::{
     Histogram, Signal,
-    record::{HOST_SERVICE, OTHER_SERVICE, SIGNAL_OFF},
+    record::{HOST_SERVICE, OTHER_SERVICE},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -27,23 +30,37 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    batches::{Batches, EncodedBatch},
-    clock::{self, WindowClock},
+    batches::{Batches, EncodedBatch, Window},
+    ceiling::{Load, ProbeLoad},
+    clock::{self, WindowClock, clock_now},
     config::ValidConfig,
-    cost::{KernelCost, Measurement, thread_cpu_time},
+    cost::{KernelCost, Measurement, ProbeEvents, by_probe, thread_cpu_time},
     drain::{Drain, Drained},
+    hints::{self, Follower, Owner, Shared},
     identity::{Hierarchy, Names},
-    metrics::{BUS_STALLED, Metrics, ProbeLabels, ProgramLabels, ReasonLabels},
+    metrics::{
+        BUS_STALLED, Metrics, ProbeLabels, ProgramLabels, RECOVERED, ReasonLabels, SHED,
+        ShedLabels, TRIAL_FAILED,
+    },
     program::{
         Kernel, KernelError,
         probe::{Probe, ProbeState, ProbeStatus},
     },
+    steering::{self, Steering},
 };
 
 /// Windows encoded and not yet accepted by the bus.
 const QUEUED_WINDOWS_MAX: usize = 2;
 /// Pause before a refused record is offered again.
 const PUBLISH_RETRY: Duration = Duration::from_millis(200);
+
+/// Parts of a window that end with a measurement each, at most, so that a storm
+/// is noticed before the window ends.
+const CHECKS_MAX: u32 = 4;
+/// Shortest of these parts.
+const CHECK_INTERVAL_MIN: Duration = Duration::from_secs(2);
+/// For how long a paused probe is tried at most.
+const TRIAL_MAX: Duration = Duration::from_millis(50);
 
 /// What the sensor does and costs, for people.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +75,12 @@ pub struct Status {
     pub cost: Option<f64>,
     /// Of it, the kernel programs'.
     pub kernel_cost: KernelCost,
+    /// What the cost may be, likewise.
+    pub cost_ceiling: f64,
+    /// What is shed because of it, in words; empty when nothing is.
+    pub shedding: String,
+    /// Hints in force.
+    pub hints: usize,
     /// Windows drained.
     pub windows: u64,
 }
@@ -82,12 +105,7 @@ impl AttachedSensor {
         let hostname = hostname();
         let names = Names::new(hierarchy, &hostname);
         for signal in Signal::ALL {
-            let wanted = config.shifts.get(&signal).copied().unwrap_or(0);
-            let switch = if config.wants(signal) {
-                wanted
-            } else {
-                SIGNAL_OFF
-            };
+            let switch = steering::configured(&config, signal);
             kernel
                 .tables()
                 .set_signal_config(signal.number(), switch, switch);
@@ -143,18 +161,32 @@ impl AttachedSensor {
         let boot_id = uuid::Uuid::new_v4().into_bytes();
         let partitions = producer.partitions(Topic::Histograms);
         let flush = self.config.config.flush_interval;
-        let idle_windows = self.config.config.idle_timeout.as_secs_f64() / flush.as_secs_f64();
+        let idle_timeout = self.config.config.idle_timeout;
+        let hints = Shared::new(
+            Owner {
+                sensor_id: self.sensor_id.clone(),
+                flush_interval: flush,
+            },
+            metrics.clone(),
+        );
+        let steering = Steering::new(&self.config, hints.clone());
         let rows = self.kernel.tables().rows();
         let lost = Arc::new(LostEvents {
             metrics: metrics.clone(),
             count: AtomicU64::new(0),
         });
         let worker = Worker {
-            drain: Drain::new(rows, self.names, idle_windows as u32),
+            drain: Drain::new(rows, self.names, idle_windows(idle_timeout, flush)),
             kernel: self.kernel,
             batches: Batches::new(self.sensor_id, boot_id, partitions),
             clock: WindowClock::new(clock_now()),
             flush,
+            idle_timeout,
+            steering,
+            events: ProbeEvents::new(),
+            last_user_space: Duration::ZERO,
+            last_part: Load::default(),
+            shed_in_window: false,
             measure: self.config.config.cost_measurement,
             queue,
             status,
@@ -170,6 +202,8 @@ impl AttachedSensor {
         })?;
         let publisher = tokio::spawn(publish(producer, queued, lost));
         Ok(Sensor {
+            hints,
+            followers: Vec::new(),
             stop,
             thread: Some(thread),
             publisher,
@@ -180,6 +214,8 @@ impl AttachedSensor {
 
 /// A running sensor.
 pub struct Sensor {
+    hints: Shared,
+    followers: Vec<Follower>,
     stop: Arc<Stop>,
     thread: Option<thread::JoinHandle<()>>,
     publisher: JoinHandle<()>,
@@ -190,6 +226,12 @@ impl Sensor {
     /// What it does and costs; changes with every window.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// Follows the hints that `tail` brings from now on; call within a tokio
+    /// runtime. Whether there are any never holds up draining.
+    pub fn follow_hints<T: Tail + 'static>(&mut self, tail: T) {
+        self.followers.push(hints::follow(tail, self.hints.clone()));
     }
 
     /// Detaches, drains once more, publishes, and returns when the bus has it all.
@@ -243,6 +285,15 @@ struct Worker {
     batches: Batches,
     clock: WindowClock,
     flush: Duration,
+    idle_timeout: Duration,
+    steering: Steering,
+    /// Of the last window.
+    events: ProbeEvents,
+    last_user_space: Duration,
+    /// Cost of the last measured part of the window.
+    last_part: Load,
+    /// Something was shed since the window began.
+    shed_in_window: bool,
     measure: Duration,
     queue: mpsc::Sender<Vec<EncodedBatch>>,
     status: watch::Sender<Status>,
@@ -271,26 +322,132 @@ impl LostEvents {
 
 impl Worker {
     fn run(mut self, stop: &Stop) {
+        let limit = self.steering.ceiling.limit();
+        self.metrics.cost_ceiling_ratio.set(limit);
         self.publish_status(None);
         loop {
-            let next = Instant::now() + self.clock.until_boundary(clock_now(), self.flush);
-            let mut stopping = stop.sleep_until(next - self.measure);
-            let measurement = self.begin_measurement(stopping);
             let begun = Instant::now();
-            stopping = stopping || stop.sleep_until(next);
-            if let Some(measurement) = measurement {
-                let cost = measurement.finish(&self.kernel, begun.elapsed(), self.flush);
-                self.kernel_cost.add(&cost);
+            let length = self.clock.until_boundary(clock_now(), self.flush);
+            let checks = length.as_secs_f64() / CHECK_INTERVAL_MIN.as_secs_f64();
+            let checks = (checks as u32).clamp(1, CHECKS_MAX);
+            let mut stopping = false;
+            for check in 1..=checks {
+                let part = length / checks;
+                let end = if check == checks {
+                    begun + length
+                } else {
+                    begun + part * check
+                };
+                stopping = self.measure_until(end, part, (check == checks, stop));
+                if stopping {
+                    break;
+                }
             }
             if stopping {
                 for probe in Probe::ALL {
                     self.kernel.detach(probe);
                 }
             }
-            self.flush(stopping);
+            let trial = self.flush(stopping);
             if stopping {
                 return;
             }
+            if let Some(probe) = trial {
+                self.try_again(probe, stop);
+            }
+        }
+    }
+
+    /// Sleeps until `end`; measures at the end of that part of the window, and
+    /// sheds if it was above the ceiling (after the `last` part the end of the
+    /// window does). True if the sensor is to stop.
+    fn measure_until(&mut self, end: Instant, part: Duration, (last, stop): (bool, &Stop)) -> bool {
+        // Each part has its share of the time that a window is measured for.
+        let measured = self
+            .measure
+            .mul_f64(part.as_secs_f64() / self.flush.as_secs_f64());
+        let measured = measured.min(part / 2);
+        let stopping = stop.sleep_until(end - measured);
+        let measurement = self.begin_measurement(stopping);
+        let begun = Instant::now();
+        let stopping = stopping || stop.sleep_until(end);
+        if let Some(measurement) = measurement {
+            let cost = measurement.finish(&self.kernel, begun.elapsed(), part);
+            self.kernel_cost.add(&cost);
+            let load = Load {
+                all_cpus_ns: part.as_nanos() as f64 * f64::from(cpus()),
+                user_space_ns: self.last_user_space.as_nanos() as f64 * part.as_secs_f64()
+                    / self.flush.as_secs_f64(),
+                probes: by_probe(&cost, &self.events),
+            };
+            if !last && self.steering.ceiling.check(&load) {
+                self.shed(load.ratio());
+                self.steering.apply_floors(&self.kernel);
+                self.shed_in_window = true;
+            }
+            self.last_part = load;
+        }
+        stopping
+    }
+
+    /// Pauses what the ceiling wants paused, and says so.
+    fn shed(&mut self, ratio: f64) {
+        let ceiling = &self.steering.ceiling;
+        let (shed, limit) = (ceiling.describe(), ceiling.limit());
+        warn!(
+            shed,
+            "costs {:.2} % of this machine, more than {:.2} %: looks less closely",
+            ratio * 100.0,
+            limit * 100.0
+        );
+        for probe in Probe::ALL {
+            if ceiling.is_paused(probe) {
+                self.kernel.pause(probe);
+            }
+        }
+        self.count_shedding(&SHED);
+    }
+
+    fn count_shedding(&self, action: &ShedLabels) {
+        let level = self.steering.ceiling.level();
+        self.metrics.shedding_level.set(i64::from(level));
+        self.metrics.shedding.get_or_create(action).inc();
+    }
+
+    /// Lets a paused probe run for a moment, and on if it is cheap enough now.
+    fn try_again(&mut self, probe: Probe, stop: &Stop) {
+        let length = (self.measure / 2).min(TRIAL_MAX);
+        let measurement = self.begin_measurement(false);
+        if let Err(why) = self.kernel.resume(probe) {
+            warn!(%probe, why, "not attached again");
+            self.steering.ceiling.trial_failed(probe);
+            self.count_shedding(&TRIAL_FAILED);
+            return;
+        }
+        let begun = Instant::now();
+        // Where nothing is measured, its next window is the trial.
+        let mut passed = true;
+        if let Some(measurement) = measurement {
+            let stopping = stop.sleep_until(begun + length);
+            let measured = begun.elapsed();
+            let cost = measurement.finish(&self.kernel, measured, measured);
+            let mut probes = by_probe(&cost, &self.events);
+            probes.retain(|of, _| *of == probe);
+            let load = Load {
+                all_cpus_ns: measured.as_nanos() as f64 * f64::from(cpus()),
+                user_space_ns: 0.0,
+                probes,
+            };
+            passed = !stopping && self.steering.ceiling.trial_passes(&load);
+        }
+        if passed {
+            info!(%probe, "attached again, it is cheap enough now");
+            self.steering.ceiling.resume(probe);
+            self.count_shedding(&RECOVERED);
+        } else {
+            self.kernel.pause(probe);
+            self.steering.ceiling.trial_failed(probe);
+            self.count_shedding(&TRIAL_FAILED);
         }
     }
 
@@ -308,36 +465,145 @@ impl Worker {
         }
     }
 
-    /// Drains, ends the window and queues it. The last window waits for a place.
-    fn flush(&mut self, last: bool) {
+    /// Drains, ends the window and queues it. The last window waits for a
+    /// place. Returns a probe that may be tried again.
+    fn flush(&mut self, last: bool) -> Option<Probe> {
         let begun = Instant::now();
         if let Err(error) = self.drain.drain(&mut self.kernel) {
             warn!(%error, "not drained; the window goes on");
-            return;
+            return None;
         }
         let now = clock_now();
         // The only sender, so a place seen here is still there below.
         if self.queue.capacity() == 0 && !last {
             self.metrics.windows_delayed.inc();
             self.give_up_endless_window(now);
-            return;
+            return None;
         }
         let window = self.clock.end_window(now);
-        let cpu = thread_cpu_time();
-        let user_space = cpu.saturating_sub(self.cpu_before);
-        self.cpu_before = cpu;
-        let cpus = thread::available_parallelism().map_or(1, usize::from) as u32;
+        let since = self.steering.hints.settle(now);
+        let user_space = self.user_space() + since.cpu;
+        let load = self.load(window, user_space);
+        // What was shed in this window already must not be shed again for it.
+        let decision = match std::mem::take(&mut self.shed_in_window) {
+            true => self.steering.ceiling.end_window(&self.last_part),
+            false => self.steering.ceiling.end_window(&load),
+        };
+        if decision.changed {
+            match self.steering.ceiling.is_above() {
+                true => self.shed(load.ratio()),
+                false => self.count_shedding(&RECOVERED),
+            }
+        }
+        self.steering.apply(&self.kernel, &self.drain);
+        let all_cpus_ns = (window.duration_ns * u64::from(cpus())).max(1);
         let cost = SensorCost {
             user_space_ns: user_space.as_nanos() as u64,
             kernel_ns: self.kernel_cost.total_ns,
-            cpus,
-            ..SensorCost::default()
+            cpus: cpus(),
+            signals: self.signal_costs(&load),
+            hints: Some(since.counts),
+            ceiling_ns: (self.steering.ceiling.limit() * all_cpus_ns as f64) as u64,
+            shedding_level: self.steering.ceiling.level(),
         };
         let drained = self.drain.window();
         let batches = self.batches.encode(window, drained, &cost);
         // The receiver lives until the last window.
         let _ = self.queue.blocking_send(batches);
 
+        self.count_window(user_space);
+        let flush_duration = begun.elapsed().as_secs_f64();
+        self.metrics.flush_duration.observe(flush_duration);
+        self.metrics.cost_ratio.set(load.ratio());
+        self.drain.begin_window();
+        self.publish_status(Some(load.ratio()));
+        self.kernel_cost = KernelCost::default();
+        self.last_user_space = user_space;
+        self.next_flush_interval(user_space);
+        decision.trial.filter(|_| !last)
+    }
+
+    fn next_flush_interval(&mut self, user_space: Duration) {
+        let flush = self.steering.flush_interval(user_space, cpus());
+        if flush != self.flush {
+            self.flush = flush;
+            let windows = idle_windows(self.idle_timeout, flush);
+            self.drain.set_idle_windows_max(windows);
+        }
+    }
+
+    /// CPU time of this thread since the last window.
+    fn user_space(&mut self) -> Duration {
+        let cpu = thread_cpu_time();
+        let user_space = cpu.saturating_sub(self.cpu_before);
+        self.cpu_before = cpu;
+        user_space
+    }
+
+    /// What the window that ends cost; remembers its events.
+    fn load(&mut self, window: Window, user_space: Duration) -> Load {
+        self.events.clear();
+        for series in self.drain.window().series() {
+            let (count, samples) = (series.histogram.count(), series.histogram.samples());
+            let ratio = count as f64 / samples.max(1) as f64;
+            let events = self.events.entry(Probe::of_signal(series.signal));
+            let events = events.or_default();
+            let shift = (ratio.log2().round() as usize).min(events.len() - 1);
+            events[shift] += count as f64;
+        }
+        let assumed = self.measure.is_zero();
+        Load {
+            all_cpus_ns: (window.duration_ns * u64::from(cpus())) as f64,
+            user_space_ns: user_space.as_nanos() as f64,
+            probes: if assumed {
+                let events = self.events.iter();
+                events
+                    .map(|(probe, events)| (*probe, ProbeLoad::assumed(*events)))
+                    .collect()
+            } else {
+                by_probe(&self.kernel_cost, &self.events)
+            },
+        }
+    }
+
+    /// By signal what it cost and gave, in the order of numbers: the cost of
+    /// a probe is shared out by observed events.
+    fn signal_costs(&self, load: &Load) -> Vec<SignalCost> {
+        let mut events = [(0u64, 0u64); Signal::ALL.len()];
+        let mut of_probe: std::collections::BTreeMap<Probe, u64> = Default::default();
+        for series in self.drain.window().series() {
+            let (samples, estimated) = &mut events[usize::from(series.signal.number())];
+            *samples += series.histogram.samples();
+            *estimated += series.histogram.count();
+            *of_probe.entry(Probe::of_signal(series.signal)).or_default() +=
+                series.histogram.samples();
+        }
+        let measured = self.kernel_cost.total_ns > 0;
+        let costs = Signal::ALL.into_iter().zip(events);
+        let costs = costs.map(|(signal, (samples, estimated))| {
+            let probe = Probe::of_signal(signal);
+            let kernel_ns = load.probes.get(&probe).map_or(0.0, |load| load.kernel_ns);
+            let all = of_probe.get(&probe).copied().unwrap_or(0).max(1);
+            let share = samples as f64 / all as f64;
+            SignalCost {
+                signal: u32::from(signal.number()),
+                kernel_ns: if measured {
+                    (kernel_ns * share) as u64
+                } else {
+                    0
+                },
+                events: samples,
+                estimated_events: estimated,
+                shed_shift: u32::from(self.steering.ceiling.floor(probe)),
+                detached: self.steering.ceiling.is_paused(probe),
+            }
+        });
+        let tells = |cost: &SignalCost| cost.events > 0 || cost.shed_shift > 0 || cost.detached;
+        costs.filter(tells).collect()
+    }
+
+    fn count_window(&mut self, user_space: Duration) {
+        let drained = self.drain.window();
         for (reason, count) in &drained.losses {
             self.lost.add(reason.name(), *count);
         }
@@ -358,14 +624,6 @@ impl Worker {
                 .get_or_create(&labels)
                 .inc_by(seconds);
         }
-        self.metrics
-            .flush_duration
-            .observe(begun.elapsed().as_secs_f64());
-        let all_cpus_ns = (window.duration_ns * u64::from(cpus)).max(1);
-        let fraction = (cost.user_space_ns + cost.kernel_ns) as f64 / all_cpus_ns as f64;
-        self.drain.begin_window();
-        self.publish_status(Some(fraction));
-        self.kernel_cost = KernelCost::default();
     }
 
     /// A window that would outgrow what a batch may cover is lost, counted.
@@ -400,9 +658,21 @@ impl Worker {
             events_lost: self.lost.count.load(Relaxed),
             cost,
             kernel_cost: self.kernel_cost.clone(),
+            cost_ceiling: self.steering.ceiling.limit(),
+            shedding: self.steering.ceiling.describe(),
+            hints: self.steering.hints.look(hints::Book::len),
             windows: self.windows,
         });
     }
+}
+
+fn cpus() -> u32 {
+    thread::available_parallelism().map_or(1, usize::from) as u32
+}
+
+/// Windows of `flush` in `timeout`.
+fn idle_windows(timeout: Duration, flush: Duration) -> u32 {
+    (timeout.as_secs_f64() / flush.as_secs_f64()) as u32
 }
 
 fn events(window: &Drained) -> u64 {
@@ -434,18 +704,6 @@ async fn publish<P: Producer>(
                 tokio::time::sleep(PUBLISH_RETRY).await;
             }
         }
-    }
-}
-
-fn clock_now() -> clock::Instant {
-    // SAFETY: all-zero is a valid `timespec`.
-    let mut monotonic: libc::timespec = unsafe { std::mem::zeroed() };
-    // SAFETY: `monotonic` outlives the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut monotonic) };
-    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    clock::Instant {
-        monotonic: Duration::new(monotonic.tv_sec as u64, monotonic.tv_nsec as u32),
-        wall: wall.unwrap_or_default(),
     }
 }
 

@@ -8,7 +8,8 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use honeyguide_bus::{
-    kafka::{self, KafkaProducer},
+    Topic,
+    kafka::{self, KafkaProducer, KafkaTail},
     spool,
 };
 use honeyguide_service::ended;
@@ -59,6 +60,7 @@ pub fn run(args: Args, config: Config, kafka: kafka::Config) -> anyhow::Result<E
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        let hints = KafkaTail::new(kafka.clone(), Topic::Hints);
         let producer = KafkaProducer::connect(kafka).await?;
         let directory = spool.directory.clone();
         let spool = spool::Spool::open(spool, producer).with_context(|| {
@@ -71,7 +73,8 @@ pub fn run(args: Args, config: Config, kafka: kafka::Config) -> anyhow::Result<E
         let mut registry = Registry::default();
         registry.register_collector(Box::new(SpoolCollector(spool.status())));
         let metrics = Metrics::register(&mut registry);
-        let sensor = attached.start(Arc::clone(&spool), metrics)?;
+        let mut sensor = attached.start(Arc::clone(&spool), metrics)?;
+        sensor.follow_hints(hints);
         http::serve(http_listen, registry, sensor.status()).await?;
         info!("publishing to Kafka");
         ended(args.duration).await;

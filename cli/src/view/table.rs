@@ -32,6 +32,12 @@ pub struct Screen {
 pub struct SensorView {
     /// Fraction of the node's CPU time that sensor and kernel programs took; `None` until measured.
     pub cost: Option<f64>,
+    /// What it may be.
+    pub cost_ceiling: f64,
+    /// What is shed because of that; empty when nothing is.
+    pub shedding: String,
+    /// Hints in force.
+    pub hints: usize,
     pub services: usize,
     pub events_lost: u64,
     /// Name, whether it runs, and at which level or why not.
@@ -90,13 +96,26 @@ pub fn draw(frame: &mut Frame<'_>, screen: &Screen) {
 
 fn head_lines(sensor: &SensorView) -> Vec<Line<'_>> {
     let cost = match sensor.cost {
-        Some(cost) => format!("{:.3} % of this machine", cost * 100.0),
+        Some(cost) => format!(
+            "{:.3} of at most {:.1} % of this machine",
+            cost * 100.0,
+            sensor.cost_ceiling * 100.0
+        ),
         None => "being measured".to_owned(),
     };
     let mut first = vec![
         Span::styled("honeyguide", Style::new().add_modifier(Modifier::BOLD)),
         Span::raw(format!("  {} services  cost {cost}  ", sensor.services)),
     ];
+    if sensor.hints > 0 {
+        first.push(Span::raw(format!("{} hints  ", sensor.hints)));
+    }
+    if !sensor.shedding.is_empty() {
+        first.push(Span::styled(
+            format!("shed: {}  ", sensor.shedding),
+            Style::new().fg(Color::Yellow),
+        ));
+    }
     if sensor.events_lost > 0 {
         first.push(Span::styled(
             format!("{} events lost", sensor.events_lost),

@@ -145,6 +145,14 @@ impl Probe {
         }
     }
 
+    /// The probe that a kernel program belongs to.
+    pub fn of_program(program: &str) -> Option<Probe> {
+        Self::ALL.into_iter().find(|probe| {
+            let mut programs = probe.levels().iter().flat_map(|level| level.programs);
+            programs.any(|spec| spec.program == program)
+        })
+    }
+
     /// Ways to measure it, best first.
     pub const fn levels(self) -> &'static [Level] {
         match self {
@@ -299,8 +307,15 @@ pub struct Refusal {
 /// Whether a probe runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeState {
-    /// Not wanted, or shed.
+    /// Not wanted.
     Off,
+    /// Loaded and detached, because the sensor would cost more than it may.
+    Paused {
+        /// As of [`ProbeState::Running`].
+        level: usize,
+        /// As of [`ProbeState::Running`].
+        refusals: Vec<Refusal>,
+    },
     /// Attached.
     Running {
         /// Number of the level in [`Probe::levels`]; 0 is the best.
@@ -326,6 +341,7 @@ impl ProbeStatus {
     pub fn describe(&self) -> String {
         match &self.state {
             ProbeState::Off => "off".to_owned(),
+            ProbeState::Paused { .. } => "detached, it would cost more than it may".to_owned(),
             ProbeState::Running { level, .. } => self.probe.levels()[*level].what.to_owned(),
             ProbeState::Refused(refusals) => refusals
                 .first()

@@ -173,6 +173,19 @@ impl Tables {
         }
     }
 
+    /// The switches of one service, by signal number.
+    pub fn service_config(&self, index: u32) -> [SignalConfig; SIGNALS_MAX] {
+        // SAFETY: `service_ptr` is in bounds; plain bytes.
+        unsafe { ptr::read_volatile(&raw const (*self.service_ptr(index)).config) }
+    }
+
+    /// What began before `now_ns` of the monotonic clock counts no more.
+    pub(super) fn set_resumed(&self, now_ns: u64) {
+        let config = self.config.as_mut_ptr().cast::<GlobalConfig>();
+        // SAFETY: the mapping holds one; only this process writes it.
+        unsafe { AtomicU64::from_ptr(&raw mut (*config).resumed_ns) }.store(now_ns, Relaxed);
+    }
+
     pub(super) fn next_generation(&self, index: u32) {
         // SAFETY: in bounds; only this process writes generations.
         let generation =
