@@ -84,7 +84,7 @@ impl Bar {
 }
 
 /// Every bench with its targets.
-const BENCHES: [(&str, &[Bar]); 6] = [
+const BENCHES: [(&str, &[Bar]); 7] = [
     (
         "histogram",
         &[
@@ -164,6 +164,21 @@ const BENCHES: [(&str, &[Bar]); 6] = [
                 .what("window end to forecast out, 10,000 series"),
             Bar::new("lost_or_doubled", Exactly, 0.0)
                 .what("series-windows over all fault runs, within declared bounds"),
+        ],
+    ),
+    (
+        "loop",
+        &[
+            Bar::new("cost_vs_full", AtMost, 0.35)
+                .what("sensor cost with the loop against full sampling"),
+            Bar::new("react_s", AtMost, 10.0).what("risk rises to kernel map applied"),
+            Bar::new("lead_lost_windows", AtMost, 1.0)
+                .what("against full sampling everywhere, paired"),
+            Bar::new("ceiling_violations", Exactly, 0.0)
+                .what("flushes above the ceiling after the second, in storms"),
+            Bar::new("unsampled_net_ns", AtMost, 20.0),
+            Bar::new("bias_sigma", AtMost, 3.0)
+                .what("worst |estimate - truth| in standard errors over 1/1 to 1/64"),
         ],
     ),
 ];
