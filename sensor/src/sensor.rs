@@ -484,14 +484,19 @@ impl Worker {
         let since = self.steering.hints.settle(now);
         let user_space = self.user_space() + since.cpu;
         let load = self.load(window, user_space);
-        // What was shed in this window already must not be shed again for it.
-        let decision = match std::mem::take(&mut self.shed_in_window) {
-            true => self.steering.ceiling.end_window(&self.last_part),
-            false => self.steering.ceiling.end_window(&load),
+        // What was shed in this window already must not be shed again for it,
+        // and what the start took comes once.
+        let mut judged = match std::mem::take(&mut self.shed_in_window) {
+            true => self.last_part.clone(),
+            false => load.clone(),
         };
+        if self.windows == 0 {
+            judged.user_space_ns = 0.0;
+        }
+        let decision = self.steering.ceiling.end_window(&judged);
         if decision.changed {
             match self.steering.ceiling.is_above() {
-                true => self.shed(load.ratio()),
+                true => self.shed(judged.ratio()),
                 false => self.count_shedding(&RECOVERED),
             }
         }

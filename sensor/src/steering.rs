@@ -138,3 +138,90 @@ fn write(tables: &Tables, drain: &Drain, book: &Book, configured: Configs, floor
         tables.set_signal_config(signal.number(), of_all[number], first_stage[number]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use honeyguide_bus::{Record, Topic};
+    use honeyguide_proto::hint::{Hint, Scope};
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::{
+        Config, Metrics,
+        ceiling::{Load, ProbeLoad},
+        clock::clock_now,
+        hints::{NEW, Owner},
+    };
+
+    const CONFIGURED: Duration = Duration::from_secs(10);
+
+    fn steering(config: Config) -> Steering {
+        let owner = Owner {
+            sensor_id: "node-1".to_owned(),
+            flush_interval: CONFIGURED,
+        };
+        let hints = Shared::new(owner, Metrics::register(&mut Registry::default()));
+        Steering::new(&config.validate().unwrap(), hints)
+    }
+
+    fn hint_of_two_seconds(steering: &Steering) {
+        let now = clock_now();
+        let hint = Hint {
+            scope: Scope::default(),
+            sampling_shift: None,
+            flush_interval: Some(Duration::from_secs(2)),
+            reason: String::new(),
+            issued_at: now.wall,
+            ttl: Duration::from_secs(60),
+            epoch: 1,
+            dry_run: false,
+        };
+        let record = Record {
+            topic: Topic::Hints,
+            partition: 0,
+            key: hint.scope.key().into(),
+            timestamp_ns: 0,
+            payload: hint.encode(),
+        };
+        assert_eq!(steering.hints.take(&record, now), NEW);
+    }
+
+    #[test]
+    fn a_hint_shortens_windows_as_far_as_the_ceiling_allows() {
+        let steering = steering(Config::default());
+        let interval = |drain_ms| steering.flush_interval(Duration::from_millis(drain_ms), 2);
+        assert_eq!(interval(4), CONFIGURED);
+        hint_of_two_seconds(&steering);
+        assert_eq!(interval(4), Duration::from_secs(2));
+        // 40 ms every 5 s are 0.4 % of two CPUs.
+        assert_eq!(interval(40), Duration::from_secs(5));
+        assert_eq!(interval(400), CONFIGURED);
+    }
+
+    #[test]
+    fn windows_are_as_configured_while_anything_is_shed() {
+        let mut steering = steering(Config::default());
+        hint_of_two_seconds(&steering);
+        let dear = ProbeLoad {
+            kernel_ns: 1e9,
+            runs: 1e6,
+            ..ProbeLoad::default()
+        };
+        let load = Load {
+            all_cpus_ns: 2e9,
+            user_space_ns: 0.0,
+            probes: [(Probe::Runq, dear)].into(),
+        };
+        assert!(steering.ceiling.check(&load));
+        assert_eq!(steering.flush_interval(Duration::ZERO, 2), CONFIGURED);
+    }
+
+    #[test]
+    fn floors_turn_nothing_on() {
+        assert_eq!(at_least(SIGNAL_OFF, 3), SIGNAL_OFF);
+        assert_eq!((at_least(1, 3), at_least(5, 3)), (3, 5));
+        let config = Config::default().validate().unwrap();
+        assert_eq!(configured(&config, Signal::SyscallRead), SIGNAL_OFF);
+        assert_eq!(configured(&config, Signal::RunQueue), 0);
+    }
+}

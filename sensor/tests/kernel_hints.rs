@@ -12,13 +12,15 @@ use std::{
 
 use aya::maps::{Array, Map, MapData, loaded_maps};
 use honeyguide_proto::{Hint, ServiceId, hint::Scope};
-use honeyguide_sensor::{Config, hints::Outcome, program::probe::Probe};
+use honeyguide_sensor::{Config, hints::Outcome, metrics::ProbeLabels, program::probe::Probe};
 use sensor_common::{
     Signal,
     record::{GlobalConfig, SERVICES_MAX, Service},
 };
 
-use hinted::{Running, config, executable, ratios, since_epoch, weather};
+use hinted::{
+    Running, Storm, config, executable, ratios, series_of, since_epoch, weather, write_bytes,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_scaled_by_the_ratio_agree_with_the_truth_at_every_ratio() {
@@ -154,6 +156,60 @@ async fn a_storm_stays_under_the_ceiling_from_the_second_flush_on_whatever_hints
     );
     assert_eq!(weathered.violations(), 0);
     assert!(in_storm.last().unwrap().level > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_is_noticed_within_a_long_window_and_its_probe_comes_back_after_it() {
+    let running = Running::start(Config {
+        flush_interval: Duration::from_secs(10),
+        ..config(vec![Probe::Syscall])
+    });
+    let level = || running.metrics.shedding_level.get();
+    let syscall = ProbeLabels {
+        probe: Probe::Syscall.name(),
+    };
+    let probe_level = || running.metrics.probe_level.get_or_create(&syscall).get();
+    let windows = running.metrics.windows.get();
+    until("a window ends", || running.metrics.windows.get() > windows).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (windows, storm) = (running.metrics.windows.get(), Storm::begin());
+    let shed_after = until("something is shed", || level() > 0).await;
+    assert!(shed_after < Duration::from_secs(5), "{shed_after:?}");
+    assert_eq!(running.metrics.windows.get(), windows, "the window goes on");
+    until("the window ends", || {
+        running.metrics.windows.get() > windows
+    })
+    .await;
+    assert_eq!(probe_level(), 0, "detached");
+    storm.end();
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detached_probe_comes_back_when_it_is_calm_and_counts_nothing_twice() {
+    const CALLS: u64 = 50_000;
+    let directory = tempfile::tempdir().unwrap();
+    let dd = executable(&directory, "/bin/dd", "hg-after-storm");
+    let running = Running::start(config(vec![Probe::Syscall]));
+    let syscall = ProbeLabels {
+        probe: Probe::Syscall.name(),
+    };
+    let probe_level = || running.metrics.probe_level.get_or_create(&syscall).get();
+    until("attached", || probe_level() > 0).await;
+    let storm = Storm::begin();
+    until("detached", || probe_level() == 0).await;
+    storm.end();
+    let back = until("attached again", || probe_level() > 0).await;
+    assert!(back > Duration::from_secs(5), "six calm windows: {back:?}");
+    write_bytes(&dd, CALLS).await;
+    let batches = running.stop().await;
+    let of_dd: Vec<_> = series_of(&batches, Signal::SyscallWrite, "hg-after-storm").collect();
+    let samples: u64 = of_dd.iter().map(|(series, _)| series.totals.samples).sum();
+    let count: u64 = of_dd.iter().map(|(series, _)| series.count).sum();
+    // It comes back at 1/1024, or one step more.
+    assert!(samples <= CALLS / 200, "{samples}");
+    let sigma = (CALLS as f64 * 1023.0).sqrt();
+    assert!(count.abs_diff(CALLS) as f64 <= 4.0 * sigma, "{count}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
