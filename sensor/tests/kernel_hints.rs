@@ -149,9 +149,14 @@ async fn a_storm_stays_under_the_ceiling_from_the_second_flush_on_whatever_hints
         .filter(|window| window.end_secs > 0.0);
     let in_storm: Vec<_> = in_storm.collect();
     assert!(in_storm.len() >= 8, "{}", in_storm.len());
-    let first = in_storm.iter().take(2);
+    // Its first calls come a little before all of its threads are there.
+    let mut first = weathered
+        .windows
+        .iter()
+        .filter(|window| window.end_secs > -1.0)
+        .take(3);
     assert!(
-        first.map(|window| window.of_ceiling).any(|part| part > 1.0),
+        first.any(|window| window.of_ceiling > 1.0),
         "a storm that is never above the ceiling shows nothing"
     );
     assert_eq!(weathered.violations(), 0);
