@@ -217,7 +217,7 @@ fn tick_of(pipeline: &mut Pipeline, deliveries: &[Delivery], step: u64) -> (usiz
             Command::Store { step, .. } => {
                 pipeline.handle(Input::Stored { step }, end_ns);
             }
-            Command::Alert(_) | Command::Commit(_) => {}
+            Command::Alert(_) | Command::Hints(_) | Command::Commit(_) => {}
         }
     }
     let cpu_ns = match (start, thread_cpu_ns()) {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use honeyguide_bus::{ConsumeError, Consumer, ConsumerEvent, Position};
+use honeyguide_bus::{ConsumeError, Consumer, ConsumerEvent, Position, memory::MemoryBus};
 use honeyguide_proto::v1::{self, forecast_service_server::ForecastServiceServer};
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -60,6 +60,16 @@ pub enum StartError {
     Thread(io::Error),
 }
 
+/// Where what an analyzer finds out goes, beside its interfaces.
+pub enum Outlet {
+    /// Nowhere; the history is kept in `analyzer.data_dir`.
+    None,
+    /// Hints to the sensor of this process; the history as before.
+    Hints(MemoryBus),
+    /// Everything to Kafka, where the state of partitions is kept.
+    Kafka(Box<StateTopic>),
+}
+
 /// What the interfaces share.
 pub(crate) struct Shared {
     pub(crate) board: Arc<Board>,
@@ -87,6 +97,7 @@ impl Shared {
         exposition.rebalances = self.board.rebalances();
         exposition.behind_secs = self.board.behind_secs();
         exposition.not_published = (self.not_published)();
+        exposition.hints = snapshot.hints();
         Some(exposition)
     }
 }
@@ -103,16 +114,14 @@ pub struct Analyzer {
 }
 
 impl Analyzer {
-    /// Binds the ports and starts to read. The state of partitions is kept in
-    /// `state`, and forecasts and alerts are published beside it; without it,
-    /// only the history is kept, in `analyzer.data_dir`.
+    /// Binds the ports and starts to read. What is found out goes to `outlet`.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start<C: Consumer + 'static>(
         config: ValidConfig,
         consumer: C,
-        state: Option<StateTopic>,
+        outlet: Outlet,
         registry: Arc<Registry>,
     ) -> Result<Analyzer, StartError> {
         let grpc = bind(config.config.grpc_listen).await?;
@@ -125,7 +134,14 @@ impl Analyzer {
             .map_err(listen_error(config.config.http_listen))?;
         let history = open_history(&config)?;
         let (commits, committed) = mpsc::channel(QUEUE);
-        let outbox = state.as_ref().map(|state| Outbox::start(state.producer()));
+        let (state, outbox) = match outlet {
+            Outlet::None => (None, None),
+            Outlet::Hints(bus) => (None, Some(Outbox::of_hints(&Arc::new(bus)))),
+            Outlet::Kafka(state) => {
+                let outbox = Outbox::start(&state.producer());
+                (Some(*state), Some(outbox))
+            }
+        };
         let board = Arc::new(Board::new(state.is_none()));
         let series_max = config.config.metrics_series_max;
         let stores = Arc::new(Stores {

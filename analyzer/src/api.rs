@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use honeyguide_proto::v1::{
     self, GetForecastRequest, GetForecastResponse, ListAlertsRequest, ListAlertsResponse,
-    ListSeriesRequest, ListSeriesResponse, SeriesFilter, SeriesKey, WatchForecastsRequest,
-    WatchForecastsResponse, forecast_service_server::ForecastService,
+    ListHintsRequest, ListHintsResponse, ListSeriesRequest, ListSeriesResponse, SeriesFilter,
+    SeriesKey, WatchForecastsRequest, WatchForecastsResponse,
+    forecast_service_server::ForecastService,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::wrappers::ReceiverStream;
@@ -154,5 +155,12 @@ impl ForecastService for Api {
         Ok(Response::new(ListAlertsResponse {
             alerts: alerts.collect(),
         }))
+    }
+
+    async fn list_hints(
+        &self,
+        _: Request<ListHintsRequest>,
+    ) -> Result<Response<ListHintsResponse>, Status> {
+        Ok(Response::new(self.0.board.snapshot().hints()))
     }
 }

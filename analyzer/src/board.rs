@@ -31,6 +31,7 @@ struct PartitionSnapshot {
     forecasts: Arc<Vec<v1::Forecast>>,
     /// Those that fire first.
     alerts: Arc<Vec<v1::Alert>>,
+    hints: Arc<v1::ListHintsResponse>,
     steps: u64,
 }
 
@@ -60,6 +61,16 @@ impl Snapshot {
             .collect();
         alerts.sort_by_key(|alert| alert.state() != v1::AlertState::Firing);
         alerts
+    }
+
+    /// Hints in force, by partition and scope, and what nodes cost.
+    pub fn hints(&self) -> v1::ListHintsResponse {
+        let mut all = v1::ListHintsResponse::default();
+        for partition in self.partitions.values() {
+            all.hints.extend_from_slice(&partition.hints.hints);
+            all.nodes.extend_from_slice(&partition.hints.nodes);
+        }
+        all
     }
 
     /// The forecast of a series.
@@ -222,6 +233,13 @@ impl Board {
         let forecasts = sorted(forecasts);
         self.snapshots.send_modify(|snapshot| {
             snapshot.partitions.entry(partition).or_default().forecasts = forecasts;
+        });
+    }
+
+    pub(crate) fn hints(&self, partition: PartitionId, hints: v1::ListHintsResponse) {
+        self.snapshots.send_modify(|snapshot| {
+            let shown = snapshot.partitions.entry(partition).or_default();
+            shown.hints = Arc::new(hints);
         });
     }
 

@@ -9,6 +9,11 @@ use honeyguide_models::{
 use sensor_common::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::hints;
+
+/// Bounds of `hints.budget`.
+const HINTS_BUDGET: std::ops::RangeInclusive<f64> = 0.0001..=1.0;
+
 /// As read; [`Config::validate`] makes it usable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -39,6 +44,39 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// What must hold.
     pub objectives: Vec<ObjectiveConfig>,
+    /// What sensors are told.
+    pub hints: HintsConfig,
+}
+
+/// What sensors are told.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HintsConfig {
+    /// Whether they are told anything.
+    pub mode: HintsMode,
+    /// What calm series may cost, as a fraction of a node's CPUs.
+    pub budget: f64,
+}
+
+impl Default for HintsConfig {
+    fn default() -> Self {
+        Self {
+            mode: HintsMode::On,
+            budget: 0.003,
+        }
+    }
+}
+
+/// Whether sensors are told how closely to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HintsMode {
+    /// They are, and follow.
+    On,
+    /// They are, and only count it.
+    DryRun,
+    /// They are not.
+    Off,
 }
 
 /// What must hold for the series it matches.
@@ -125,6 +163,7 @@ impl Default for Config {
                 relative("requests", Signal::ServerRequest, 5.0, 10),
                 relative("block-io", Signal::BlockIo, 10.0, 20),
             ],
+            hints: HintsConfig::default(),
         }
     }
 }
@@ -203,6 +242,19 @@ impl ValidConfig {
     pub fn step_ns(&self) -> u64 {
         self.config.step.as_nanos() as u64
     }
+
+    /// What sensors are told; `None`: nothing.
+    pub(crate) fn hints(&self) -> Option<hints::Settings> {
+        let dry_run = match self.config.hints.mode {
+            HintsMode::Off => return None,
+            mode => mode == HintsMode::DryRun,
+        };
+        Some(hints::Settings {
+            budget: self.config.hints.budget,
+            dry_run,
+            step: self.config.step,
+        })
+    }
 }
 
 impl Config {
@@ -230,6 +282,10 @@ impl Config {
         }
         if !(1..=1_000_000).contains(&self.series_max) {
             return Err(range("series_max", &self.series_max, "1 to 1000000"));
+        }
+        if !HINTS_BUDGET.contains(&self.hints.budget) {
+            let expected = "0.0001 to 1 of a node's CPUs";
+            return Err(range("hints.budget", &self.hints.budget, expected));
         }
         let params = Params {
             step_secs: step_secs as u32,
@@ -309,7 +365,9 @@ mod tests {
     #[test]
     fn wrong_values_are_errors_that_name_the_key() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 6] = [
+        let cases: [(&str, Change); 8] = [
+            ("hints.budget", |c| c.hints.budget = 0.0),
+            ("hints.budget", |c| c.hints.budget = f64::NAN),
             ("analyzer.step", |c| c.step = Duration::from_millis(1500)),
             ("lateness", |c| c.lateness = Duration::from_secs(999)),
             ("series_max", |c| c.series_max = 0),

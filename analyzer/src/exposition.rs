@@ -4,6 +4,9 @@
 //! In protobuf the buckets are the sensor's, unchanged (schema 3). Text has no
 //! native histograms; it gets the same counts at one bucket per doubling.
 
+mod own;
+mod steering;
+
 use honeyguide_proto::{native_histogram, v1};
 use prometheus_client::{
     collector::Collector,
@@ -11,12 +14,12 @@ use prometheus_client::{
         DescriptorEncoder, EncodeMetric as _, MetricEncoder, NativeHistogram,
         NativeHistogramBuckets, NoLabelSet,
     },
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    metrics::{MetricType, gauge::ConstGauge},
     registry::Unit,
 };
 use sensor_common::{Histogram, Signal, histogram::lower_bound_ns};
 
-use crate::pipeline::{Counters, Drop};
+use crate::pipeline::Counters;
 
 /// Everything that one scrape shows.
 #[derive(Debug, Default)]
@@ -37,8 +40,12 @@ pub struct Exposition {
     pub partitions: usize,
     /// Times that partitions came or went.
     pub rebalances: u64,
-    /// Forecasts and alerts that could not be published.
+    /// Forecasts, alerts and hints that could not be published.
     pub not_published: u64,
+    /// Hints in force, and what nodes cost.
+    pub hints: v1::ListHintsResponse,
+    /// Nodes and series for which there was no room in the policy of hints.
+    pub hints_left_out: u64,
     /// From the end of a step to its forecasts.
     pub forecast_delay: Histogram,
     /// Of restoring or storing partitions that came or went.
@@ -52,7 +59,9 @@ type Encoded = Result<(), std::fmt::Error>;
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Encoded {
         self.latencies(&mut encoder)?;
+        self.observed(&mut encoder)?;
         self.forecasts(&mut encoder)?;
+        self.steering(&mut encoder)?;
         self.own(&mut encoder)
     }
 }
@@ -64,6 +73,7 @@ impl Exposition {
         self.counters.add(&other.counters);
         self.sensor_conflicts += other.sensor_conflicts;
         self.series_count += other.series_count;
+        self.hints_left_out += other.hints_left_out;
         self.partitions += other.partitions;
         self.forecast_delay.merge(&other.forecast_delay);
         self.rebalance_duration.merge(&other.rebalance_duration);
@@ -79,6 +89,33 @@ impl Exposition {
         for (service, signal, histogram) in &self.series {
             let labels = [("service", service.as_str()), ("signal", signal.name())];
             encode_histogram(metric.encode_family(&labels)?, histogram)?;
+        }
+        Ok(())
+    }
+
+    fn observed(&self, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
+        let mut metric = encoder.encode_descriptor(
+            "honeyguide_forecast_y",
+            "Latency of the newest window, what was forecast before as yhat",
+            Some(&Unit::Seconds),
+            MetricType::Gauge,
+        )?;
+        for (service, signal, forecast) in self.named() {
+            let now = forecast.now.as_ref().and_then(|now| now.latency.as_ref());
+            let Some(now) = now else { continue };
+            for (quantile, value) in [
+                ("0.5", now.p50),
+                ("0.9", now.p90),
+                ("0.99", now.p99),
+                ("0.999", now.p999),
+            ] {
+                let labels = [
+                    ("service", service),
+                    ("signal", signal),
+                    ("quantile", quantile),
+                ];
+                ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }
@@ -170,138 +207,11 @@ impl Exposition {
         Ok(())
     }
 
-    fn own(&self, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
-        let counters = &self.counters;
-        for (name, help, value) in [
-            ("analyzer_batches", "Batches taken", counters.batches),
-            (
-                "analyzer_series_windows",
-                "Series-windows taken",
-                counters.series_windows,
-            ),
-            (
-                "analyzer_batches_missing",
-                "Batches that never came",
-                counters.batches_missing,
-            ),
-            ("analyzer_steps", "Steps closed", counters.steps),
-            ("analyzer_refits", "Models refitted", counters.refits),
-            (
-                "analyzer_store_failures",
-                "Failed attempts to store history",
-                counters.store_failures,
-            ),
-            (
-                "analyzer_history_rows_given_up",
-                "Rows of history that could not be stored for too long",
-                counters.rows_given_up,
-            ),
-            (
-                "analyzer_rebalances",
-                "Times that partitions came or went",
-                self.rebalances,
-            ),
-            (
-                "analyzer_not_published",
-                "Forecasts and alerts that could not be published",
-                self.not_published,
-            ),
-            (
-                "analyzer_sensor_conflicts",
-                "Batches of two sensors with one id",
-                self.sensor_conflicts,
-            ),
-        ] {
-            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::new(value).encode(metric)?;
-        }
-        let mut metric = encoder.encode_descriptor(
-            "analyzer_dropped",
-            "Data not used, by reason",
-            None,
-            MetricType::Counter,
-        )?;
-        let undecodable = counters
-            .undecodable
-            .iter()
-            .map(|(reason, count)| (*reason, *count));
-        let dropped = counters
-            .dropped
-            .iter()
-            .map(|(reason, count)| (reason.name(), *count));
-        let hidden = self.series_count.saturating_sub(self.series.len()) as u64;
-        for (reason, count) in undecodable.chain(dropped) {
-            ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason)])?)?;
-        }
-        for (name, help, histogram) in [
-            (
-                "analyzer_forecast_delay",
-                "From the end of a step to its forecasts, the wait for late data included",
-                &self.forecast_delay,
-            ),
-            (
-                "analyzer_rebalance_duration",
-                "Restoring or storing partitions that came or went",
-                &self.rebalance_duration,
-            ),
-        ] {
-            let metric = encoder.encode_descriptor(
-                name,
-                help,
-                Some(&Unit::Seconds),
-                MetricType::Histogram,
-            )?;
-            encode_histogram(metric, histogram)?;
-        }
-        let metric = encoder.encode_descriptor(
-            "analyzer_behind",
-            "Age of the newest record read of the partition that is furthest behind",
-            Some(&Unit::Seconds),
-            MetricType::Gauge,
-        )?;
-        ConstGauge::new(self.behind_secs).encode(metric)?;
-        for (name, help, value) in [
-            ("analyzer_series", "Series known", self.series_count as i64),
-            (
-                "analyzer_partitions",
-                "Partitions assigned",
-                self.partitions as i64,
-            ),
-            (
-                "analyzer_series_not_shown",
-                "Series left out of this page",
-                hidden as i64,
-            ),
-            (
-                "analyzer_alerts_firing",
-                "Alerts that fire",
-                self.firing.len() as i64,
-            ),
-        ] {
-            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(value).encode(metric)?;
-        }
-        Ok(())
-    }
-
     fn named(&self) -> impl Iterator<Item = (&str, &str, &v1::Forecast)> {
         self.forecasts.iter().filter_map(|forecast| {
             let key = forecast.key.as_ref()?;
             Some((key.service.as_str(), key.signal.as_str(), forecast))
         })
-    }
-}
-
-impl Drop {
-    /// The reason as a metric label.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Drop::Duplicate => "duplicate",
-            Drop::Late => "late",
-            Drop::ClockSkew => "clock_skew",
-            Drop::SeriesFull => "series_full",
-            Drop::UnknownSignal => "unknown_signal",
-        }
     }
 }
 

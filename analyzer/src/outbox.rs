@@ -1,8 +1,10 @@
 //! Forecasts and alerts on their way to `honeyguide.forecasts.v1` and
-//! `honeyguide.alerts.v1`, for others to read.
+//! `honeyguide.alerts.v1`, for others to read, and hints on their way to
+//! sensors.
 //!
 //! The pipelines never wait for it: what does not fit is left out and counted,
 //! and so is what the bus does not take for too long.
+//!
 //! A state is stored after what was found out before it is published. So after
 //! a crash a forecast or alert may come twice, with the same contents, but none
 //! is missing.
@@ -15,8 +17,8 @@ use std::{
     time::Duration,
 };
 
-use honeyguide_bus::{PartitionId, Producer, PublishError, Record, Topic};
-use honeyguide_proto::v1;
+use honeyguide_bus::{PartitionId, Producer, PublishError, Record, Topic, partition_of};
+use honeyguide_proto::{hint::Hint, v1};
 use prost::Message as _;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -24,13 +26,15 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::judge::nanoseconds;
+use crate::{hints::Change, judge::nanoseconds};
 
 /// Steps of single partitions that wait at most.
 const STEPS_MAX: usize = 64;
 /// Alerts that wait at most. They do not wait behind forecasts: after a backlog
 /// there are too many of those.
 const ALERTS_MAX: usize = 4096;
+/// Steps with hints that wait at most.
+const HINTS_MAX: usize = 256;
 /// How long a bus that is away is waited for. It has nothing new to forecast
 /// from meanwhile.
 const RETRY_FOR: Duration = Duration::from_secs(120);
@@ -49,35 +53,46 @@ enum Message {
 /// Takes what is to be published.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
-    forecasts: mpsc::Sender<Message>,
-    alerts: mpsc::Sender<Message>,
+    /// `None` where nobody reads them.
+    forecasts: Option<mpsc::Sender<Message>>,
+    alerts: Option<mpsc::Sender<Message>>,
+    hints: mpsc::Sender<Message>,
     not_published: Arc<AtomicU64>,
 }
 
 impl Outbox {
-    /// Starts to publish; call within a tokio runtime.
-    pub(crate) fn start<P: Producer + 'static>(producer: Arc<P>) -> Self {
-        let not_published = Arc::<AtomicU64>::default();
-        let queue = |max| {
-            let (sender, receiver) = mpsc::channel(max);
-            let publishing = publish(Arc::clone(&producer), receiver, Arc::clone(&not_published));
-            tokio::spawn(publishing);
-            sender
-        };
+    /// Starts to publish everything; call within a tokio runtime.
+    pub(crate) fn start<P: Producer + 'static>(producer: &Arc<P>) -> Self {
+        let hints = Self::of_hints(producer);
+        let queue = |max| Some(queue(producer, max, &hints.not_published));
         Self {
             forecasts: queue(STEPS_MAX),
             alerts: queue(ALERTS_MAX),
+            ..hints
+        }
+    }
+
+    /// Starts to publish hints only; call within a tokio runtime.
+    pub(crate) fn of_hints<P: Producer + 'static>(producer: &Arc<P>) -> Self {
+        let not_published = Arc::default();
+        Self {
+            forecasts: None,
+            alerts: None,
+            hints: queue(producer, HINTS_MAX, &not_published),
             not_published,
         }
     }
 
-    /// Forecasts and alerts that were left out.
+    /// Forecasts, alerts and hints that were left out.
     pub(crate) fn not_published(&self) -> u64 {
         self.not_published.load(Relaxed)
     }
 
     /// Takes the forecasts of one step of a partition.
     pub(crate) fn forecasts(&self, partition: PartitionId, forecasts: &[v1::Forecast]) {
+        let Some(queue) = &self.forecasts else {
+            return;
+        };
         let records = forecasts.iter().map(|forecast| {
             let key = forecast.key.as_ref();
             Record {
@@ -88,11 +103,14 @@ impl Outbox {
                 payload: forecast.encode_to_vec(),
             }
         });
-        self.send(&self.forecasts, records.collect());
+        self.send(queue, records.collect());
     }
 
     /// Takes an alert that fired or resolved.
     pub(crate) fn alert(&self, partition: PartitionId, alert: &v1::Alert) {
+        let Some(queue) = &self.alerts else {
+            return;
+        };
         let at = alert.resolved_at.as_ref().or(alert.fired_at.as_ref());
         let record = Record {
             topic: Topic::Alerts,
@@ -101,7 +119,22 @@ impl Outbox {
             timestamp_ns: at.map_or(0, nanoseconds),
             payload: alert.encode_to_vec(),
         };
-        self.send(&self.alerts, vec![record]);
+        self.send(queue, vec![record]);
+    }
+
+    /// Takes what sensors are to be told; the topic has so many `partitions`.
+    pub(crate) fn hints(&self, partitions: u32, changes: &[Change]) {
+        let records = changes.iter().map(|change| {
+            let key = change.scope.key().into_bytes();
+            Record {
+                topic: Topic::Hints,
+                partition: partition_of(&key, partitions),
+                key,
+                timestamp_ns: change.at_ns,
+                payload: change.hint.as_ref().map_or(Vec::new(), Hint::encode),
+            }
+        });
+        self.send(&self.hints, records.collect());
     }
 
     fn send(&self, queue: &mpsc::Sender<Message>, records: Vec<Record>) {
@@ -124,7 +157,7 @@ impl Outbox {
 
     /// Waits until what was given so far is published, or counted.
     pub(crate) async fn flush(&self) {
-        for queue in [&self.forecasts, &self.alerts] {
+        for queue in [&self.forecasts, &self.alerts].into_iter().flatten() {
             let (sender, flushed) = oneshot::channel();
             // Gone only when the process ends.
             if queue.send(Message::Flush(sender)).await.is_ok() {
@@ -132,6 +165,18 @@ impl Outbox {
             }
         }
     }
+}
+
+/// Publishes what is put into the queue.
+fn queue<P: Producer + 'static>(
+    producer: &Arc<P>,
+    max: usize,
+    not_published: &Arc<AtomicU64>,
+) -> mpsc::Sender<Message> {
+    let (sender, receiver) = mpsc::channel(max);
+    let publishing = publish(Arc::clone(producer), receiver, Arc::clone(not_published));
+    tokio::spawn(publishing);
+    sender
 }
 
 async fn publish<P: Producer>(
@@ -168,7 +213,7 @@ async fn publish_all<P: Producer>(producer: &P, mut records: Vec<Record>) -> u64
         let Some(error) = errors.first() else {
             return given_up;
         };
-        warn!(%error, count = errors.len(), "forecasts or alerts not published");
+        warn!(%error, count = errors.len(), "forecasts, alerts or hints not published");
         let failed = errors.len();
         records = errors
             .into_iter()
@@ -206,7 +251,7 @@ mod tests {
         let bus = MemoryBus::new(memory::Config::default());
         let mut forecasts = bus.consumer("test", Topic::Forecasts);
         let mut alerts = bus.consumer("test", Topic::Alerts);
-        let outbox = Outbox::start(Arc::new(bus.clone()));
+        let outbox = Outbox::start(&Arc::new(bus.clone()));
         outbox.forecasts(2, &[forecast("process/a"), forecast("process/b")]);
         let alert = v1::Alert {
             id: "objective/process/a/runq".to_owned(),
@@ -232,7 +277,7 @@ mod tests {
     async fn what_the_bus_does_not_take_is_counted() {
         let bus = MemoryBus::new(memory::Config::default());
         bus.close();
-        let outbox = Outbox::start(Arc::new(bus));
+        let outbox = Outbox::start(&Arc::new(bus));
         outbox.forecasts(0, &[forecast("process/a"), forecast("process/b")]);
         outbox.flush().await;
         assert_eq!(outbox.not_published(), 2);

@@ -2,6 +2,7 @@
 //! come out. No clock, no I/O, no hash-map order: the same inputs give the
 //! same commands, bit for bit.
 
+mod hinting;
 mod outlook;
 mod restore;
 
@@ -22,6 +23,7 @@ use sensor_common::{Histogram, Signal};
 
 use crate::{
     config::ValidConfig,
+    hints::{Change, Policy},
     ingest::{Deduplication, Patience, Verdict},
     judge::Judge,
     series::Series,
@@ -72,6 +74,8 @@ pub enum Command {
     Forecasts(Vec<v1::Forecast>),
     /// An alert fired or resolved.
     Alert(Box<v1::Alert>),
+    /// What sensors are to be told.
+    Hints(Vec<Change>),
     /// Store these rows, then report [`Input::Stored`] or [`Input::NotStored`].
     Store {
         /// The newest step of the rows.
@@ -132,6 +136,8 @@ pub struct Counters {
     pub store_failures: u64,
     /// Rows of history given up because they could not be stored for too long.
     pub rows_given_up: u64,
+    /// Hints published, by what they did.
+    pub hints: BTreeMap<&'static str, u64>,
 }
 
 impl Counters {
@@ -150,6 +156,9 @@ impl Counters {
         self.refits += other.refits;
         self.store_failures += other.store_failures;
         self.rows_given_up += other.rows_given_up;
+        for (kind, count) in &other.hints {
+            *self.hints.entry(kind).or_default() += count;
+        }
     }
 }
 
@@ -217,9 +226,14 @@ pub struct Pipeline {
     next_step: Option<u64>,
     /// The time, as the bus tells it.
     newest_ns: u64,
+    /// The time of the last input by the caller's clock.
+    now_ns: u64,
+    partition: PartitionId,
     /// Of the partition: the record after the last one taken.
     next_offset: u64,
     judge: Judge,
+    /// How closely sensors are to look; `None` where they are told nothing.
+    policy: Option<Policy>,
     /// Rows of closed steps not yet handed over, and handed over but not stored.
     rows: Vec<HistoryRow>,
     storing: bool,
@@ -238,6 +252,7 @@ impl Pipeline {
     pub fn new(config: ValidConfig) -> Self {
         Self {
             steps_until_store: store_every(&config),
+            policy: config.hints().map(Policy::new),
             config,
             deduplication: Deduplication::default(),
             services: Services::new(),
@@ -246,6 +261,8 @@ impl Pipeline {
             open: BTreeMap::new(),
             next_step: None,
             newest_ns: 0,
+            now_ns: 0,
+            partition: 0,
             next_offset: 0,
             judge: Judge::default(),
             rows: Vec::new(),
@@ -261,6 +278,7 @@ impl Pipeline {
     /// Takes one input; then ask [`next_command`](Self::next_command) until it is `None`.
     pub fn handle(&mut self, input: Input<'_>, now_ns: u64) {
         self.refit();
+        self.now_ns = now_ns;
         match input {
             Input::Delivery(delivery) => self.take(delivery, now_ns),
             Input::CaughtUp { as_of_ns } => self.pass_time(as_of_ns),
@@ -344,6 +362,7 @@ impl Pipeline {
     }
 
     fn take(&mut self, delivery: &Delivery, now_ns: u64) {
+        self.partition = delivery.record.partition;
         self.next_offset = delivery.offset + 1;
         // A clock ahead of ours tells nothing of what is still to come.
         self.pass_time(delivery.record.timestamp_ns.min(now_ns));
@@ -389,6 +408,9 @@ impl Pipeline {
         };
         self.counters.batches += 1;
         self.counters.batches_missing += missing;
+        if let Some(policy) = &mut self.policy {
+            policy.take(&batch.header, batch.cost.as_ref(), &batch.services);
+        }
         self.drop_data(Drop::UnknownSignal, batch.unknown_signals as u64);
         let end_ns = batch.header.window_end_ns();
         if end_ns > now_ns + CLOCK_SKEW_MAX_NS || end_ns + BACKLOG_MAX_NS < now_ns {
@@ -566,6 +588,7 @@ impl Pipeline {
         }
         self.forget_idle(step);
         self.forecast(step);
+        self.hint(step);
         self.steps_until_store = self.steps_until_store.saturating_sub(1);
         if self.steps_until_store == 0 {
             self.store();

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use tracing::info;
 
 use self::lag_metrics::LagCollector;
-use crate::{Analyzer, Config, StateTopic};
+use crate::{Analyzer, Config, Outlet, StateTopic, config::HintsMode};
 
 /// Flags of the analyzer as a service.
 #[derive(Debug, clap::Args)]
@@ -29,13 +29,20 @@ pub struct Args {
     /// Stop after this time.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
+    /// Publish hints that sensors count and do not follow; as
+    /// `--set analyzer.hints.mode=dry-run`.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Forecasts until it is told to end.
 ///
 /// # Errors
 /// When the configuration is not valid, or something cannot be opened.
-pub fn run(args: Args, config: Config, kafka: kafka::Config) -> anyhow::Result<ExitCode> {
+pub fn run(args: Args, mut config: Config, kafka: kafka::Config) -> anyhow::Result<ExitCode> {
+    if args.dry_run {
+        config.hints.mode = HintsMode::DryRun;
+    }
     let config = config.validate()?;
     let kafka = kafka.validate()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -44,10 +51,11 @@ pub fn run(args: Args, config: Config, kafka: kafka::Config) -> anyhow::Result<E
     runtime.block_on(async {
         let consumer = KafkaConsumer::join(&kafka, Topic::Histograms).await?;
         let state = StateTopic::connect(kafka).await?;
+        let outlet = Outlet::Kafka(Box::new(state));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(LagCollector(consumer.lags())));
         let registry = Arc::new(registry);
-        let analyzer = Analyzer::start(config, consumer, Some(state), registry).await?;
+        let analyzer = Analyzer::start(config, consumer, outlet, registry).await?;
         info!("reading from Kafka");
         ended(args.duration).await;
         analyzer.stop().await;

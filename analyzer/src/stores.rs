@@ -14,7 +14,7 @@ pub(crate) struct Stores {
     pub(crate) history: Option<HistoryStore>,
     /// Whole states on Kafka.
     pub(crate) state: Option<StateTopic>,
-    /// Forecasts and alerts for others.
+    /// Forecasts and alerts for others, hints for sensors.
     pub(crate) outbox: Option<Outbox>,
     /// Positions before which everything is stored, for the consumer.
     pub(crate) commits: mpsc::Sender<Vec<Position>>,

@@ -405,6 +405,13 @@ impl Worker {
                     }
                     let alerts = shard.pipeline.alerts();
                     self.board.step(partition, forecasts, alerts);
+                    self.board.hints(partition, shard.pipeline.hints());
+                }
+                Command::Hints(changes) => {
+                    if let Some(outbox) = &self.stores.outbox {
+                        outbox.hints(self.stores.partitions, &changes);
+                    }
+                    self.board.hints(partition, shard.pipeline.hints());
                 }
                 Command::Alert(alert) => {
                     let state = alert.state().as_str_name();
@@ -444,6 +451,7 @@ impl Worker {
             exposition.counters.add(pipeline.counters());
             exposition.sensor_conflicts += pipeline.sensor_conflicts();
             exposition.series_count += pipeline.series_count();
+            exposition.hints_left_out += pipeline.hints_left_out();
         }
         exposition
     }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use honeyguide_analyzer::{Analyzer, Config};
+use honeyguide_analyzer::{Analyzer, Config, Outlet};
 use honeyguide_bus::{
     Producer, Record, Topic,
     memory::{self, MemoryBus},
@@ -47,7 +47,7 @@ async fn start(bus: &MemoryBus, config: Config) -> Analyzer {
     Analyzer::start(
         config.validate().unwrap(),
         consumer,
-        None,
+        Outlet::None,
         Arc::new(Registry::default()),
     )
     .await
@@ -227,7 +227,7 @@ async fn taken_port_is_an_error_that_says_which_key() {
     let started = Analyzer::start(
         config.validate().unwrap(),
         consumer,
-        None,
+        Outlet::None,
         Arc::new(Registry::default()),
     )
     .await;

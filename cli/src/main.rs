@@ -8,6 +8,7 @@ mod alerts;
 mod collector;
 mod doctor;
 mod forecast;
+mod hints;
 mod record;
 mod replay;
 mod settings;
@@ -60,6 +61,8 @@ enum Command {
     Forecast(forecast::Args),
     /// Show alerts of a running analyzer.
     Alerts(alerts::Args),
+    /// Show what a running analyzer tells sensors, and why.
+    Hints(hints::Args),
     /// Check kernel, permissions and every probe, with a fix for each problem.
     Doctor(doctor::Args),
     /// Print the default configuration, which is also its reference.
@@ -123,6 +126,7 @@ fn run(
         }
         Command::Forecast(args) => forecast::run(args),
         Command::Alerts(args) => alerts::run(args),
+        Command::Hints(args) => hints::run(args),
         Command::Doctor(args) => doctor::run(args, settings),
         Command::DefaultConfig => {
             print!("{}", settings::DEFAULT);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use honeyguide_analyzer::{Analyzer, Snapshot};
+use honeyguide_analyzer::{Analyzer, Outlet, Snapshot, config::HintsMode};
 use honeyguide_bus::{
     Topic,
     memory::{self, MemoryBus},
@@ -55,13 +55,20 @@ pub struct Args {
     /// Lines instead of the live table (also when the output is no terminal).
     #[arg(long)]
     plain: bool,
+    /// Decide how closely to look, and do not follow it; as
+    /// `--set analyzer.hints.mode=dry-run`.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub fn run(
     args: Args,
-    settings: Settings,
+    mut settings: Settings,
     logging: &logging::LoggingArgs,
 ) -> anyhow::Result<ExitCode> {
+    if args.dry_run {
+        settings.analyzer.hints.mode = HintsMode::DryRun;
+    }
     let sensor_config = settings.sensor.validate()?;
     let analyzer_config = settings.analyzer.validate()?;
     let live = !args.plain && io::stdout().is_terminal();
@@ -91,8 +98,11 @@ pub fn run(
         let metrics = Metrics::register(&mut registry);
         registry.register_collector(Box::new(ProcessCollector::new(bus.clone())));
         let consumer = bus.consumer("analyzer", Topic::Histograms);
-        let analyzer = Analyzer::start(analyzer_config, consumer, None, Arc::new(registry)).await?;
+        // Before anything is published there.
         let hints = MemoryTail::new(&bus, "sensor", Topic::Hints);
+        let outlet = Outlet::Hints(bus.clone());
+        let registry = Arc::new(registry);
+        let analyzer = Analyzer::start(analyzer_config, consumer, outlet, registry).await?;
         let mut sensor = attached.start(Arc::new(bus.clone()), metrics)?;
         sensor.follow_hints(hints);
         let sources = Sources {

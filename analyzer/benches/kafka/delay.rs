@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use honeyguide_analyzer::{Analyzer, Config, StateTopic};
+use honeyguide_analyzer::{Analyzer, Config, Outlet, StateTopic};
 use honeyguide_bus::{
     Consumer, ConsumerEvent, Producer, Record, Topic,
     kafka::{self, KafkaConsumer, KafkaProducer, ValidConfig},
@@ -61,9 +61,14 @@ pub async fn measure(config: &ValidConfig, size: &Size) -> Delay {
     let state = StateTopic::connect(config.clone())
         .await
         .expect("a state topic");
-    let analyzer = Analyzer::start(analyzer_config, consumer, Some(state), Arc::default())
-        .await
-        .expect("an analyzer");
+    let analyzer = Analyzer::start(
+        analyzer_config,
+        consumer,
+        Outlet::Kafka(Box::new(state)),
+        Arc::default(),
+    )
+    .await
+    .expect("an analyzer");
     let reader = tokio::spawn(read(
         config.clone(),
         size.services * SIGNALS.len(),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use honeyguide_analyzer::{
-    Analyzer, Config, StateTopic,
+    Analyzer, Config, Outlet, StateTopic,
     pipeline::{Command, HistoryRow, Input, Pipeline},
 };
 use honeyguide_bus::{
@@ -73,9 +73,14 @@ pub async fn measure(config: &ValidConfig, size: &Size) -> f64 {
     let state = StateTopic::connect(config.clone())
         .await
         .expect("a state topic");
-    let analyzer = Analyzer::start(analyzer_config(), consumer, Some(state), Arc::default())
-        .await
-        .expect("an analyzer");
+    let analyzer = Analyzer::start(
+        analyzer_config(),
+        consumer,
+        Outlet::Kafka(Box::new(state)),
+        Arc::default(),
+    )
+    .await
+    .expect("an analyzer");
     let mut snapshots = analyzer.snapshot();
     let all = |snapshot: &honeyguide_analyzer::Snapshot| snapshot.forecasts_len() == size.series();
     let serves = tokio::time::timeout(Duration::from_secs(300), snapshots.wait_for(all));

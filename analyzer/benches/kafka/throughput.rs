@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use honeyguide_analyzer::{Analyzer, Config};
+use honeyguide_analyzer::{Analyzer, Config, Outlet};
 use honeyguide_bus::{
     Producer, Record, Topic,
     kafka::{self, KafkaConsumer, KafkaProducer, ValidConfig},
@@ -163,7 +163,7 @@ async fn end_to_end(config: &ValidConfig, load: &Arc<Load>, round: usize) -> f64
         ..Config::default()
     };
     let analyzer_config = analyzer_config.validate().expect("a valid configuration");
-    let analyzer = Analyzer::start(analyzer_config, consumer, None, Arc::default())
+    let analyzer = Analyzer::start(analyzer_config, consumer, Outlet::None, Arc::default())
         .await
         .expect("an analyzer");
     // Ready when every partition is read from its end.

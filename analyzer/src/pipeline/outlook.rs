@@ -28,7 +28,7 @@ const REASONS_FROM: f64 = 0.2;
 const RATIO_MAX: f64 = 1000.0;
 /// Steps without events after which a series is at no risk: there is nobody to
 /// be slow for.
-const AT_REST_STEPS: u32 = 3;
+pub(super) const AT_REST_STEPS: u32 = 3;
 /// Windows with events before a breach that is only expected may fire.
 const EXPECT_FROM_WINDOWS: u32 = 12;
 /// Events a window needs for its quantile to count as a breach: with fewer, a
@@ -59,7 +59,7 @@ impl Pipeline {
         let at_ns = (step + 1) * self.config.step_ns();
         let mut forecasts = Vec::new();
         let mut services = std::mem::take(&mut self.services);
-        for service in services.values_mut() {
+        for (id, service) in &mut services {
             for at in 0..service.series.len() {
                 if service.series[at].facts.idle_steps >= IDLE_STEPS_MAX {
                     continue;
@@ -69,7 +69,9 @@ impl Pipeline {
                 };
                 let forecast = refresh(&self.config.params, &mut model, service, at, step);
                 service.series[at].model = Some(model);
-                forecasts.push(self.judge_series(service, at, step, at_ns, &forecast));
+                let message = self.judge_series(service, at, step, at_ns, &forecast);
+                self.attend(id, &service.series[at], &forecast, &message);
+                forecasts.push(message);
             }
         }
         self.services = services;

@@ -97,8 +97,12 @@ impl Producer for KafkaProducer {
         let message = FutureRecord::to(record.topic.name())
             .partition(record.partition.cast_signed())
             .key(&record.key)
-            .payload(&record.payload)
             .timestamp((record.timestamp_ns / 1_000_000).cast_signed());
+        let message = match record.payload.as_slice() {
+            // What a compacted topic needs to forget a key.
+            [] => message,
+            payload => message.payload(payload),
+        };
         let Err((error, _)) = producer.send(message, QUEUE_TIMEOUT).await else {
             return Ok(());
         };

@@ -118,7 +118,8 @@ impl Partition {
                     let input = Input::Stored { step };
                     self.pipeline.handle(input, self.now_ns);
                 }
-                Command::Commit(_) => {}
+                // What is replayed is over: nobody follows hints, nothing waits.
+                Command::Hints(_) | Command::Commit(_) => {}
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Forecasts and alerts as JSON, for scripts: seconds, and the field names of
+//! Forecasts, alerts and hints as JSON, for scripts: seconds, and the field names of
 //! the protobuf messages.
 
-use honeyguide_proto::v1::{Alert, BreachForecast, Forecast, Reason, SeriesKey};
+use honeyguide_proto::v1::{Alert, BreachForecast, Forecast, Hint, NodeCost, Reason, SeriesKey};
 use serde_json::{Value, json};
 
 use super::target_name;
@@ -47,6 +47,30 @@ pub fn alert(alert: &Alert) -> Value {
         "resolved_at": alert.resolved_at.as_ref().map(|at| at.seconds),
         "reasons": alert.reasons.iter().map(reason).collect::<Vec<_>>(),
         "summary": alert.summary,
+    })
+}
+
+pub fn hint(hint: &Hint) -> Value {
+    json!({
+        "sensor_id": hint.sensor_id,
+        "service": hint.service,
+        "signal": hint.signal,
+        "sampling_shift": hint.sampling_shift,
+        "flush_interval": secs(hint.flush_interval.as_ref()),
+        "reason": hint.reason,
+        "issued_at": hint.issued_at.as_ref().map(|at| at.seconds),
+        "ttl": secs(hint.ttl.as_ref()),
+        "epoch": hint.epoch,
+        "dry_run": hint.dry_run,
+    })
+}
+
+pub fn node(node: &NodeCost) -> Value {
+    json!({
+        "sensor_id": node.sensor_id,
+        "cost_ratio": node.cost_ratio,
+        "full_cost_ratio": node.full_cost_ratio,
+        "budget_ratio": node.budget_ratio,
     })
 }
 

@@ -102,7 +102,7 @@ fn run(
                     }
                     pipeline.handle(Input::Stored { step }, now_ns);
                 }
-                Command::Commit(_) => {}
+                Command::Hints(_) | Command::Commit(_) => {}
                 command => commands.push(command),
             }
         }
