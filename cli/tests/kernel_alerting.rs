@@ -4,22 +4,22 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(all(feature = "broker-tests", feature = "kernel-tests"))]
 
+mod running;
+
 use std::{
     collections::BTreeSet,
     fs,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    os::unix::process::CommandExt,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use kafka_node::{Cluster, Jars, Options};
+use running::{
+    Process, Running, VICTIM, free_port, get, leave_cpu_0, pinned_bash, victim, wait_for,
+};
 use serde_json::Value;
-
-const VICTIM: &str = "process/hg-victim";
 
 /// Windows of one second, and an objective that the hogs break and what
 /// else a test machine does breaks not for long.
@@ -41,43 +41,6 @@ fire_after = 2
 resolve_after = 3
 "#;
 
-/// A child that is ended with the test, by its pid.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-fn wait_for(what: &str, secs: u64, mut reached: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(secs);
-    while !reached() {
-        assert!(Instant::now() < deadline, "{what}: not within {secs} s");
-        thread::sleep(Duration::from_millis(500));
-    }
-}
-
-/// What an HTTP server on loopback answers, once it does.
-fn get(port: u16, path: &str) -> Option<String> {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    let timeout = Some(Duration::from_secs(10));
-    socket.set_read_timeout(timeout).ok()?;
-    // Version 1.0, so that the answer does not come in chunks.
-    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
-    socket.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.contains(" 200 ").then(|| body.to_owned())
-}
-
 fn encoded(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
@@ -86,87 +49,31 @@ fn encoded(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
-/// Sensor and analyzer on Kafka.
-struct Honeyguide {
-    sensor_http: u16,
-    analyzer_http: u16,
-    grpc: u16,
-    _processes: [Process; 2],
+/// Waits until nothing has disturbed the victim much for ten seconds: the
+/// start of the brokers and of the probes is over.
+fn wait_for_calm(honeyguide: &Running) {
+    let mut last = Vec::new();
+    wait_for("calm", 180, || {
+        thread::sleep(Duration::from_millis(750));
+        last.extend(honeyguide.victim_p99());
+        let begin = last.len().saturating_sub(10);
+        let mut newest = last[begin..].to_vec();
+        newest.sort_by(f64::total_cmp);
+        last.len() >= 20 && newest[5] < 0.006
+    });
 }
 
-impl Honeyguide {
-    fn start(directory: &Path, brokers: &str) -> Self {
-        let config = directory.join("honeyguide.toml");
-        fs::write(&config, CONFIG).unwrap();
-        let run = |args: &[&str]| {
-            let mut command = Command::new(env!("CARGO_BIN_EXE_honeyguide"));
-            command.args(args).arg("--config").arg(&config);
-            command.args(["--set", &format!("kafka.brokers={brokers}")]);
-            // One partition: all series keep to the machine's pace together.
-            command.args(["--set", "kafka.partitions=1"]);
-            command.stdout(Stdio::null());
-            command
-        };
-        assert!(run(&["topics", "apply"]).status().unwrap().success());
-        let [sensor_http, analyzer_http, grpc] = [(); 3].map(|()| free_port());
-        let mut sensor = run(&["sensor"]);
-        let spool = directory.join("spool");
-        sensor.args(["--set", &format!("sensor.spool_dir={}", spool.display())]);
-        let address = format!("sensor.http_listen=127.0.0.1:{sensor_http}");
-        sensor.args(["--set", &address]);
-        let mut analyzer = run(&["analyzer"]);
-        let address = format!("analyzer.http_listen=127.0.0.1:{analyzer_http}");
-        analyzer.args(["--set", &address]);
-        analyzer.args(["--set", &format!("analyzer.grpc_listen=127.0.0.1:{grpc}")]);
-        let processes = [sensor, analyzer].map(|mut command| Process(command.spawn().unwrap()));
-        for port in [sensor_http, analyzer_http] {
-            wait_for("readiness", 90, || get(port, "/ready").is_some());
-        }
-        Self {
-            sensor_http,
-            analyzer_http,
-            grpc,
-            _processes: processes,
-        }
-    }
-
-    fn victim_p99(&self) -> Option<f64> {
-        let output = Command::new(env!("CARGO_BIN_EXE_honeyguide"))
-            .args(["forecast", VICTIM, "runq", "--json"])
-            .args(["--server", &format!("http://127.0.0.1:{}", self.grpc)])
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let forecast: Value = serde_json::from_str(text.lines().next()?).ok()?;
-        forecast["latency"]["p99"].as_f64()
-    }
-
-    /// Waits until nothing has disturbed the victim much for ten seconds: the
-    /// start of the brokers and of the probes is over.
-    fn wait_for_calm(&self) {
-        let mut last = Vec::new();
-        wait_for("calm", 180, || {
-            thread::sleep(Duration::from_millis(500));
-            last.extend(self.victim_p99());
-            let begin = last.len().saturating_sub(10);
-            let mut newest = last[begin..].to_vec();
-            newest.sort_by(f64::total_cmp);
-            last.len() >= 20 && newest[5] < 0.006
-        });
-    }
-
-    /// Types of all metrics that both processes serve.
-    fn types(&self) -> BTreeSet<String> {
-        let pages = [self.sensor_http, self.analyzer_http].map(|port| get(port, "/metrics"));
-        let pages = pages.map(Option::unwrap).concat();
-        let types = pages
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE "));
-        types
-            .filter_map(|line| line.split_once(' '))
-            .map(|(name, _)| name.to_owned())
-            .collect()
-    }
+/// Types of all metrics that both processes serve.
+fn types(honeyguide: &Running) -> BTreeSet<String> {
+    let pages = [honeyguide.sensor_http, honeyguide.analyzer_http];
+    let pages = pages.map(|port| get(port, "/metrics").unwrap()).concat();
+    let types = pages
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    types
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, _)| name.to_owned())
+        .collect()
 }
 
 /// Alertmanager, and a Prometheus that evaluates the chart's rules for it.
@@ -177,7 +84,7 @@ struct Monitoring {
 }
 
 impl Monitoring {
-    fn start(directory: &Path, honeyguide: &Honeyguide) -> Self {
+    fn start(directory: &Path, honeyguide: &Running) -> Self {
         let [prometheus, alertmanager] = [(); 2].map(|()| free_port());
         let config = directory.join("alertmanager.yml");
         let text = "route:\n  receiver: nobody\n  group_by: ['...']\n  group_wait: 0s\n\
@@ -245,7 +152,7 @@ impl Monitoring {
 }
 
 /// Prometheus's configuration, with the chart's rules at a pace for tests.
-fn configuration(directory: &Path, honeyguide: &Honeyguide, alertmanager: u16) -> String {
+fn configuration(directory: &Path, honeyguide: &Running, alertmanager: u16) -> String {
     let mut files = Vec::new();
     for (name, rules) in chart_files("rules", "yaml") {
         let path = directory.join(name);
@@ -294,42 +201,6 @@ fn hurried(rules: &str) -> String {
         .lines()
         .map(|line| hurry(line).unwrap_or_else(|| line.to_owned()));
     lines.collect::<Vec<_>>().join("\n")
-}
-
-/// bash under a name of its own, pinned to CPU 0.
-fn pinned_bash(directory: &Path, name: &str, nice: i32, script: &str) -> Process {
-    let path: PathBuf = directory.join(name);
-    if !path.exists() {
-        fs::copy("/bin/bash", &path).unwrap();
-    }
-    let mut command = Command::new(path);
-    command.args(["-c", script]).stdin(Stdio::null());
-    // SAFETY: both calls are async-signal-safe and touch only this child.
-    unsafe {
-        command.pre_exec(move || {
-            let mut cpus: libc::cpu_set_t = std::mem::zeroed();
-            libc::CPU_SET(0, &mut cpus);
-            libc::sched_setaffinity(0, size_of_val(&cpus), &raw const cpus);
-            libc::setpriority(libc::PRIO_PROCESS, 0, nice);
-            Ok(())
-        });
-    }
-    Process(command.spawn().unwrap())
-}
-
-/// Keeps this thread, and what it starts, off the CPU that the hogs crowd, if
-/// there is another: a broker that gets no turn for ten seconds loses its
-/// consumers.
-fn leave_cpu_0() {
-    // SAFETY: an all-zero set is a valid one, and outlives both calls.
-    unsafe {
-        let mut cpus: libc::cpu_set_t = std::mem::zeroed();
-        libc::sched_getaffinity(0, size_of_val(&cpus), &raw mut cpus);
-        libc::CPU_CLR(0, &mut cpus);
-        if libc::CPU_COUNT(&cpus) > 0 {
-            libc::sched_setaffinity(0, size_of_val(&cpus), &raw const cpus);
-        }
-    }
 }
 
 /// A dashboard's expression with what a user has chosen.
@@ -419,12 +290,10 @@ fn a_bottleneck_ends_as_an_alert_that_resolves_and_panels_show_it() {
     leave_cpu_0();
     let kafka = directory.join("kafka");
     let cluster = Cluster::start(&Jars::find().unwrap(), &kafka, Options::default()).unwrap();
-    // Wakes up every five milliseconds.
-    let script = "exec 3<> <(:); while :; do read -t 0.005 -u 3; done";
-    let _victim = pinned_bash(directory, "hg-victim", 10, script);
-    let honeyguide = Honeyguide::start(directory, &cluster.bootstrap());
+    let _victim = victim(directory);
+    let honeyguide = Running::on_kafka(directory, CONFIG, &[], &cluster.bootstrap());
     let monitoring = Monitoring::start(directory, &honeyguide);
-    honeyguide.wait_for_calm();
+    wait_for_calm(&honeyguide);
     wait_for("no alert while it is calm", 30, || {
         monitoring.alerts("HoneyguideBreachNow").is_empty()
     });
@@ -454,7 +323,7 @@ fn a_bottleneck_ends_as_an_alert_that_resolves_and_panels_show_it() {
     let runbook = annotations["runbook_url"].as_str().unwrap();
     assert!(runbook.ends_with("HoneyguideBreachNow.md"), "{runbook}");
 
-    check_metrics_of_rules(&honeyguide.types());
+    check_metrics_of_rules(&types(&honeyguide));
     // Of what is read, not of what is committed every few minutes.
     wait_for("no lag", 30, || monitoring.has("max(bus_lag_records) < 5"));
     check_dashboards(&monitoring);

@@ -4,7 +4,8 @@ use honeyguide_models::{Forecast, HORIZON_SECS, Target};
 use honeyguide_proto::v1;
 use sensor_common::Signal;
 
-use super::node::SHIFT_MAX;
+/// Largest k of a ratio 1/2^k that attention asks for.
+pub const SHIFT_MAX: u8 = 10;
 
 /// Breach probabilities below say nothing.
 const RISK_FROM: f64 = 0.2;

@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use honeyguide_proto::{batch::Header, v1};
 use sensor_common::Signal;
 
-/// Largest k of a ratio 1/2^k. Beyond, sampling saves nothing that counts.
-pub const SHIFT_MAX: u8 = 10;
+/// Largest k of a ratio 1/2^k. Beyond, sampling saves less than an event that
+/// is not sampled costs, and series with few events would not be seen.
+pub const SHIFT_MAX: u8 = 6;
 /// Kernel time of an event that is not sampled (bench `probe-cost`).
 const UNSAMPLED_NS: f64 = 10.0;
 /// Windows that must all agree before a node is looked at more closely again.
