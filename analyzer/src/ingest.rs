@@ -46,8 +46,10 @@ struct Seen {
     /// Bit k: number `seq - k` was seen.
     recent: u128,
     window_end_ns: u64,
-    /// Of its newest window.
+    /// The longer of its last two windows.
     window_duration_ns: u64,
+    /// Of its newest window.
+    last_duration_ns: u64,
     /// End of the newest window that has come whole.
     complete_until_ns: u64,
     /// When it came, in attended time.
@@ -61,6 +63,7 @@ impl Seen {
             recent: 1,
             window_end_ns: 0,
             window_duration_ns: 0,
+            last_duration_ns: 0,
             complete_until_ns: 0,
             came_ns: 0,
         };
@@ -71,7 +74,9 @@ impl Seen {
     fn take_window(&mut self, header: &Header, attended_ns: u64) {
         self.came_ns = attended_ns;
         self.window_end_ns = header.window_end_ns();
-        self.window_duration_ns = header.window_duration_ns;
+        // A window that ended early is followed by the rest of it.
+        let before_ns = std::mem::replace(&mut self.last_duration_ns, header.window_duration_ns);
+        self.window_duration_ns = header.window_duration_ns.max(before_ns);
         if !header.more {
             self.complete_until_ns = self.window_end_ns;
         }
@@ -242,6 +247,7 @@ impl Deduplication {
                 recent: u128::from_le_bytes(recent),
                 window_end_ns: stream.window_end_ns,
                 window_duration_ns: stream.window_duration_ns,
+                last_duration_ns: stream.window_duration_ns,
                 complete_until_ns: stream.complete_until_ns,
                 came_ns: self.attended_ns.saturating_sub(stream.came_ago_ns),
             };

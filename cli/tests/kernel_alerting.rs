@@ -17,7 +17,9 @@ use std::{
 
 use kafka_node::{Cluster, Jars, Options};
 use running::{
-    Process, Running, VICTIM, free_port, get, leave_cpu_0, pinned_bash, victim, wait_for,
+    Running, free_port, get,
+    loads::{Process, VICTIM, leave_cpu_0, pinned_bash, victim},
+    wait_for,
 };
 use serde_json::Value;
 

@@ -9,7 +9,11 @@ mod running;
 use std::sync::{Mutex, PoisonError};
 
 use kafka_node::{Cluster, Jars, Options};
-use running::{Running, Switches, VICTIM, hogs, leave_cpu_0, victim, wait_for};
+use running::{
+    Running,
+    loads::{Switches, VICTIM, hogs, leave_cpu_0, victim},
+    wait_for,
+};
 use serde_json::Value;
 
 /// Windows of one second, and a budget that some 100,000 switches a second

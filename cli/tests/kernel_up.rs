@@ -12,7 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use running::{Running, get, hogs, victim, wait_for};
+use running::{
+    Running, get,
+    loads::{hogs, victim},
+    wait_for,
+};
 use serde_json::Value;
 
 /// Windows of one second, and an objective that a test machine can break.

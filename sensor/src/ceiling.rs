@@ -39,12 +39,11 @@ pub const CALM_WINDOWS: u32 = 6;
 /// How many times longer that takes at most for a probe that was paused.
 const PATIENCE_MAX: u32 = 64;
 /// Measured nanoseconds of a run that samples nothing, as long as nothing
-/// better is known. Above what `probe-cost` measures, because the kernel's
-/// statistics include their own clock reads.
-const FIXED_NS: f64 = 70.0;
+/// better is known; a little above what `probe-cost` measures.
+pub const FIXED_NS: f64 = 15.0;
 /// The same, at least: what recovering reckons with, so that it never takes
 /// the sensor above the ceiling.
-const FIXED_NS_MIN: f64 = 20.0;
+const FIXED_NS_MIN: f64 = 5.0;
 /// The steps that a paused probe counts for: one more than sampling has.
 const PAUSED_STEPS: u32 = FLOOR_MAX as u32 + 1;
 /// Sampling shifts told apart.

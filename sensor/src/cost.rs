@@ -2,7 +2,7 @@
 //!
 //! The kernel measures the run time of BPF programs only while asked to, and
 //! that itself costs each run two clock reads. So it is asked for a short part
-//! of each window and the rest is extrapolated.
+//! of each window and the rest is extrapolated, without the clock reads.
 
 use std::{collections::BTreeMap, os::fd::OwnedFd, time::Duration};
 
@@ -10,8 +10,16 @@ use caps::{CapSet, Capability};
 
 use crate::{
     ceiling::{EventsByShift, ProbeLoad},
-    program::{Kernel, RunStats, enable_run_stats, probe::Probe},
+    program::{
+        Kernel, RunStats, enable_run_stats,
+        probe::{Probe, ProgramSpec},
+    },
 };
+
+/// Measurements of an empty program, of which the least counts, and switches
+/// in each: some 50 ms in all.
+const OVERHEAD_ROUNDS: usize = 3;
+const OVERHEAD_SWITCHES: usize = 200;
 
 /// Run time by program in one window, extrapolated.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,7 +33,7 @@ pub struct KernelCost {
 /// Cost of one program.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ProgramCost {
-    /// Mean run time, the measurement's own two clock reads included.
+    /// Mean run time, without what the measurement itself takes.
     pub ns_per_run: f64,
     /// Estimated runs in the window.
     pub runs: f64,
@@ -87,15 +95,22 @@ impl Measurement {
     }
 
     /// Extrapolates what was measured over `measured` to a window of `window`.
-    pub fn finish(self, kernel: &Kernel, measured: Duration, window: Duration) -> KernelCost {
+    /// `overhead_ns` is what the measurement itself takes of each run.
+    pub fn finish(
+        self,
+        kernel: &Kernel,
+        (measured, window): (Duration, Duration),
+        overhead_ns: f64,
+    ) -> KernelCost {
         let factor = window.as_secs_f64() / measured.as_secs_f64().max(1e-6);
         let mut cost = KernelCost::default();
         let mut total_ns = 0.0;
         for (program, now) in kernel.run_stats() {
             let before = self.before.get(&program).copied().unwrap_or_default();
             let runs = now.runs.saturating_sub(before.runs);
-            let run_time_ns = now.run_time_ns.saturating_sub(before.run_time_ns) as f64;
+            let gross_ns = now.run_time_ns.saturating_sub(before.run_time_ns) as f64;
             if runs > 0 {
+                let run_time_ns = (gross_ns - overhead_ns * runs as f64).max(0.0);
                 let program_cost = ProgramCost {
                     ns_per_run: run_time_ns / runs as f64,
                     runs: runs as f64 * factor,
@@ -107,6 +122,34 @@ impl Measurement {
         cost.total_ns = total_ns as u64;
         cost
     }
+}
+
+/// Nanoseconds that the kernel's measurement adds to each run, as an empty
+/// program shows; 0 where nothing can be measured.
+pub fn measurement_overhead(kernel: &mut Kernel) -> f64 {
+    const EMPTY: ProgramSpec = ProgramSpec {
+        program: "empty_sched_switch",
+        tracepoint: "sched_switch",
+        offsets: &[],
+    };
+    if kernel.attach_programs(&[EMPTY]).is_err() {
+        return 0.0;
+    }
+    let rounds = (0..OVERHEAD_ROUNDS).filter_map(|_| {
+        let measurement = Measurement::begin(kernel).ok()?;
+        for _ in 0..OVERHEAD_SWITCHES {
+            // Each is a switch to another task and back.
+            std::thread::sleep(Duration::from_micros(1));
+        }
+        let whole = Duration::from_secs(1);
+        let cost = measurement.finish(kernel, (whole, whole), 0.0);
+        cost.by_program
+            .get(EMPTY.program)
+            .map(|cost| cost.ns_per_run)
+    });
+    let least = rounds.min_by(f64::total_cmp);
+    kernel.unload(&[EMPTY]);
+    least.unwrap_or(0.0)
 }
 
 /// CPU time of the calling thread.

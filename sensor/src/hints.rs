@@ -139,6 +139,8 @@ pub struct Book {
     taken: u64,
     /// Changes whenever what the book says may have.
     version: u64,
+    /// Hints taken that ask to look closer at a service.
+    closer: u64,
 }
 
 /// By signal and by whether it names this sensor: a greater key is narrower.
@@ -164,6 +166,7 @@ impl Book {
             ends: BTreeMap::new(),
             taken: 0,
             version: 0,
+            closer: 0,
         }
     }
 
@@ -180,6 +183,12 @@ impl Book {
     /// Changes whenever what the book says may have changed.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Hints taken until now that ask to look closer at a service: they are
+    /// worth a window of their own.
+    pub fn closer(&self) -> u64 {
+        self.closer
     }
 
     /// The hints in force, those of all services first.
@@ -211,7 +220,12 @@ impl Book {
         }
         let left = hint.expires_at().saturating_sub(now.wall).min(hint.ttl);
         let end = (now.monotonic + left, self.taken);
-        let known = self.entry(&hint.scope).map(|entry| entry.end);
+        let known = self.entry(&hint.scope);
+        let asked = known.and_then(|known| known.hint.sampling_shift);
+        let known = known.map(|entry| entry.end);
+        let is_closer = hint
+            .sampling_shift
+            .is_some_and(|shift| asked.is_none_or(|asked| shift < asked));
         let mut evicted = None;
         if let Some(known) = known {
             self.remove(known);
@@ -227,6 +241,7 @@ impl Book {
         }
         self.taken += 1;
         self.version += 1;
+        self.closer += u64::from(is_closer && hint.scope.service.is_some());
         self.ends.insert(end, hint.scope.clone());
         let table = match &hint.scope.service {
             Some(service) => self.services.entry(service.clone()).or_default(),

@@ -5,6 +5,7 @@
 //! delivered at all is counted by reason.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
@@ -31,10 +32,10 @@ use tracing::{info, warn};
 
 use crate::{
     batches::{Batches, EncodedBatch, Window},
-    ceiling::{Load, ProbeLoad},
+    ceiling::{FIXED_NS, Load, ProbeLoad},
     clock::{self, WindowClock, clock_now},
     config::ValidConfig,
-    cost::{KernelCost, Measurement, ProbeEvents, by_probe, thread_cpu_time},
+    cost::{KernelCost, Measurement, ProbeEvents, by_probe, measurement_overhead, thread_cpu_time},
     drain::{Drain, Drained},
     hints::{self, Follower, Owner, Shared},
     identity::{Hierarchy, Names},
@@ -88,6 +89,8 @@ pub struct Status {
 /// Probes attached, nothing read yet.
 pub struct AttachedSensor {
     kernel: Kernel,
+    /// See [`measurement_overhead`].
+    overhead_ns: f64,
     config: ValidConfig,
     names: Names,
     sensor_id: String,
@@ -128,6 +131,7 @@ impl AttachedSensor {
                 _ => warn!(%probe, "refused: {}", status.describe()),
             }
         }
+        let overhead_ns = measurement_overhead(&mut kernel);
         kernel.end_attaching();
         let sensor_id = match config.config.sensor_id.as_str() {
             "" => machine_id().unwrap_or(hostname),
@@ -135,6 +139,7 @@ impl AttachedSensor {
         };
         Ok(Self {
             kernel,
+            overhead_ns,
             config,
             names,
             sensor_id,
@@ -188,6 +193,7 @@ impl AttachedSensor {
             last_part: Load::default(),
             shed_in_window: false,
             measure: self.config.config.cost_measurement,
+            overhead_ns: self.overhead_ns,
             queue,
             status,
             metrics,
@@ -295,6 +301,8 @@ struct Worker {
     /// Something was shed since the window began.
     shed_in_window: bool,
     measure: Duration,
+    /// What measuring adds to each run of a program, in nanoseconds.
+    overhead_ns: f64,
     queue: mpsc::Sender<Vec<EncodedBatch>>,
     status: watch::Sender<Status>,
     metrics: Metrics,
@@ -303,6 +311,24 @@ struct Worker {
     kernel_cost: KernelCost,
     lost: Arc<LostEvents>,
     windows: u64,
+}
+
+/// Events of all signals of a probe in a window.
+#[derive(Clone, Copy, Default)]
+struct Observed {
+    samples: u64,
+    estimated: u64,
+}
+
+impl Observed {
+    /// What of the cost of the probe is of a signal with so many events: what
+    /// all runs take by the events there were, the rest by those observed.
+    fn share(self, load: &ProbeLoad, samples: u64, estimated: u64) -> u64 {
+        let fixed_ns = (load.runs * FIXED_NS).min(load.kernel_ns);
+        let part = |of: u64, all: u64| of as f64 / all.max(1) as f64;
+        let rest_ns = load.kernel_ns - fixed_ns;
+        (fixed_ns * part(estimated, self.estimated) + rest_ns * part(samples, self.samples)) as u64
+    }
 }
 
 /// Counts what will never arrive.
@@ -339,7 +365,10 @@ impl Worker {
                     begun + part * check
                 };
                 stopping = self.measure_until(end, part, (check == checks, stop));
-                if stopping {
+                // Once a window at most, and in its first half: the rest is then
+                // a window of its own that ends as this one would have.
+                let ends_early = check * 2 <= checks && self.steering.looks_closer();
+                if stopping || ends_early {
                     break;
                 }
             }
@@ -372,7 +401,7 @@ impl Worker {
         let begun = Instant::now();
         let stopping = stopping || stop.sleep_until(end);
         if let Some(measurement) = measurement {
-            let cost = measurement.finish(&self.kernel, begun.elapsed(), part);
+            let cost = measurement.finish(&self.kernel, (begun.elapsed(), part), self.overhead_ns);
             self.kernel_cost.add(&cost);
             let load = Load {
                 all_cpus_ns: part.as_nanos() as f64 * f64::from(cpus()),
@@ -430,7 +459,7 @@ impl Worker {
         if let Some(measurement) = measurement {
             let stopping = stop.sleep_until(begun + length);
             let measured = begun.elapsed();
-            let cost = measurement.finish(&self.kernel, measured, measured);
+            let cost = measurement.finish(&self.kernel, (measured, measured), self.overhead_ns);
             let mut probes = by_probe(&cost, &self.events);
             probes.retain(|of, _| *of == probe);
             let load = Load {
@@ -571,32 +600,27 @@ impl Worker {
         }
     }
 
-    /// By signal what it cost and gave, in the order of numbers: the cost of
-    /// a probe is shared out by observed events.
+    /// By signal what it cost and gave, in the order of numbers.
     fn signal_costs(&self, load: &Load) -> Vec<SignalCost> {
         let mut events = [(0u64, 0u64); Signal::ALL.len()];
-        let mut of_probe: std::collections::BTreeMap<Probe, u64> = Default::default();
+        let mut of_probe = BTreeMap::<Probe, Observed>::new();
         for series in self.drain.window().series() {
             let (samples, estimated) = &mut events[usize::from(series.signal.number())];
             *samples += series.histogram.samples();
             *estimated += series.histogram.count();
-            *of_probe.entry(Probe::of_signal(series.signal)).or_default() +=
-                series.histogram.samples();
+            let of_probe = of_probe.entry(Probe::of_signal(series.signal)).or_default();
+            of_probe.samples += series.histogram.samples();
+            of_probe.estimated += series.histogram.count();
         }
         let measured = self.kernel_cost.total_ns > 0;
         let costs = Signal::ALL.into_iter().zip(events);
         let costs = costs.map(|(signal, (samples, estimated))| {
             let probe = Probe::of_signal(signal);
-            let kernel_ns = load.probes.get(&probe).map_or(0.0, |load| load.kernel_ns);
-            let all = of_probe.get(&probe).copied().unwrap_or(0).max(1);
-            let share = samples as f64 / all as f64;
+            let of_probe = of_probe.get(&probe).copied().unwrap_or_default();
+            let load = load.probes.get(&probe).filter(|_| measured);
             SignalCost {
                 signal: u32::from(signal.number()),
-                kernel_ns: if measured {
-                    (kernel_ns * share) as u64
-                } else {
-                    0
-                },
+                kernel_ns: load.map_or(0, |load| of_probe.share(load, samples, estimated)),
                 events: samples,
                 estimated_events: estimated,
                 shed_shift: u32::from(self.steering.ceiling.floor(probe)),

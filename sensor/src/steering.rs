@@ -39,6 +39,8 @@ pub(crate) struct Steering {
     pub(crate) ceiling: Ceiling,
     /// What was written: version of the book, floors, services named.
     written: Option<(u64, Configs, u64)>,
+    /// Of the book, when it was written.
+    closer_written: u64,
 }
 
 impl Steering {
@@ -50,20 +52,28 @@ impl Steering {
             hints,
             ceiling: Ceiling::new(config.config.cost_ceiling),
             written: None,
+            closer_written: 0,
         }
     }
 
     /// Writes what hints and the ceiling say now.
     pub(crate) fn apply(&mut self, kernel: &Kernel, drain: &Drain) {
         let floors = Signal::ALL.map(|signal| self.ceiling.floor(Probe::of_signal(signal)));
-        let state = self.hints.look(|book| {
+        let (state, closer) = self.hints.look(|book| {
             let state = (book.version(), floors, drain.named());
             if self.written != Some(state) {
                 write(kernel.tables(), drain, book, self.configured, floors);
             }
-            state
+            (state, book.closer())
         });
         self.written = Some(state);
+        self.closer_written = closer;
+    }
+
+    /// Whether hints that are not written yet ask to look closer at a service,
+    /// and nothing is shed.
+    pub(crate) fn looks_closer(&self) -> bool {
+        self.ceiling.level() == 0 && self.hints.look(Book::closer) != self.closer_written
     }
 
     /// Raises what the ceiling raised, at once and for all services: the first

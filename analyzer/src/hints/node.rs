@@ -11,9 +11,12 @@ use sensor_common::Signal;
 
 /// Largest k of a ratio 1/2^k. Beyond, sampling saves less than an event that
 /// is not sampled costs, and series with few events would not be seen.
-pub const SHIFT_MAX: u8 = 6;
-/// Kernel time of an event that is not sampled (bench `probe-cost`).
+pub const SHIFT_MAX: u8 = 4;
+/// Kernel time of an event that is not sampled, as long as nothing better is
+/// known (bench `probe-cost`).
 const UNSAMPLED_NS: f64 = 10.0;
+/// The same at most.
+const UNSAMPLED_NS_MAX: f64 = 100.0;
 /// Windows that must all agree before a node is looked at more closely again.
 const CALM_WINDOWS: usize = 6;
 /// Weight of a new measurement.
@@ -23,7 +26,7 @@ const EVENTS_MIN: f64 = 100.0;
 /// Sampling ratio from which on it is exact.
 const RATIO_MIN: f64 = 0.125;
 /// What a sampled event is taken to cost at most until then.
-const EVENT_NS_MAX: f64 = 1000.0;
+const SAMPLED_NS_MAX: f64 = 1000.0;
 /// The part of a sensor's own ceiling that hints may use: above the ceiling it
 /// sheds by itself.
 const CEILING_SHARE: f64 = 0.75;
@@ -77,23 +80,57 @@ type Shifts = [u8; GROUPS.len()];
 /// A group in one window.
 #[derive(Clone, Copy, Debug, Default)]
 struct Load {
-    /// Events there were.
-    events: f64,
-    /// Kernel time if every event were sampled, beyond the unsampled.
+    /// Kernel time if no event were sampled.
+    unsampled_ns: f64,
+    /// What it takes beyond that if every event is.
     sampled_ns: f64,
 }
 
 impl Load {
     fn at(self, shift: u8) -> f64 {
-        self.events * UNSAMPLED_NS + self.sampled_ns * 0.5f64.powi(i32::from(shift))
+        self.unsampled_ns + self.sampled_ns * 0.5f64.powi(i32::from(shift))
     }
+}
+
+/// Nanoseconds of one event, as far as they are known.
+#[derive(Clone, Copy, Debug, Default)]
+struct EventCost {
+    unsampled: Option<f64>,
+    /// Beyond an unsampled one.
+    sampled: Option<f64>,
+}
+
+impl EventCost {
+    /// Takes what `events` took of which some were `observed`.
+    fn learn(&mut self, kernel_ns: f64, events: f64, observed: f64) {
+        let unsampled = self.unsampled.unwrap_or(UNSAMPLED_NS);
+        match self.sampled {
+            // Where few are sampled, the others blur what each of them costs.
+            Some(sampled) if observed < events * RATIO_MIN => {
+                let measured = (kernel_ns - observed * sampled) / events;
+                blend(&mut self.unsampled, measured.clamp(0.0, UNSAMPLED_NS_MAX));
+            }
+            Some(_) => {
+                let measured = (kernel_ns - events * unsampled) / observed;
+                blend(&mut self.sampled, measured.max(0.0));
+            }
+            None => {
+                let measured = (kernel_ns - events * unsampled) / observed;
+                self.sampled = Some(measured.clamp(0.0, SAMPLED_NS_MAX));
+            }
+        }
+    }
+}
+
+fn blend(known: &mut Option<f64>, measured: f64) {
+    let known = known.get_or_insert(measured);
+    *known += ALPHA * (measured - *known);
 }
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
-    /// Nanoseconds that a sampled event costs beyond an unsampled one.
-    event_ns: [Option<f64>; GROUPS.len()],
+    event_costs: [EventCost; GROUPS.len()],
     /// What the last windows asked for, newest last.
     asked: VecDeque<Shifts>,
     heard_ns: u64,
@@ -141,17 +178,13 @@ impl Node {
                 observed += one.events as f64;
             }
         }
+        let event_cost = &mut self.event_costs[at];
         if kernel_ns > 0.0 && observed >= EVENTS_MIN {
-            let measured = (kernel_ns - events * UNSAMPLED_NS).max(0.0) / observed;
-            let known = self.event_ns[at].get_or_insert(measured.min(EVENT_NS_MAX));
-            // Where few are sampled, the others blur what each of them costs.
-            if observed >= events * RATIO_MIN {
-                *known += ALPHA * (measured - *known);
-            }
+            event_cost.learn(kernel_ns, events, observed);
         }
         Load {
-            events,
-            sampled_ns: events * self.event_ns[at].unwrap_or(0.0),
+            unsampled_ns: events * event_cost.unsampled.unwrap_or(UNSAMPLED_NS),
+            sampled_ns: events * event_cost.sampled.unwrap_or(0.0),
         }
     }
 

@@ -1,33 +1,22 @@
-//! Honeyguide as processes, and loads for it: shared by the kernel tests and
-//! the bench `loop`.
+//! Honeyguide as processes, and loads for it: shared by the kernel tests.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, reason = "each of those who share it uses a part")]
 
+pub mod loads;
+
 use std::{
     fs,
-    io::{PipeReader, PipeWriter, Read, Write, pipe},
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::process::CommandExt,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-/// Who is put under load.
-pub const VICTIM: &str = "process/hg-victim";
-
-/// A child that is ended with the test, by its pid.
-pub struct Process(pub Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use loads::{Process, VICTIM};
 
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -182,88 +171,4 @@ fn metric(port: u16, series: &str) -> Option<f64> {
     let mut lines = page.lines();
     let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     value?.parse().ok()
-}
-
-/// bash under a name of its own, pinned to CPU 0.
-pub fn pinned_bash(directory: &Path, name: &str, nice: i32, script: &str) -> Process {
-    let path: PathBuf = directory.join(name);
-    if !path.exists() {
-        fs::copy("/bin/bash", &path).unwrap();
-    }
-    let mut command = Command::new(path);
-    command.args(["-c", script]).stdin(Stdio::null());
-    // SAFETY: both calls are async-signal-safe and touch only this child.
-    unsafe {
-        command.pre_exec(move || {
-            let mut cpus: libc::cpu_set_t = std::mem::zeroed();
-            libc::CPU_SET(0, &mut cpus);
-            libc::sched_setaffinity(0, size_of_val(&cpus), &raw const cpus);
-            libc::setpriority(libc::PRIO_PROCESS, 0, nice);
-            Ok(())
-        });
-    }
-    Process(command.spawn().unwrap())
-}
-
-/// [`VICTIM`]: wakes up every five milliseconds.
-pub fn victim(directory: &Path) -> Process {
-    let script = "exec 3<> <(:); while :; do read -t 0.005 -u 3; done";
-    pinned_bash(directory, "hg-victim", 10, script)
-}
-
-/// Above the victim's weight, so that each of them runs for its whole slice
-/// before the victim's turn comes; few enough that it comes more often than 20
-/// times a second, even where others have work as well.
-pub fn hogs(directory: &Path) -> Vec<Process> {
-    (0..8)
-        .map(|_| pinned_bash(directory, "hg-hog", -5, "while :; do :; done"))
-        .collect()
-}
-
-/// Two threads of this process that wake each other without a pause, off CPU 0
-/// where there is another. Ended by dropping it.
-pub struct Switches(Option<PipeWriter>);
-
-impl Switches {
-    pub fn begin() -> Self {
-        let (reader, there) = pipe().unwrap();
-        let (back_reader, back) = pipe().unwrap();
-        let first = there.try_clone().unwrap();
-        thread::spawn(move || pass_on(reader, back));
-        thread::spawn(move || pass_on(back_reader, there));
-        (&first).write_all(&[1]).unwrap();
-        Self(Some(first))
-    }
-}
-
-impl Drop for Switches {
-    fn drop(&mut self) {
-        // A zero ends both.
-        let _ = self.0.take().map(|mut writer| writer.write_all(&[0]));
-    }
-}
-
-fn pass_on(mut reader: PipeReader, mut writer: PipeWriter) {
-    leave_cpu_0();
-    let mut byte = [0];
-    while reader.read_exact(&mut byte).is_ok() && writer.write_all(&byte).is_ok() {
-        if byte == [0] {
-            return;
-        }
-    }
-}
-
-/// Keeps this thread, and what it starts, off the CPU that the hogs crowd, if
-/// there is another: a broker that gets no turn for ten seconds loses its
-/// consumers.
-pub fn leave_cpu_0() {
-    // SAFETY: an all-zero set is a valid one, and outlives both calls.
-    unsafe {
-        let mut cpus: libc::cpu_set_t = std::mem::zeroed();
-        libc::sched_getaffinity(0, size_of_val(&cpus), &raw mut cpus);
-        libc::CPU_CLR(0, &mut cpus);
-        if libc::CPU_COUNT(&cpus) > 0 {
-            libc::sched_setaffinity(0, size_of_val(&cpus), &raw const cpus);
-        }
-    }
 }

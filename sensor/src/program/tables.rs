@@ -79,7 +79,12 @@ impl Tables {
 
     /// Reads `row` over all stripes into `last`, which holds what was read
     /// before. Calls `moved` with the position and the increase of each bucket
-    /// that grew; returns the increase of samples and sum.
+    /// that grew; returns the increase of samples and sum, of samples never more
+    /// than of events.
+    ///
+    /// The kernel adds to the bucket of an event, then to samples and sum, and
+    /// does not wait for who reads: the rest of an event may come a window later
+    /// than its bucket. Such a sample is one too many there.
     pub fn advance(
         &self,
         row: u32,
@@ -107,6 +112,7 @@ impl Tables {
                 }
             }
         }
+        let mut events = 0u64;
         for (line, (now, before)) in pairs
             .as_flattened()
             .chunks_exact(LINE)
@@ -120,12 +126,17 @@ impl Tables {
                 let count = now.wrapping_sub(*before);
                 if count != 0 {
                     *before = *now;
+                    events += u64::from(count);
                     moved(line * LINE + offset, count);
                 }
             }
         }
+        if events == 0 {
+            // Samples without events wait for the next ones.
+            return (0, 0);
+        }
         let increase = (
-            samples.wrapping_sub(last.samples),
+            samples.wrapping_sub(last.samples).min(events),
             sum_ns.wrapping_sub(last.sum_ns),
         );
         (last.samples, last.sum_ns) = (samples, sum_ns);

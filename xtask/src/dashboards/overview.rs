@@ -16,6 +16,8 @@ pub fn dashboard() -> Value {
     panels.extend(at_risk());
     panels.push(Panel::row("Sensors"));
     panels.extend(sensors());
+    panels.push(Panel::row("How closely sensors look"));
+    panels.extend(attention());
     panels.push(Panel::row("Analyzers"));
     panels.extend(analyzers());
     new(
@@ -174,6 +176,51 @@ fn sensors() -> [Panel; 6] {
             &[Query::range("min by (probe) (sensor_probe_level)", "{{probe}}")],
         )
         .axis(0.0, Some(2.0)),
+    ]
+}
+
+fn attention() -> [Panel; 4] {
+    [
+        Panel::lines(
+            "Cost of sensors",
+            "Of the node where it is highest, as a share of its CPUs: what sensors cost, what they \
+             would cost if every event were sampled, what calm series may cost, and the ceiling.",
+            &[
+                Query::range("max(honeyguide_node_cost_ratio)", "cost"),
+                Query::range("max(honeyguide_node_full_cost_ratio)", "every event"),
+                Query::range("max(honeyguide_node_budget_ratio)", "budget"),
+                Query::range("max(sensor_cost_ceiling_ratio)", "ceiling"),
+            ],
+        )
+        .unit("percentunit")
+        .axis(0.0, None),
+        Panel::lines(
+            "Sampling by hints",
+            "The smallest share of events that a hint asks for; 1 where there is none.",
+            &[Query::range(
+                "min by (signal) (honeyguide_hint_sampling_ratio) or vector(1)",
+                "{{signal}}",
+            )],
+        )
+        .unit("percentunit")
+        .axis(0.0, Some(1.0)),
+        Panel::lines(
+            "Hints",
+            "What became of hints at sensors; renewed ones are applied again.",
+            &[Query::range(
+                "sum by (outcome) (rate(sensor_hints_total[$__rate_interval]))",
+                "{{outcome}}",
+            )],
+        )
+        .unit("ops")
+        .axis(0.0, None),
+        Panel::lines(
+            "Shedding",
+            "Steps by which sensors look less closely than they were told to, to stay under their \
+             ceiling; the highest of all sensors.",
+            &[Query::range("max(sensor_shedding_level)", "highest")],
+        )
+        .axis(0.0, None),
     ]
 }
 

@@ -97,7 +97,7 @@ fn forecasts() -> [Panel; 4] {
                     "forecast",
                 ),
                 Query::range(
-                    quantile("$quantile", "honeyguide_latency_seconds", SERIES, ""),
+                    r#"max(honeyguide_forecast_y_seconds{service="$service",signal="$signal",quantile="$quantile"})"#,
                     "actual",
                 ),
             ],
