@@ -26,8 +26,8 @@ fn main() -> Result<()> {
         let report = json!({
             "metrics": {
                 "cost_vs_full": cost.vs_full,
-                "full_cost_percent": cost.full * 100.0,
-                "loop_cost_percent": cost.with_loop * 100.0,
+                "full_cost_ns": cost.full_ns,
+                "loop_cost_ns": cost.loop_ns,
                 "react_s": react_s,
                 "lead_lost_windows": lead.lost_mean,
                 "lead_samples_ratio": lead.samples_ratio,
