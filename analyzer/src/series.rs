@@ -149,7 +149,7 @@ impl Series {
         let windows =
             (RECENT_STEPS..RECENT_STEPS + USUAL_STEPS).take_while(|ago| *ago < self.ring.len());
         let mut values: Vec<f64> = windows
-            .filter_map(|ago| self.ring.window(ago).value(target))
+            .filter_map(|ago| self.ring.value(ago, target))
             .collect();
         if values.len() >= USUAL_STEPS_MIN {
             let middle = values.len() / 2;
