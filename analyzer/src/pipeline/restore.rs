@@ -95,6 +95,7 @@ impl Pipeline {
                         .as_deref()
                         .map(std::borrow::Cow::Borrowed)
                         .unwrap_or_default(),
+                    reasons: series.reasons.as_slice().into(),
                 };
                 piece.extend(to_bytes(&stored));
                 if piece.len() >= PIECE_LEN {
@@ -189,6 +190,7 @@ impl Pipeline {
                 series.number = stored.number;
                 series.facts = stored.facts;
                 series.model = Some(Box::new(stored.model.into_owned()));
+                series.reasons = stored.reasons.into_owned();
             }
         }
         Ok(())
