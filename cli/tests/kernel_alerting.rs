@@ -16,8 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kafka_node::{Cluster, Jars, Options};
+use kafka_node::Lent;
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 const VICTIM: &str = "process/hg-victim";
 
@@ -95,13 +96,14 @@ struct Honeyguide {
 }
 
 impl Honeyguide {
-    fn start(directory: &Path, brokers: &str) -> Self {
+    fn start(directory: &Path, broker: &Lent) -> Self {
         let config = directory.join("honeyguide.toml");
         fs::write(&config, CONFIG).unwrap();
         let run = |args: &[&str]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_honeyguide"));
             command.args(args).arg("--config").arg(&config);
-            command.args(["--set", &format!("kafka.brokers={brokers}")]);
+            command.args(["--set", &format!("kafka.brokers={}", broker.bootstrap())]);
+            command.args(["--set", &format!("kafka.group={}", broker.group())]);
             // One partition: all series keep to the machine's pace together.
             command.args(["--set", "kafka.partitions=1"]);
             command.stdout(Stdio::null());
@@ -417,12 +419,11 @@ fn a_bottleneck_ends_as_an_alert_that_resolves_and_panels_show_it() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     leave_cpu_0();
-    let kafka = directory.join("kafka");
-    let cluster = Cluster::start(&Jars::find().unwrap(), &kafka, Options::default()).unwrap();
+    let broker = Runtime::new().unwrap().block_on(Lent::take()).unwrap();
     // Wakes up every five milliseconds.
     let script = "exec 3<> <(:); while :; do read -t 0.005 -u 3; done";
     let _victim = pinned_bash(directory, "hg-victim", 10, script);
-    let honeyguide = Honeyguide::start(directory, &cluster.bootstrap());
+    let honeyguide = Honeyguide::start(directory, &broker);
     let monitoring = Monitoring::start(directory, &honeyguide);
     honeyguide.wait_for_calm();
     wait_for("no alert while it is calm", 30, || {
