@@ -68,6 +68,31 @@ async fn a_network_that_stalls_and_breaks_loses_nothing_and_repeats_nothing() {
     assert_eq!(spool.status()().lost, spool::Lost::default());
 }
 
+/// The network is away for a minute: packets get lost, then connections break.
+/// Beside other tests, because almost all of it is waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_away_for_a_minute_loses_nothing_and_repeats_nothing() {
+    let (mut group, config) = Group::on_own(Options {
+        has_network: true,
+        ..Options::default()
+    })
+    .await;
+    let spool = spool(&group, &config).await;
+    group.start_one();
+    group.start_one();
+    let mut published = BTreeMap::new();
+    let network = group.cluster().network(0);
+    publish_seconds(&spool, 0..70, &mut published, |second| match second {
+        5 => network.stall(),
+        35 => network.cut(),
+        65 => network.mend(),
+        _ => {}
+    })
+    .await;
+    group.counts(&published).await;
+    assert_eq!(spool.status()().lost, spool::Lost::default());
+}
+
 async fn delete_topic(brokers: &str) {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
