@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use honeyguide_models::{History, TARGETS, Window};
+use honeyguide_models::{History, TARGETS, Target, Window};
 
 /// History kept in memory, in steps: 6 hours of 10 s.
 pub const HISTORY_STEPS: usize = 2160;
@@ -40,6 +40,16 @@ impl Packed {
             samples: restored(self.samples).exp_m1(),
             completeness: f32::from(self.completeness) / 255.0,
         }
+    }
+
+    /// [`Window::value`] of one target, without unpacking the rest.
+    fn value(self, target: Target) -> Option<f64> {
+        let window = Window {
+            y: [restored(self.y[target.index()]); TARGETS],
+            completeness: f32::from(self.completeness) / 255.0,
+            ..Window::MISSING
+        };
+        window.value(target)
     }
 }
 
@@ -100,7 +110,7 @@ impl Ring {
         self.make_room(new.len);
         let begin = self.0.len();
         self.0.resize(begin + new.len, Packed::default());
-        new.write_to(self.0.range_mut(begin..));
+        new.write_to(&mut self.0.make_contiguous()[begin..]);
         next_step.max(last_step + 1)
     }
 
@@ -119,8 +129,18 @@ impl Ring {
         next_step.max(step + 1)
     }
 
+    /// Makes room for windows that come in pieces, at once: growing with each
+    /// piece would move them as many times.
+    pub(crate) fn expect(&mut self, windows: u64) {
+        let windows = windows.min(HISTORY_STEPS as u64) as usize;
+        self.0.reserve_exact(windows.saturating_sub(self.0.len()));
+    }
+
     /// Appends windows of which nothing is known.
     pub(crate) fn skip(&mut self, steps: u64) {
+        if steps == 0 {
+            return;
+        }
         let steps = steps.min(HISTORY_STEPS as u64) as usize;
         self.make_room(steps);
         let end = self.0.len() + steps;
@@ -148,6 +168,11 @@ impl History for Ring {
     fn window(&self, ago: usize) -> Window {
         let position = self.0.len().checked_sub(ago.saturating_add(1));
         position.map_or(Window::MISSING, |position| self.0[position].unpack())
+    }
+
+    fn value(&self, ago: usize, target: Target) -> Option<f64> {
+        let position = self.0.len().checked_sub(ago.saturating_add(1))?;
+        self.0[position].value(target)
     }
 }
 
@@ -224,11 +249,7 @@ impl<'a> StoredColumns<'a> {
     }
 
     /// A column at a time: several times as fast as window by window.
-    fn write_to<'b, W>(self, windows: W)
-    where
-        W: Iterator<Item = &'b mut Packed> + ExactSizeIterator,
-    {
-        let mut windows: Vec<&mut Packed> = windows.collect();
+    fn write_to(self, windows: &mut [Packed]) {
         let value = |low: &u8, high: &u8| i16::from_le_bytes([*low, *high]);
         for target in 0..TARGETS {
             let bytes = self.columns[2 * target]

@@ -1,7 +1,7 @@
 //! Series in memory: what is known of each, and what a step has collected of
 //! it so far.
 
-use honeyguide_models::{History, SeriesModel, TARGETS, Target, Window};
+use honeyguide_models::{History, SeriesModel, TARGETS, Target, Window, attribution::Reason};
 use sensor_common::{Histogram, Signal};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,9 @@ pub struct Series {
     pub cumulative: Box<Histogram>,
     /// What its closed steps say beside their windows.
     pub facts: Facts,
+    /// Of its newest forecast. Kept, because finding them takes longer than
+    /// anything else that a restarted analyzer does before it serves again.
+    pub reasons: Vec<Reason>,
 }
 
 /// What a series remembers of its closed steps, beside windows and model.
@@ -91,6 +94,7 @@ impl Series {
             open: Vec::new(),
             cumulative: Box::default(),
             facts: Facts::default(),
+            reasons: Vec::new(),
         }
     }
 
@@ -149,7 +153,7 @@ impl Series {
         let windows =
             (RECENT_STEPS..RECENT_STEPS + USUAL_STEPS).take_while(|ago| *ago < self.ring.len());
         let mut values: Vec<f64> = windows
-            .filter_map(|ago| self.ring.window(ago).value(target))
+            .filter_map(|ago| self.ring.value(ago, target))
             .collect();
         if values.len() >= USUAL_STEPS_MIN {
             let middle = values.len() / 2;
@@ -162,7 +166,8 @@ impl Series {
     /// Memory of the series in bytes.
     pub fn bytes(&self) -> usize {
         let model = self.model.as_ref().map_or(0, |model| model.bytes());
-        size_of::<Self>() + size_of::<Histogram>() + self.ring.bytes() + model
+        let reasons = size_of_val(self.reasons.as_slice());
+        size_of::<Self>() + size_of::<Histogram>() + self.ring.bytes() + model + reasons
     }
 }
 

@@ -8,7 +8,6 @@
 use std::{collections::BTreeMap, sync::Arc, thread, time::Duration};
 
 use honeyguide_bus::{Delivery, PartitionId, Position, Topic, partition_of};
-use honeyguide_proto::v1;
 use sensor_common::Histogram;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
@@ -186,14 +185,18 @@ struct TakenOver {
     pipeline: Pipeline,
     /// Of the next record to take, if a state was there.
     offset: Option<u64>,
-    /// Of its last step.
-    forecasts: Vec<v1::Forecast>,
 }
 
 /// Takes a partition over. Beginning anew where its state cannot be read for a
 /// moment would lose the totals and overwrite the state, so it is tried again;
-/// who cannot read it for long loses the partition to another member.
-fn claim(state: &StateTopic, partition: PartitionId, config: &ValidConfig) -> TakenOver {
+/// who cannot read it for long loses the partition to another member. Its last
+/// forecasts are shown at once, whatever the other partitions still need.
+fn claim(
+    state: &StateTopic,
+    partition: PartitionId,
+    config: &ValidConfig,
+    board: &Board,
+) -> TakenOver {
     let new = || {
         let mut pipeline = Pipeline::new(config.clone());
         pipeline.shift_store(u64::from(partition));
@@ -206,12 +209,12 @@ fn claim(state: &StateTopic, partition: PartitionId, config: &ValidConfig) -> Ta
         }
         thread::sleep(RESTORE_RETRY);
     };
-    let forecasts = pipeline.last_forecasts();
+    board.forecasts(partition, pipeline.last_forecasts());
+    board.alerts(partition, pipeline.alerts());
     TakenOver {
         claimed,
         pipeline,
         offset,
-        forecasts,
     }
 }
 
@@ -313,10 +316,10 @@ impl Worker {
     /// Takes partitions over from the analyzers that had them, all at once,
     /// because most of it is waiting for the broker.
     fn claim(&mut self, state: &StateTopic, partitions: &[PartitionId]) -> Vec<Position> {
-        let config = &self.stores.config;
+        let (config, board) = (&self.stores.config, &*self.board);
         let claimed: Vec<_> = thread::scope(|scope| {
             let claiming = partitions.iter().map(|partition| {
-                let claiming = move || (*partition, claim(state, *partition, config));
+                let claiming = move || (*partition, claim(state, *partition, config, board));
                 scope.spawn(claiming)
             });
             let claiming: Vec<_> = claiming.collect();
@@ -329,8 +332,6 @@ impl Worker {
                 Ok(claimed) => claimed,
                 Err(panic) => std::panic::resume_unwind(panic),
             };
-            self.board.forecasts(partition, claimed.forecasts);
-            self.board.alerts(partition, claimed.pipeline.alerts());
             let offset = claimed.offset.map(|offset| position(partition, offset));
             positions.extend(offset);
             self.add(partition, claimed.pipeline, Some(claimed.claimed));

@@ -16,7 +16,7 @@ use std::{
     io::{self, BufWriter},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::Notify, task::JoinHandle};
@@ -33,6 +33,8 @@ const PREFIX: &str = "spool-";
 const SUFFIX: &str = ".hgr";
 /// Pause before records that were not taken are offered again.
 const RETRY: Duration = Duration::from_millis(500);
+/// Between two lines of the log about the disk.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 /// Bounds of a spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,8 +98,48 @@ struct State {
     /// Being published.
     in_flight: Option<Segment>,
     next_number: u64,
+    disk: Disk,
     past: u64,
     lost: Lost,
+}
+
+/// What was said of the disk: at once that it takes nothing, and then at most
+/// a line a minute, however often it changes and however many records come.
+#[derive(Debug, Default)]
+struct Disk {
+    is_refusing: bool,
+    said_at: Option<Instant>,
+    /// Records that it did not take since.
+    unsaid: u64,
+}
+
+impl Disk {
+    /// Notes a record that it did not take. Returns how many there were since
+    /// the last line, if it is time for another.
+    fn refused(&mut self, now: Instant) -> Option<u64> {
+        self.unsaid += 1;
+        self.may_say(now).then(|| {
+            self.is_refusing = true;
+            std::mem::take(&mut self.unsaid)
+        })
+    }
+
+    /// Notes a record that it took. Returns how many it did not take since the
+    /// last line, if it was said that it takes none and it is time for another.
+    fn took(&mut self, now: Instant) -> Option<u64> {
+        (self.is_refusing && self.may_say(now)).then(|| {
+            self.is_refusing = false;
+            std::mem::take(&mut self.unsaid)
+        })
+    }
+
+    fn may_say(&mut self, now: Instant) -> bool {
+        let is_time = self.said_at.is_none_or(|at| now >= at + SAID_AGAIN);
+        if is_time {
+            self.said_at = Some(now);
+        }
+        is_time
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -204,11 +246,12 @@ impl<P: Producer + 'static> Producer for Spool<P> {
 
     /// Returns once the record is in a file of the operating system.
     async fn publish(&self, record: Record) -> Result<(), PublishError> {
-        let Err(error) = self.shared.append(&record) else {
+        let appended = self.shared.append(&record);
+        self.shared.say(appended.as_ref().err());
+        if appended.is_ok() {
             self.shared.appended.notify_one();
             return Ok(());
-        };
-        warn!(%error, directory = %self.shared.config.directory.display(), "spool: not written");
+        }
         if self.shared.lock().segments() > 0 {
             return Err(PublishError::Full(Box::new(record)));
         }
@@ -254,6 +297,24 @@ impl<P> Shared<P> {
         }
         self.keep_bounds(&mut state);
         Ok(())
+    }
+
+    /// Says how the disk takes records, if that is worth a line.
+    fn say(&self, refused: Option<&io::Error>) {
+        let mut state = self.lock();
+        let directory = self.config.directory.display();
+        match refused {
+            Some(error) => {
+                if let Some(records) = state.disk.refused(Instant::now()) {
+                    warn!(%error, %directory, records, "spool: not written");
+                }
+            }
+            None => {
+                if let Some(records) = state.disk.took(Instant::now()) {
+                    info!(%directory, not_written = records, "spool: written again");
+                }
+            }
+        }
     }
 
     /// The end of the current segment may be half a record: nothing may follow it.

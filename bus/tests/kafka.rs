@@ -13,10 +13,10 @@ use honeyguide_bus::{
     kafka::{ClientError, Config, KafkaConsumer, KafkaProducer, KafkaTail, ValidConfig, topics},
     tail::Tail,
 };
-use kafka_node::{Cluster, Jars, Options};
+use kafka_node::{Cluster, Jars, Lent, Options};
 use tempfile::TempDir;
 
-/// Nodes of one test, and their data.
+/// Nodes of one test, which ends or starts some, and their data.
 struct Broker {
     cluster: Cluster,
     _directory: TempDir,
@@ -40,12 +40,21 @@ impl Broker {
             ..Config::default()
         }
     }
+}
 
-    async fn with_topics(&self) -> ValidConfig {
-        let config = self.config().validate().unwrap();
-        topics::apply(&config).await.unwrap();
-        config
+fn config_of(lent: &Lent) -> Config {
+    Config {
+        brokers: lent.bootstrap().to_owned(),
+        group: lent.group().to_owned(),
+        partitions: 4,
+        ..Config::default()
     }
+}
+
+async fn with_topics(config: Config) -> ValidConfig {
+    let config = config.validate().unwrap();
+    topics::apply(&config).await.unwrap();
+    config
 }
 
 fn record(number: u64) -> Record {
@@ -139,8 +148,8 @@ impl Member {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_made_checked_and_never_changed() {
-    let broker = Broker::start(Options::default());
-    let config = broker.config().validate().unwrap();
+    let broker = Lent::take().await.unwrap();
+    let config = config_of(&broker).validate().unwrap();
     let missing = topics::check(&config).await.unwrap_err().to_string();
     assert!(missing.contains("honeyguide.histograms.v1"), "{missing}");
     assert!(missing.contains("honeyguide topics apply"), "{missing}");
@@ -150,7 +159,7 @@ async fn topics_are_made_checked_and_never_changed() {
     assert!(again.iter().all(|topic| !topic.made));
     let other = Config {
         partitions: 8,
-        ..broker.config()
+        ..config_of(&broker)
     };
     let other = other.validate().unwrap();
     let Err(ClientError::Topics(wrong)) = topics::apply(&other).await else {
@@ -177,8 +186,8 @@ async fn a_broker_that_is_not_there_is_an_error_that_names_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_member_takes_partitions_over_where_the_old_one_committed() {
-    let broker = Broker::start(Options::default());
-    let config = broker.with_topics().await;
+    let broker = Lent::take().await.unwrap();
+    let config = with_topics(config_of(&broker)).await;
     let producer = KafkaProducer::connect(config.clone()).await.unwrap();
     assert_eq!(producer.partitions(Topic::Histograms), 4);
     publish(&producer, 0..100).await;
@@ -225,8 +234,8 @@ async fn a_new_member_takes_partitions_over_where_the_old_one_committed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_begins_where_the_restored_state_ends() {
-    let broker = Broker::start(Options::default());
-    let config = broker.with_topics().await;
+    let broker = Lent::take().await.unwrap();
+    let config = with_topics(config_of(&broker)).await;
     let producer = KafkaProducer::connect(config.clone()).await.unwrap();
     publish(&producer, 0..40).await;
     let mut consumer = KafkaConsumer::join(&config, Topic::Histograms)
@@ -261,7 +270,7 @@ async fn reading_begins_where_the_restored_state_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_broker_loses_nothing_and_repeats_nothing() {
     let mut broker = Broker::start(Options::default());
-    let config = broker.with_topics().await;
+    let config = with_topics(broker.config()).await;
     let producer = KafkaProducer::connect(config.clone()).await.unwrap();
     let publishing = tokio::spawn(async move { publish(&producer, 0..2000).await });
     for _ in 0..2 {
@@ -319,8 +328,8 @@ async fn three_nodes_lose_their_leader_and_no_record() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lag_is_what_was_not_read_committed_or_not() {
     const RECORDS: usize = 400;
-    let broker = Broker::start(Options::default());
-    let config = broker.with_topics().await;
+    let broker = Lent::take().await.unwrap();
+    let config = with_topics(config_of(&broker)).await;
     let producer = KafkaProducer::connect(config.clone()).await.unwrap();
     publish(&producer, 0..RECORDS as u64).await;
     let mut consumer = KafkaConsumer::join(&config, Topic::Histograms)
@@ -361,7 +370,7 @@ async fn a_tail_reads_everything_in_no_group_and_outlives_the_broker() {
     let unready = broker.config().validate().unwrap();
     let mut early = KafkaTail::new(unready, Topic::Histograms);
     assert!(early.next().await.is_err());
-    let config = broker.with_topics().await;
+    let config = with_topics(broker.config()).await;
     let producer = KafkaProducer::connect(config.clone()).await.unwrap();
     publish(&producer, 0..RECORDS).await;
     let mut late = KafkaTail::new(config, Topic::Histograms);

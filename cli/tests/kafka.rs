@@ -25,7 +25,7 @@ use honeyguide_proto::{
     batch::{Header, SeriesRef, encode},
     v1,
 };
-use kafka_node::{Cluster, Jars, Options};
+use kafka_node::{Cluster, Jars, Lent, Options};
 use prost::Message as _;
 use sensor_common::{Histogram, Signal};
 use tempfile::TempDir;
@@ -53,7 +53,7 @@ fn free_port() -> u16 {
 }
 
 impl Analyzer {
-    fn start(brokers: &str, log: &Path) -> Self {
+    fn start(kafka: &Config, log: &Path) -> Self {
         let http = free_port();
         let log = std::fs::File::options()
             .create(true)
@@ -62,7 +62,8 @@ impl Analyzer {
             .unwrap();
         let program = Path::new(env!("CARGO_BIN_EXE_honeyguide"));
         let process = Command::new(program.with_file_name("honeyguide-analyzer"))
-            .args(["--set", &format!("kafka.brokers={brokers}")])
+            .args(["--set", &format!("kafka.brokers={}", kafka.brokers)])
+            .args(["--set", &format!("kafka.group={}", kafka.group)])
             .args(["--set", &format!("kafka.partitions={PARTITIONS}")])
             .args(["--set", r#"kafka.properties={"session.timeout.ms"="6000"}"#])
             .args(["--set", "analyzer.step=1s"])
@@ -208,30 +209,57 @@ impl Random {
     }
 }
 
-/// Analyzers on a broker of their own, under a known load.
+/// Analyzers on a broker, under a known load.
 struct Group {
     directory: TempDir,
-    cluster: Cluster,
+    kafka: Config,
+    broker: Broker,
     analyzers: Vec<Analyzer>,
     started: usize,
 }
 
+enum Broker {
+    /// To be disturbed.
+    Own(Cluster),
+    Lent(#[expect(dead_code, reason = "is the test's until dropped")] Lent),
+}
+
 impl Group {
-    /// A broker with topics, and no analyzer yet.
-    async fn on(options: Options) -> (Self, ValidConfig) {
-        let directory = tempfile::tempdir().unwrap();
-        let kafka = directory.path().join("kafka");
-        let cluster = Cluster::start(&Jars::find().unwrap(), &kafka, options).unwrap();
-        let config = Config {
-            brokers: cluster.bootstrap(),
-            partitions: PARTITIONS,
+    /// On some broker with topics, and no analyzer yet.
+    async fn start() -> (Self, ValidConfig) {
+        let lent = Lent::take().await.unwrap();
+        let kafka = Config {
+            brokers: lent.bootstrap().to_owned(),
+            group: lent.group().to_owned(),
             ..Config::default()
         };
-        let config = config.validate().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        Self::on(Broker::Lent(lent), kafka, directory).await
+    }
+
+    /// The same on nodes of its own.
+    async fn on_own(options: Options) -> (Self, ValidConfig) {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("kafka");
+        let cluster = Cluster::start(&Jars::find().unwrap(), &data, options).unwrap();
+        let kafka = Config {
+            brokers: cluster.bootstrap(),
+            ..Config::default()
+        };
+        Self::on(Broker::Own(cluster), kafka, directory).await
+    }
+
+    async fn on(broker: Broker, kafka: Config, directory: TempDir) -> (Self, ValidConfig) {
+        let kafka = Config {
+            partitions: PARTITIONS,
+            ..kafka
+        };
+        let config = kafka.clone().validate().unwrap();
         topics::apply(&config).await.unwrap();
         let group = Self {
             directory,
-            cluster,
+            kafka,
+            broker,
             analyzers: Vec::new(),
             started: 0,
         };
@@ -241,8 +269,15 @@ impl Group {
     fn start_one(&mut self) {
         let log = self.directory.path().join(format!("{}.log", self.started));
         self.started += 1;
-        self.analyzers
-            .push(Analyzer::start(&self.cluster.bootstrap(), &log));
+        self.analyzers.push(Analyzer::start(&self.kafka, &log));
+    }
+
+    /// The nodes of [`on_own`](Self::on_own).
+    fn cluster(&mut self) -> &mut Cluster {
+        match &mut self.broker {
+            Broker::Own(cluster) => cluster,
+            Broker::Lent(_) => panic!("a broker that is lent is not to be disturbed"),
+        }
     }
 
     /// Waits until all analyzers together have counted exactly this.
@@ -286,7 +321,7 @@ async fn killed_and_joining_analyzers_count_everything_once() {
         .into_iter()
         .map(|second| second + random.below(5))
         .collect();
-    disturbed(35, |second, group| {
+    disturbed(Group::start(), 35, |second, group| {
         if kills.contains(&second) {
             let victim = random.below(group.analyzers.len() as u64) as usize;
             group.analyzers.remove(victim).kill();
@@ -298,7 +333,7 @@ async fn killed_and_joining_analyzers_count_everything_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn analyzers_that_come_and_go_every_two_seconds_count_everything_once() {
-    disturbed(25, |second, group| {
+    disturbed(Group::start(), 25, |second, group| {
         if !(4..20).contains(&second) || !second.is_multiple_of(2) {
             return;
         }
@@ -315,7 +350,7 @@ async fn analyzers_that_come_and_go_every_two_seconds_count_everything_once() {
 /// that its partitions are another's, and must not write over their state.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_analyzer_that_was_paused_past_its_session_disturbs_nothing() {
-    disturbed(32, |second, group| match second {
+    disturbed(Group::start(), 32, |second, group| match second {
         8 => group.analyzers[0].signal(libc::SIGSTOP),
         22 => group.analyzers[0].signal(libc::SIGCONT),
         _ => {}
@@ -326,11 +361,11 @@ async fn an_analyzer_that_was_paused_past_its_session_disturbs_nothing() {
 /// While the broker is away nobody can send, so nothing is late.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_and_comes_back_changes_no_forecast() {
-    disturbed(24, |second, group| {
+    disturbed(Group::on_own(Options::default()), 24, |second, group| {
         if second == 8 {
-            group.cluster.kill(0).unwrap();
+            group.cluster().kill(0).unwrap();
             std::thread::sleep(Duration::from_secs(6));
-            group.cluster.restart(0).unwrap();
+            group.cluster().restart(0).unwrap();
         }
     })
     .await;
@@ -339,9 +374,13 @@ async fn a_broker_that_is_killed_and_comes_back_changes_no_forecast() {
 /// Publishes for so many seconds while `disturb` does its worst; then all
 /// analyzers together must have counted exactly what was published, and have
 /// forecast what an analyzer that was never disturbed forecasts.
-async fn disturbed(seconds: u64, mut disturb: impl FnMut(u64, &mut Group)) {
+async fn disturbed(
+    group: impl Future<Output = (Group, ValidConfig)>,
+    seconds: u64,
+    mut disturb: impl FnMut(u64, &mut Group),
+) {
     let _quiet = QUIET.lock().await;
-    let (mut group, config) = Group::on(Options::default()).await;
+    let (mut group, config) = group.await;
     let producer = KafkaProducer::connect(config.clone()).await.unwrap();
     group.start_one();
     group.start_one();

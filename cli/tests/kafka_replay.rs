@@ -17,7 +17,7 @@ use honeyguide_bus::{
     range::Range,
 };
 use incident::{Incident, STEP_SECS};
-use kafka_node::{Cluster, Jars, Options};
+use kafka_node::Lent;
 
 /// Fires and resolves at once.
 const CONFIG: &str = r#"
@@ -47,7 +47,7 @@ fn incident() -> Incident {
 }
 
 struct System<'a> {
-    brokers: &'a str,
+    broker: &'a Lent,
     config: &'a Path,
 }
 
@@ -56,7 +56,11 @@ impl System<'_> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_honeyguide"));
         command
             .arg(name)
-            .args(["--set", &format!("kafka.brokers={}", self.brokers)])
+            .args([
+                "--set",
+                &format!("kafka.brokers={}", self.broker.bootstrap()),
+            ])
+            .args(["--set", &format!("kafka.group={}", self.broker.group())])
             .env("HONEYGUIDE_CONFIG", self.config);
         command
     }
@@ -94,20 +98,19 @@ fn stderr(output: &Output) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_and_a_recording_of_it_replay_the_same_and_as_it_was() {
     let directory = tempfile::tempdir().unwrap();
-    let kafka = directory.path().join("kafka");
-    let cluster = Cluster::start(&Jars::find().unwrap(), &kafka, Options::default()).unwrap();
-    let brokers = cluster.bootstrap();
+    let broker = Lent::take().await.unwrap();
     let settings = directory.path().join("honeyguide.toml");
     std::fs::write(&settings, CONFIG).unwrap();
     let system = System {
-        brokers: &brokers,
+        broker: &broker,
         config: &settings,
     };
     let said = stderr(&system.replay(&["--from", "0"]));
     assert!(said.contains("honeyguide topics apply"), "{said}");
 
     let config = Config {
-        brokers: brokers.clone(),
+        brokers: broker.bootstrap().to_owned(),
+        group: broker.group().to_owned(),
         partitions: 2,
         ..Config::default()
     };

@@ -15,13 +15,14 @@ use std::{
     time::Duration,
 };
 
-use kafka_node::{Cluster, Jars, Options};
+use kafka_node::Lent;
 use running::{
     Running, free_port, get,
     loads::{Process, VICTIM, leave_cpu_0, pinned_bash, victim},
     wait_for,
 };
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 /// Windows of one second, and an objective that the hogs break and what
 /// else a test machine does breaks not for long.
@@ -290,10 +291,9 @@ fn a_bottleneck_ends_as_an_alert_that_resolves_and_panels_show_it() {
     let directory = tempfile::tempdir().unwrap();
     let directory = directory.path();
     leave_cpu_0();
-    let kafka = directory.join("kafka");
-    let cluster = Cluster::start(&Jars::find().unwrap(), &kafka, Options::default()).unwrap();
+    let broker = Runtime::new().unwrap().block_on(Lent::take()).unwrap();
     let _victim = victim(directory);
-    let honeyguide = Running::on_kafka(directory, CONFIG, &[], &cluster.bootstrap());
+    let honeyguide = Running::on_kafka(directory, CONFIG, &broker);
     let monitoring = Monitoring::start(directory, &honeyguide);
     wait_for_calm(&honeyguide);
     wait_for("no alert while it is calm", 30, || {

@@ -8,13 +8,14 @@ mod running;
 
 use std::sync::{Mutex, PoisonError};
 
-use kafka_node::{Cluster, Jars, Options};
+use kafka_node::Lent;
 use running::{
     Running,
     loads::{Switches, VICTIM, hogs, leave_cpu_0, victim},
     wait_for,
 };
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 /// Windows of one second, and a budget that some 100,000 switches a second
 /// are beyond.
@@ -99,10 +100,8 @@ fn the_loop_is_closed_over_kafka() {
     let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
     leave_cpu_0();
     let directory = tempfile::tempdir().unwrap();
-    let kafka = directory.path().join("kafka");
-    let cluster = Cluster::start(&Jars::find().unwrap(), &kafka, Options::default()).unwrap();
-    let brokers = cluster.bootstrap();
-    let running = Running::on_kafka(directory.path(), CONFIG, &[], &brokers);
+    let broker = Runtime::new().unwrap().block_on(Lent::take()).unwrap();
+    let running = Running::on_kafka(directory.path(), CONFIG, &broker);
     check_loop(&running, directory.path());
     running.terminate();
 }

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::correlation::{Sums, lagged};
 use crate::params::ValidParams;
-use crate::refit::{LEAD_MARGIN, LEADS, values};
-use crate::series::{DriverId, History, Role, SeriesInput, Target, Window};
+use crate::refit::{LEAD_MARGIN, LEADS};
+use crate::series::{DriverId, History, Role, SeriesInput, Target};
 
 /// Windows read per series.
 const WINDOWS_MAX: usize = 720;
@@ -134,19 +134,20 @@ pub fn attribute<H: History + ?Sized>(
     input: SeriesInput<'_, H>,
 ) -> Vec<Reason> {
     let windows = input.own.len().min(WINDOWS_MAX);
-    let own = newest(input.own, windows);
-    let effect = values(&own, subject.target);
+    let effect = newest(input.own, windows, subject.target);
     let Some(deviation) = deviation(&effect, subject.target) else {
         return Vec::new();
     };
     let mut reasons = drivers(params, subject, &input, &effect, deviation.change);
-    reasons.extend(load(params, subject, &own, &effect, deviation.change));
+    reasons.extend(load(params, subject, input.own, &effect, deviation.change));
     reasons.extend(itself(subject, deviation, &reasons));
     rank(reasons)
 }
 
-fn newest<H: History + ?Sized>(history: &H, windows: usize) -> Vec<Window> {
-    (0..windows).rev().map(|ago| history.window(ago)).collect()
+/// Oldest first, NaN where there is none.
+fn newest<H: History + ?Sized>(history: &H, windows: usize, target: Target) -> Vec<f64> {
+    let values = (0..windows).rev().map(|ago| history.value(ago, target));
+    values.map(|value| value.unwrap_or(f64::NAN)).collect()
 }
 
 fn drivers<H: History + ?Sized>(
@@ -160,7 +161,7 @@ fn drivers<H: History + ?Sized>(
     drivers.sort_by_key(|driver| driver.id);
     let mut reasons = Vec::with_capacity(drivers.len() + 2);
     for driver in drivers.iter().take(DRIVERS_CONSIDERED) {
-        let cause = values(&newest(driver.history, effect.len()), Target::P99);
+        let cause = newest(driver.history, effect.len(), Target::P99);
         let discount = match (driver.role, subject.role) {
             (Role::Saturation, Role::Work) => 1.0,
             (Role::Work, Role::Saturation) => WORK_FOR_SATURATION,
@@ -179,17 +180,17 @@ fn drivers<H: History + ?Sized>(
     reasons
 }
 
-fn load(
+fn load<H: History + ?Sized>(
     params: &ValidParams,
     subject: Subject,
-    own: &[Window],
+    own: &H,
     effect: &[f64],
     moved: f64,
 ) -> Option<Reason> {
     if subject.target == Target::Rate {
         return None;
     }
-    let rates = values(own, Target::Rate);
+    let rates = newest(own, effect.len(), Target::Rate);
     let deviation = deviation(&rates, Target::Rate)?;
     let follows = follow(&rates, effect);
     Some(Reason {
@@ -244,7 +245,6 @@ fn deviation(values: &[f64], target: Target) -> Option<Deviation> {
     let recent = RECENT_WINDOWS.min(values.len() / 2);
     let mut usual: Vec<f64> = values[..values.len() - recent].to_vec();
     usual.retain(|value| value.is_finite());
-    usual.sort_by(f64::total_cmp);
     let newest = values
         .iter()
         .rev()
@@ -255,13 +255,28 @@ fn deviation(values: &[f64], target: Target) -> Option<Deviation> {
         return None;
     }
     let now = now.iter().sum::<f64>() / now.len() as f64;
-    let at = |share: f64| usual[(share * (usual.len() - 1) as f64).round() as usize];
-    let spread = ((at(0.75) - at(0.25)) / SDS_PER_IQR).max(SPREAD_MIN);
-    let change = now - at(0.5);
+    let [quarter, median, three_quarters] = quartiles(&mut usual);
+    let spread = ((three_quarters - quarter) / SDS_PER_IQR).max(SPREAD_MIN);
+    let change = now - median;
     Some(Deviation {
         change,
         sds: change / spread,
-        ratio: target.to_natural(now) / target.to_natural(at(0.5)).max(1e-12),
+        ratio: target.to_natural(now) / target.to_natural(median).max(1e-12),
+    })
+}
+
+/// Of at least one finite value, each the nearest in rank. Sorting them all
+/// would take ten times as long.
+fn quartiles(values: &mut [f64]) -> [f64; 3] {
+    let rank = |share: f64| (share * (values.len() - 1) as f64).round() as usize;
+    let ranks = [0.25, 0.5, 0.75].map(rank);
+    let mut from = 0;
+    ranks.map(|rank| {
+        // Everything before `from` is no larger than what follows.
+        let (_, value, _) = values[from..].select_nth_unstable_by(rank - from, f64::total_cmp);
+        let value = *value;
+        from = rank;
+        value
     })
 }
 
@@ -295,7 +310,9 @@ fn follow(cause: &[f64], effect: &[f64]) -> Follows {
     };
     let young = cause.len().saturating_sub(YOUNG_WINDOWS);
     for from in [0, young] {
-        for lead in LEADS {
+        // That is what `best` begins with.
+        let is_new = |lead: &usize| (from, *lead) != (0, 0);
+        for lead in LEADS.into_iter().filter(is_new) {
             let sums = lagged(&cause[from..], &effect[from..], lead);
             let better = sums.correlation() > best.sums.correlation() + LEAD_MARGIN;
             if sums.pairs() >= PAIRS_MIN && better {

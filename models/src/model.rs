@@ -420,6 +420,10 @@ impl<H: History + ?Sized> History for Past<'_, H> {
     fn window(&self, ago: usize) -> Window {
         self.history.window(ago.saturating_add(self.ago))
     }
+
+    fn value(&self, ago: usize, target: Target) -> Option<f64> {
+        self.history.value(ago.saturating_add(self.ago), target)
+    }
 }
 
 #[cfg(test)]

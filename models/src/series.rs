@@ -43,6 +43,7 @@ impl Target {
     ];
 
     /// Position in arrays of [`TARGETS`].
+    #[inline]
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -182,6 +183,12 @@ pub trait History {
     /// The window `ago` steps before the newest (0 is the newest);
     /// [`Window::MISSING`] where there is none.
     fn window(&self, ago: usize) -> Window;
+
+    /// [`Window::value`] of that window; for histories that need not decode
+    /// all of it.
+    fn value(&self, ago: usize, target: Target) -> Option<f64> {
+        self.window(ago).value(target)
+    }
 }
 
 /// Oldest first, as in a time series file.

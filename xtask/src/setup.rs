@@ -11,7 +11,7 @@ mod mounts;
 pub mod notebooks;
 mod packages;
 
-use std::{env, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use kafka_node::Jars;
@@ -134,11 +134,10 @@ fn install(
     })
 }
 
-/// Whether the broker tests have Apache Kafka, or a broker that the
-/// environment names.
+/// Whether the broker tests have Apache Kafka. They need it even if the
+/// environment names a broker, because some kill nodes.
 fn kafka_is_present() -> bool {
-    let java = machine::in_path("java");
-    env::var_os("HONEYGUIDE_TEST_KAFKA").is_some() || (java && Jars::find().is_ok())
+    machine::in_path("java") && Jars::find().is_ok()
 }
 
 /// Whether bpf-linker is there already.

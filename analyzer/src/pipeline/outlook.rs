@@ -110,7 +110,7 @@ impl Pipeline {
     }
 
     /// The forecasts of the last closed step once more: of restored models,
-    /// which learn nothing new by it.
+    /// which learn nothing new by it, with the reasons found then.
     pub fn last_forecasts(&mut self) -> Vec<v1::Forecast> {
         let Some(step) = self.next_step.and_then(|next| next.checked_sub(1)) else {
             return Vec::new();
@@ -128,7 +128,8 @@ impl Pipeline {
                 };
                 let facts = service.series[at].facts;
                 let forecast = refresh(&self.config.params, &mut model, service, at, step);
-                let (message, _) = self.assess(service, at, step, at_ns, &forecast);
+                let (mut message, _) = self.assess(service, at, at_ns, &forecast);
+                message.reasons = reason_messages(&service.key, &service.series[at]);
                 forecasts.push(message);
                 service.series[at].facts = facts;
                 service.series[at].model = Some(model);
@@ -138,12 +139,12 @@ impl Pipeline {
         forecasts
     }
 
-    /// What a forecast means: the message, and the risks of the objectives.
+    /// What a forecast means: the message, still without reasons, and the risks
+    /// of the objectives.
     fn assess(
         &self,
         service: &mut Service,
         at: usize,
-        step: u64,
         at_ns: u64,
         forecast: &Forecast,
     ) -> (v1::Forecast, Vec<Risk>) {
@@ -180,27 +181,35 @@ impl Pipeline {
                 });
             }
         }
+        (message, risks)
+    }
+
+    /// Why a series is at risk, if it is.
+    fn reasons(
+        &self,
+        service: &Service,
+        at: usize,
+        step: u64,
+        anomaly_score: f64,
+        risks: &[Risk],
+    ) -> Vec<Reason> {
         let worst = risks
             .iter()
             .map(|risk| risk.breach.probability)
             .fold(0.0, f64::max);
-        if worst >= REASONS_FROM || message.anomaly_score >= 1.0 {
-            let target = risks
-                .first()
-                .map_or(Target::P99, |risk| risk.objective.config.target);
-            let subject = Subject {
-                role: role(signal),
-                target,
-            };
-            let reasons = with_input(service, at, step, |input| {
-                attribute(&self.config.params, subject, input)
-            });
-            message.reasons = reasons
-                .iter()
-                .map(|reason| reason_message(&key, reason))
-                .collect();
+        if worst < REASONS_FROM && anomaly_score < 1.0 {
+            return Vec::new();
         }
-        (message, risks)
+        let target = risks
+            .first()
+            .map_or(Target::P99, |risk| risk.objective.config.target);
+        let subject = Subject {
+            role: role(service.series[at].signal),
+            target,
+        };
+        with_input(service, at, step, |input| {
+            attribute(&self.config.params, subject, input)
+        })
     }
 
     fn judge_series(
@@ -211,7 +220,9 @@ impl Pipeline {
         at_ns: u64,
         forecast: &Forecast,
     ) -> v1::Forecast {
-        let (message, risks) = self.assess(service, at, step, at_ns, forecast);
+        let (mut message, risks) = self.assess(service, at, at_ns, forecast);
+        service.series[at].reasons = self.reasons(service, at, step, message.anomaly_score, &risks);
+        message.reasons = reason_messages(&service.key, &service.series[at]);
         let series = &service.series[at];
         let key = v1::SeriesKey {
             service: service.key.clone(),
@@ -378,6 +389,15 @@ fn breach_message(
         eta_upper_80: risk.eta.map(|eta| duration(eta.upper_80_secs)),
         budget_exhausted_in: risk.budget_exhausted_in_secs.map(duration),
     }
+}
+
+fn reason_messages(service: &str, series: &Series) -> Vec<v1::Reason> {
+    let key = v1::SeriesKey {
+        service: service.to_owned(),
+        signal: series.signal.name().to_owned(),
+    };
+    let reasons = series.reasons.iter();
+    reasons.map(|reason| reason_message(&key, reason)).collect()
 }
 
 fn reason_message(own: &v1::SeriesKey, reason: &Reason) -> v1::Reason {

@@ -95,6 +95,7 @@ impl Pipeline {
                         .as_deref()
                         .map(std::borrow::Cow::Borrowed)
                         .unwrap_or_default(),
+                    reasons: series.reasons.as_slice().into(),
                 };
                 piece.extend(to_bytes(&stored));
                 if piece.len() >= PIECE_LEN {
@@ -189,6 +190,7 @@ impl Pipeline {
                 series.number = stored.number;
                 series.facts = stored.facts;
                 series.model = Some(Box::new(stored.model.into_owned()));
+                series.reasons = stored.reasons.into_owned();
             }
         }
         Ok(())
@@ -278,9 +280,9 @@ impl Windows<'_> {
     /// [`StateError`]; the piece is left out.
     pub(crate) fn take(&mut self, piece: &[u8]) -> Result<u64, StateError> {
         let (stored, columns) = take_from_bytes::<StoredWindows>(piece, "windows")?;
-        if self.next_step.is_none_or(|next| stored.last_step >= next) {
+        let Some(end) = self.next_step.filter(|next| stored.last_step < *next) else {
             return Ok(stored.last_step);
-        }
+        };
         let damaged = StateError::Damaged("windows");
         let Some(mut rest) = StoredColumns::read(columns) else {
             return Err(damaged);
@@ -291,6 +293,10 @@ impl Windows<'_> {
             };
             rest = others;
             if let Some((ring, next_step)) = self.rings.get_mut(&number) {
+                if next_step.is_none() {
+                    let first = (stored.last_step + 1).saturating_sub(u64::from(count));
+                    ring.expect(end - first);
+                }
                 *next_step = Some(ring.restore(windows, stored.last_step, *next_step));
             }
         }

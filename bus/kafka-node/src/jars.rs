@@ -56,8 +56,8 @@ impl Jars {
             .context("failed to start `mvn`: install Maven and a JDK of version 17 or newer")?;
         ensure!(
             output.status.success(),
-            "Maven could not get Apache Kafka {VERSION}; HONEYGUIDE_TEST_KAFKA=HOST:PORT names a \
-             broker to use instead:\n{}",
+            "Maven could not get Apache Kafka {VERSION} (`cargo xtask test --no-broker` does \
+             without):\n{}",
             String::from_utf8_lossy(&output.stdout)
         );
         fs::write(directory.join(COMPLETE), VERSION)?;

@@ -6,11 +6,17 @@
 //! ports. Nodes are ended by their pid, and can be killed and started again on
 //! the same data and ports. With [`Options::has_network`] a [`Network`] that can
 //! stall or be cut is between clients and nodes.
+//!
+//! Tests that only need some broker take [`Lent`] (feature `client`).
 
 mod cluster;
 mod jars;
+#[cfg(feature = "client")]
+mod lent;
 mod network;
 
 pub use cluster::{Cluster, Options};
 pub use jars::Jars;
+#[cfg(feature = "client")]
+pub use lent::Lent;
 pub use network::Network;

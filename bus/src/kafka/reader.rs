@@ -54,7 +54,10 @@ impl PartitionReader {
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
             .set("fetch.wait.max.ms", "10")
-            .set("max.partition.fetch.bytes", "16777216");
+            // Several partitions are read at once, and memory that is used again
+            // costs less than new memory.
+            .set("max.partition.fetch.bytes", "4194304")
+            .set("queued.max.messages.kbytes", "16384");
         let consumer: BaseConsumer<Context> = client
             .create_with_context(Context::new(config))
             .map_err(ClientError::Configuration)?;

@@ -1,6 +1,9 @@
 //! Making topics, and checking those that exist.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
@@ -42,6 +45,11 @@ pub struct Applied {
     /// Its partitions.
     pub partitions: u32,
 }
+
+/// Pause before it is asked again whether topics are there.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long others may take that make the rest of the topics.
+const REST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long records are kept: what a group of analyzers may be down for.
 const DAY_MS: u64 = 86_400_000;
@@ -149,7 +157,8 @@ pub async fn apply(config: &ValidConfig) -> Result<Vec<Applied>, ClientError> {
             }
         }
     }
-    let checked = check(config).await?;
+    let checked = known(config, Awaited::All).await?;
+    check_known(config, &checked).await?;
     Ok(checked
         .into_iter()
         .map(|(topic, partitions)| Applied {
@@ -165,30 +174,62 @@ pub async fn apply(config: &ValidConfig) -> Result<Vec<Applied>, ClientError> {
 /// # Errors
 /// [`ClientError`] says everything that is wrong at once.
 pub async fn check(config: &ValidConfig) -> Result<BTreeMap<Topic, u32>, ClientError> {
+    let partitions = known(config, Awaited::Rest).await?;
+    check_known(config, &partitions).await?;
+    Ok(partitions)
+}
+
+/// Topics that are worth waiting for. One just made takes a moment to be known
+/// everywhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    /// All were made, and come for sure.
+    All,
+    /// If some are there, somebody makes the others; if none are, nobody does.
+    Rest,
+}
+
+/// The partitions of all topics.
+async fn known(
+    config: &ValidConfig,
+    awaited: Awaited,
+) -> Result<BTreeMap<Topic, u32>, ClientError> {
     let admin = admin(config)?;
-    let mut partitions = BTreeMap::new();
-    let mut missing = Vec::new();
-    // A topic just made takes a moment to be known everywhere.
-    for attempt in 0..20 {
+    let begun = Instant::now();
+    loop {
         let present = present(&admin, config)?;
-        missing.clear();
+        let mut partitions = BTreeMap::new();
+        let mut missing = Vec::new();
         for topic in Topic::ALL {
             match present.get(topic.name()) {
                 Some(count) => drop(partitions.insert(topic, *count)),
                 None => missing.push(topic.name().to_owned()),
             }
         }
-        if missing.is_empty() || attempt > 0 && missing.len() == Topic::ALL.len() {
-            break;
+        let patience = match awaited {
+            Awaited::All => REQUEST_TIMEOUT,
+            Awaited::Rest if partitions.is_empty() => LOOK_AGAIN,
+            Awaited::Rest => REST_TIMEOUT,
+        };
+        if missing.is_empty() {
+            return Ok(partitions);
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        if begun.elapsed() >= patience {
+            return Err(TopicsError::Missing(missing).into());
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
-    if !missing.is_empty() {
-        return Err(TopicsError::Missing(missing).into());
-    }
+}
+
+/// Compares topics with what they must be.
+async fn check_known(
+    config: &ValidConfig,
+    partitions: &BTreeMap<Topic, u32>,
+) -> Result<(), ClientError> {
+    let admin = admin(config)?;
     let mut wrong = Vec::new();
     let expected = config.config.partitions;
-    for (topic, count) in &partitions {
+    for (topic, count) in partitions {
         if *count != expected {
             wrong.push(format!(
                 "  {}: {count} partitions, kafka.partitions is {expected}",
@@ -221,7 +262,7 @@ pub async fn check(config: &ValidConfig) -> Result<BTreeMap<Topic, u32>, ClientE
     if !wrong.is_empty() {
         return Err(TopicsError::Wrong(wrong).into());
     }
-    Ok(partitions)
+    Ok(())
 }
 
 fn admin(config: &ValidConfig) -> Result<AdminClient<Context>, ClientError> {

@@ -195,3 +195,22 @@ async fn a_directory_that_takes_nothing_is_passed_by() {
     assert_eq!(spool.status()().past, 5);
     assert_eq!(read_all(&flaky.bus).await, (0..5).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_full_disk_is_said_at_once_and_then_once_a_minute() {
+    let begun = Instant::now();
+    let after = |secs| begun + Duration::from_secs(secs);
+    let mut disk = Disk::default();
+    assert_eq!(disk.took(after(0)), None);
+    assert_eq!(disk.refused(after(0)), Some(1));
+    let said: Vec<u64> = (1..130)
+        .filter_map(|secs| disk.refused(after(secs)))
+        .collect();
+    assert_eq!(said, [60, 60]);
+    // Comes and goes within a minute: nothing new.
+    assert_eq!(disk.took(after(130)), None);
+    assert_eq!(disk.refused(after(131)), None);
+    assert_eq!(disk.took(after(180)), Some(10));
+    assert_eq!(disk.took(after(240)), None);
+    assert_eq!(disk.refused(after(240)), Some(1));
+}

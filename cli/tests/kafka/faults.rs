@@ -43,7 +43,7 @@ async fn publish_seconds(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_stalls_and_breaks_loses_nothing_and_repeats_nothing() {
     let _quiet = QUIET.lock().await;
-    let (mut group, config) = Group::on(Options {
+    let (mut group, config) = Group::on_own(Options {
         has_network: true,
         ..Options::default()
     })
@@ -52,7 +52,7 @@ async fn a_network_that_stalls_and_breaks_loses_nothing_and_repeats_nothing() {
     group.start_one();
     group.start_one();
     let mut published = BTreeMap::new();
-    let network = group.cluster.network(0);
+    let network = group.cluster().network(0);
     publish_seconds(&spool, 0..25, &mut published, |second| match second {
         // Longer than a session and than a record's delivery may take.
         3 => network.stall(),
@@ -61,6 +61,31 @@ async fn a_network_that_stalls_and_breaks_loses_nothing_and_repeats_nothing() {
         19 => network.mend(),
         20..24 if second % 2 == 0 => network.cut(),
         20..24 => network.mend(),
+        _ => {}
+    })
+    .await;
+    group.counts(&published).await;
+    assert_eq!(spool.status()().lost, spool::Lost::default());
+}
+
+/// The network is away for a minute: packets get lost, then connections break.
+/// Beside other tests, because almost all of it is waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_away_for_a_minute_loses_nothing_and_repeats_nothing() {
+    let (mut group, config) = Group::on_own(Options {
+        has_network: true,
+        ..Options::default()
+    })
+    .await;
+    let spool = spool(&group, &config).await;
+    group.start_one();
+    group.start_one();
+    let mut published = BTreeMap::new();
+    let network = group.cluster().network(0);
+    publish_seconds(&spool, 0..70, &mut published, |second| match second {
+        5 => network.stall(),
+        35 => network.cut(),
+        65 => network.mend(),
         _ => {}
     })
     .await;
@@ -83,8 +108,8 @@ async fn delete_topic(brokers: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_deleted_and_made_again_is_counted_on() {
     let _quiet = QUIET.lock().await;
-    let (mut group, config) = Group::on(Options::default()).await;
-    let brokers = group.cluster.bootstrap();
+    let (mut group, config) = Group::start().await;
+    let brokers = config.config.brokers.clone();
     let spool = spool(&group, &config).await;
     group.start_one();
     group.start_one();
@@ -118,7 +143,7 @@ async fn a_topic_that_is_deleted_and_made_again_is_counted_on() {
 async fn what_is_no_batch_is_counted_by_reason_and_touches_nothing_else() {
     let _quiet = QUIET.lock().await;
     let large = |key: &str| (key.to_owned(), "8000000".to_owned());
-    let (mut group, config) = Group::on(Options {
+    let (mut group, config) = Group::on_own(Options {
         properties: vec![large("message.max.bytes")],
         ..Options::default()
     })

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kafka_node::Lent;
 use serde_json::Value;
 
 use loads::{Process, VICTIM};
@@ -74,10 +75,11 @@ impl Running {
     }
 
     /// `honeyguide sensor` and `honeyguide analyzer` on Kafka.
-    pub fn on_kafka(directory: &Path, config: &str, settings: &[&str], brokers: &str) -> Self {
+    pub fn on_kafka(directory: &Path, config: &str, broker: &Lent) -> Self {
         // One partition: all series keep to the machine's pace together.
-        let brokers = format!("kafka.brokers={brokers}");
-        let settings = [settings, &[&brokers, "kafka.partitions=1"]].concat();
+        let brokers = format!("kafka.brokers={}", broker.bootstrap());
+        let group = format!("kafka.group={}", broker.group());
+        let settings = [&brokers, &group, "kafka.partitions=1"];
         let run = |name| command(directory, config, name, &settings);
         assert!(run("topics").arg("apply").status().unwrap().success());
         let [sensor_http, analyzer_http, grpc] = [(); 3].map(|()| free_port());

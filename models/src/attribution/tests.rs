@@ -1,4 +1,5 @@
 use super::*;
+use crate::series::Window;
 use crate::testing::{Noise, window_of};
 use crate::{Driver, Params};
 
