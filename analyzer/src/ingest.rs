@@ -363,6 +363,29 @@ mod tests {
     }
 
     #[test]
+    fn a_sensor_whose_window_ended_early_is_waited_for_as_long_as_ever() {
+        let mut seen = Deduplication::default();
+        let window = |seq, start_ns, duration_ns| Header {
+            seq,
+            window_start_ns: start_ns,
+            window_duration_ns: duration_ns,
+            ..header(1, 1)
+        };
+        let any = Patience {
+            lateness_ns: 1000,
+            from_ns: 0,
+        };
+        seen.accept(&window(1, 100, 10));
+        seen.attend(2);
+        seen.accept(&window(2, 110, 2));
+        seen.attend(8);
+        assert_eq!(seen.complete_until(any), Some(112), "the rest comes now");
+        seen.accept(&window(3, 112, 8));
+        seen.attend(10);
+        assert_eq!(seen.complete_until(any), Some(120));
+    }
+
+    #[test]
     fn restarted_sensor_begins_anew_without_a_conflict() {
         let mut deduplication = Deduplication::default();
         deduplication.accept(&header(1, 7));

@@ -103,6 +103,23 @@ fn the_newest_epoch_of_a_scope_counts() {
 }
 
 #[test]
+fn hints_to_look_closer_at_a_service_are_told_apart() {
+    let mut book = book();
+    let mut closer = |scope, shift, epoch| {
+        let before = book.closer();
+        give(&mut book, &hint(scope, shift, epoch), at(0));
+        book.closer() > before
+    };
+    let of_x = || scope("x", Some(Signal::RunQueue), "");
+    assert!(!closer(scope("", Some(Signal::RunQueue), ""), 0, 1), "all");
+    assert!(closer(of_x(), 3, 1), "there was none");
+    assert!(!closer(of_x(), 3, 2), "the same for longer");
+    assert!(!closer(of_x(), 5, 3), "less");
+    assert!(!closer(of_x(), 0, 2), "not taken");
+    assert!(closer(of_x(), 0, 4));
+}
+
+#[test]
 fn a_hint_ends_with_its_time() {
     let mut book = book();
     let version = book.version();
