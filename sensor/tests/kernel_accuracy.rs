@@ -292,6 +292,43 @@ fn check_exchanges(level: usize) {
     }
 }
 
+/// Draining while the other CPU counts: what is read half of is in one window
+/// or the next, and no window has more samples than events.
+#[test]
+fn windows_of_a_busy_row_add_up() {
+    const CALLS: u64 = 2_000_000;
+    let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut kernel, mut drain) = kernel(&[Signal::SyscallOther]);
+    assert!(kernel.attach(Probe::Syscall, 0).is_running());
+    let calls = thread::spawn(|| {
+        for _ in 0..CALLS {
+            // SAFETY: no preconditions.
+            unsafe { libc::getppid() };
+        }
+    });
+    let executable = std::env::current_exe().unwrap();
+    let name = executable
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
+    let (mut counted, mut windows) = (0, 0);
+    loop {
+        let is_last = calls.is_finished();
+        let series = window(&mut drain, &mut kernel);
+        let own = taken(series, Signal::SyscallOther, &name);
+        assert!(own.samples() <= own.count(), "{windows}: {own:?}");
+        (counted, windows) = (counted + own.count(), windows + 1);
+        if is_last {
+            break;
+        }
+    }
+    println!("{windows} windows");
+    calls.join().unwrap();
+    kernel.detach(Probe::Syscall);
+    assert!(counted >= CALLS, "{counted}");
+}
+
 #[test]
 fn full_tables_are_counted_as_lost() {
     let hierarchy = Hierarchy::find(Path::new("/sys/fs/cgroup"));

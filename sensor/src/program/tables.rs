@@ -80,6 +80,10 @@ impl Tables {
     /// Reads `row` over all stripes into `last`, which holds what was read
     /// before. Calls `moved` with the position and the increase of each bucket
     /// that grew; returns the increase of samples and sum.
+    ///
+    /// An event may be seen in its bucket and not yet in the samples, which the
+    /// kernel counts later. It is a sample of the next time then, unless that
+    /// has no events: there are never more samples than events.
     pub fn advance(
         &self,
         row: u32,
@@ -107,6 +111,7 @@ impl Tables {
                 }
             }
         }
+        let mut counted = 0;
         for (line, (now, before)) in pairs
             .as_flattened()
             .chunks_exact(LINE)
@@ -120,16 +125,17 @@ impl Tables {
                 let count = now.wrapping_sub(*before);
                 if count != 0 {
                     *before = *now;
+                    counted += u64::from(count);
                     moved(line * LINE + offset, count);
                 }
             }
         }
-        let increase = (
-            samples.wrapping_sub(last.samples),
-            sum_ns.wrapping_sub(last.sum_ns),
-        );
-        (last.samples, last.sum_ns) = (samples, sum_ns);
-        increase
+        let sum_increase = sum_ns.wrapping_sub(last.sum_ns);
+        last.sum_ns = sum_ns;
+        (
+            take_samples(&mut last.samples, samples, counted),
+            sum_increase,
+        )
     }
 
     /// Takes the maximum of the windows with the parity of `epoch`.
@@ -252,6 +258,18 @@ impl Tables {
     }
 }
 
+/// Moves `last` to `now`, but not by more than `counted` events if there were
+/// any; returns by how much, at most `counted`.
+fn take_samples(last: &mut u64, now: u64, counted: u64) -> u64 {
+    let increase = now.wrapping_sub(*last).min(counted);
+    *last = if counted == 0 {
+        now
+    } else {
+        last.wrapping_add(increase)
+    };
+    increase
+}
+
 /// The cumulative counters of one row, summed over stripes; they wrap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cumulative {
@@ -337,5 +355,27 @@ fn object_info(fd: BorrowedFd<'_>, info: &mut [u8]) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_never_more_samples_than_events() {
+        let mut last = 0;
+        let mut check = |now, counted, expected| {
+            assert_eq!(take_samples(&mut last, now, counted), expected);
+        };
+        // One event is in its bucket only, then in the samples.
+        check(4, 5, 4);
+        check(7, 2, 2);
+        check(9, 3, 3);
+        // A sample whose event was taken before is given up.
+        check(10, 0, 0);
+        check(11, 1, 1);
+        // Sampled events weigh more than one.
+        check(12, 8, 1);
     }
 }
