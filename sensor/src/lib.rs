@@ -23,6 +23,7 @@ pub mod program;
 pub mod sensor;
 pub mod service;
 mod steering;
+mod syscall_buffer;
 mod syscall_class;
 
 pub use config::{Config, ConfigError, ValidConfig};

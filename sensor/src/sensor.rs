@@ -44,7 +44,7 @@ use crate::{
     },
     program::{
         Kernel, KernelError,
-        probe::{Probe, ProbeState, ProbeStatus},
+        probe::{Probe, ProbeState, ProbeStatus, TCP_WITHOUT_ROUTES},
     },
     steering::{self, Steering},
 };
@@ -115,10 +115,16 @@ impl AttachedSensor {
                     .set_service_config(service, signal.number(), switch);
             }
         }
+        let routes = config.config.routes_per_service_max;
+        kernel.tables().set_routes_per_service(routes);
         for probe in &config.config.probes {
-            let status = kernel.attach(*probe, 0);
+            let best = match (probe, routes) {
+                (Probe::Tcp, 0) => TCP_WITHOUT_ROUTES,
+                _ => 0,
+            };
+            let status = kernel.attach(*probe, best);
             match &status.state {
-                ProbeState::Running { level: 0, .. } => {
+                ProbeState::Running { refusals, .. } if refusals.is_empty() => {
                     info!(%probe, "attached: {}", status.describe())
                 }
                 ProbeState::Running { refusals, .. } => {
@@ -170,13 +176,16 @@ impl AttachedSensor {
             metrics.clone(),
         );
         let steering = Steering::new(&self.config, hints.clone());
-        let rows = self.kernel.tables().rows();
         let lost = Arc::new(LostEvents {
             metrics: metrics.clone(),
             count: AtomicU64::new(0),
         });
         let worker = Worker {
-            drain: Drain::new(rows, self.names, idle_windows(idle_timeout, flush)),
+            drain: Drain::new(
+                self.kernel.tables(),
+                self.names,
+                idle_windows(idle_timeout, flush),
+            ),
             kernel: self.kernel,
             batches: Batches::new(self.sensor_id, boot_id, partitions),
             clock: WindowClock::new(clock_now()),

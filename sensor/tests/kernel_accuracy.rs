@@ -20,7 +20,7 @@ use honeyguide_sensor::{
     identity::{Hierarchy, Names},
     program::{
         Kernel, Sizes,
-        probe::{Probe, ProbeState},
+        probe::{Probe, ProbeState, TCP_WITHOUT_ROUTES},
     },
 };
 use sensor_common::{Histogram, Signal, histogram::position, record::SIGNAL_OFF};
@@ -39,7 +39,7 @@ fn kernel(signals: &[Signal]) -> (Kernel, Drain) {
             .tables()
             .set_signal_config(signal.number(), switch, switch);
     }
-    let drain = Drain::new(kernel.tables().rows(), Names::new(hierarchy, "test"), 1000);
+    let drain = Drain::new(kernel.tables(), Names::new(hierarchy, "test"), 1000);
     (kernel, drain)
 }
 
@@ -211,8 +211,13 @@ fn exchange_latencies_agree_with_the_client_within_a_bucket() {
 }
 
 #[test]
+fn exchange_latencies_without_routes_agree_with_the_client_within_a_bucket() {
+    check_exchanges(TCP_WITHOUT_ROUTES);
+}
+
+#[test]
 fn exchange_latencies_from_packets_agree_with_the_client_within_a_bucket() {
-    check_exchanges(1);
+    check_exchanges(TCP_WITHOUT_ROUTES + 1);
 }
 
 /// Exchanges on one connection under the TCP probe at level `level`.
@@ -335,6 +340,7 @@ fn full_tables_are_counted_as_lost() {
     let sizes = Sizes {
         services: 4,
         rows: 3,
+        ..Sizes::default()
     };
     let mut kernel = Kernel::open(sizes, &hierarchy).unwrap();
     for signal in Signal::ALL {

@@ -7,7 +7,9 @@
 //!   under load most of the wait is in the socket's queue.
 //! - Client: the request begins with the first send.
 //!
-//! Pipelined and multiplexed requests are one exchange here. Payload is not read.
+//! Pipelined and multiplexed requests are one exchange here. Where system calls
+//! are seen and routes are wanted, [`Http`] looks at the begin of what a server
+//! reads and writes; whatever it finds, exchanges are timed all the same.
 
 use aya_ebpf::{
     macros::{btf_tracepoint, map},
@@ -22,6 +24,7 @@ use sensor_common::{
 use crate::{
     config::{self, Draw, SignalNumber},
     histogram::{Event, record},
+    http::Http,
     kernel::{
         OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_SRTT, Object,
         current_task, load, now_ns, tcp_sock,
@@ -38,6 +41,10 @@ static SOCKETS: SocketStorage<Socket> = SocketStorage::new();
 
 /// Where the state of a socket is kept.
 pub(super) trait Sockets {
+    /// Whether requests are looked at: only where the task that receives or
+    /// sends is the current one.
+    const READS_HTTP: bool = false;
+
     /// The state of `socket` if it has one.
     ///
     /// # Safety
@@ -91,6 +98,31 @@ impl Sockets for InStorage {
     }
 }
 
+/// With the socket, requests looked at.
+struct WithHttp;
+
+impl Sockets for WithHttp {
+    const READS_HTTP: bool = true;
+
+    #[inline(always)]
+    unsafe fn existing(socket: Object) -> Option<&'static mut Socket> {
+        // SAFETY: the caller's promise.
+        unsafe { InStorage::existing(socket) }
+    }
+
+    #[inline(always)]
+    unsafe fn create(socket: Object) -> Option<&'static mut Socket> {
+        // SAFETY: the caller's promise.
+        unsafe { InStorage::create(socket) }
+    }
+
+    #[inline(always)]
+    unsafe fn smoothed_rtt(socket: Object) -> Option<u32> {
+        // SAFETY: the caller's promise.
+        unsafe { InStorage::smoothed_rtt(socket) }
+    }
+}
+
 /// One bit per local port that was listening when the sensor started: tells
 /// the role of connections that are older.
 #[map]
@@ -115,6 +147,7 @@ pub(super) struct Socket {
     rtt_in: u8,
     /// End of what was transmitted so far (see `tcp_packets`).
     pub(super) transmitted: u32,
+    http: Http,
 }
 
 impl Socket {
@@ -131,6 +164,7 @@ impl Socket {
         role: role::UNKNOWN,
         rtt_in: 0,
         transmitted: 0,
+        http: Http::NEW,
     };
 }
 
@@ -191,22 +225,40 @@ pub(super) unsafe fn on_ready<S: Sockets>(socket: Object) -> Option<()> {
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn tcp_receive(context: BtfTracePointContext) -> i32 {
-    let (length, flags): (i32, i32) = (context.arg(1), context.arg(2));
-    if length > 0 && flags & MSG_PEEK == 0 {
-        // SAFETY: the socket is the first argument.
-        unsafe { on_receive::<InStorage>(context.arg(0)) };
-    }
+    // SAFETY: the socket is the first argument.
+    unsafe { receive::<InStorage>(&context) };
+    0
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn tcp_receive_http(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the socket is the first argument.
+    unsafe { receive::<WithHttp>(&context) };
     0
 }
 
 #[inline(always)]
-pub(super) unsafe fn on_receive<S: Sockets>(socket: Object) -> Option<()> {
+unsafe fn receive<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
+    let (length, flags): (i32, i32) = (context.arg(1), context.arg(2));
+    if length <= 0 || flags & MSG_PEEK != 0 {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { on_receive::<S>(context.arg(0), length as u32) }
+}
+
+/// So many bytes were read.
+#[inline(always)]
+pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, length: u32) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
             if state.phase != phase::REQUEST {
-                server_request_begins(state);
+                server_request_begins::<S>(state, length);
+            } else if S::READS_HTTP && state.http.has_begun() {
+                let global = config::global()?;
+                state.http.request_goes_on(global, state.index, length);
             }
             return Some(());
         }
@@ -221,26 +273,39 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object) -> Option<()> {
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn tcp_send(context: BtfTracePointContext) -> i32 {
-    let length: i32 = context.arg(1);
-    if length > 0 {
-        // SAFETY: the socket is the first argument.
-        unsafe { on_send(context.arg(0)) };
-    }
+    // SAFETY: the socket is the first argument.
+    unsafe { send::<InStorage>(&context) };
+    0
+}
+
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn tcp_send_http(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the socket is the first argument.
+    unsafe { send::<WithHttp>(&context) };
     0
 }
 
 #[inline(always)]
-unsafe fn on_send(socket: Object) -> Option<()> {
-    // SAFETY: the caller passes a socket of a tracepoint.
+unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
+    let length: i32 = context.arg(1);
+    if length <= 0 {
+        return None;
+    }
+    // SAFETY: the caller passes the socket as first argument.
     unsafe {
-        let state = get_or_create::<InStorage>(socket)?;
-        sent::<InStorage>(socket, state)
+        let socket: Object = context.arg(0);
+        let state = get_or_create::<S>(socket)?;
+        sent::<S>(socket, state, length as u32)
     }
 }
 
-/// New data of the connection was sent.
+/// New data of the connection was sent, so many bytes.
 #[inline(always)]
-pub(super) unsafe fn sent<S: Sockets>(socket: Object, state: &mut Socket) -> Option<()> {
+pub(super) unsafe fn sent<S: Sockets>(
+    socket: Object,
+    state: &mut Socket,
+    length: u32,
+) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         if state.role == role::CLIENT {
@@ -251,7 +316,7 @@ pub(super) unsafe fn sent<S: Sockets>(socket: Object, state: &mut Socket) -> Opt
         }
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
-            server_response_begins::<S>(socket, state, now_ns);
+            server_response_begins::<S>(socket, state, now_ns, length);
         }
         state.last_ns = now_ns;
     }
@@ -259,7 +324,7 @@ pub(super) unsafe fn sent<S: Sockets>(socket: Object, state: &mut Socket) -> Opt
 }
 
 #[inline(always)]
-fn server_request_begins(state: &mut Socket) -> Option<()> {
+fn server_request_begins<S: Sockets>(state: &mut Socket, length: u32) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ServerResponse as u32);
     let now_ns = now_ns();
@@ -271,7 +336,11 @@ fn server_request_begins(state: &mut Socket) -> Option<()> {
     };
     state.read_ns = now_ns;
     state.ready_ns = 0;
-    charge(global, state, Signal::ServerRequest as u32)
+    charge(global, state, Signal::ServerRequest as u32)?;
+    if S::READS_HTTP {
+        state.http.request_begins(global, state.index, length);
+    }
+    Some(())
 }
 
 #[inline(always)]
@@ -279,6 +348,7 @@ unsafe fn server_response_begins<S: Sockets>(
     socket: Object,
     state: &mut Socket,
     now_ns: u64,
+    length: u32,
 ) -> Option<()> {
     state.phase = phase::RESPONSE;
     // What arrived meanwhile belongs to this request.
@@ -296,6 +366,16 @@ unsafe fn server_response_begins<S: Sockets>(
         (Signal::ServerService as u32, read_ns, now_ns),
     ] {
         count(global, charged, weight, signal, begin_ns, end_ns);
+    }
+    if S::READS_HTTP && request_ns >= global.resumed_ns && request_ns <= now_ns {
+        let event = Event {
+            signal: Signal::ServerRequest as u32,
+            value_ns: now_ns - request_ns,
+            weight,
+        };
+        state
+            .http
+            .response_begins(global, state.index, length, event);
     }
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe { round_trip::<S>(global, socket, state, charged) }

@@ -19,7 +19,11 @@ use sensor_common::{
     signal::SIGNALS_MAX,
 };
 
-use super::{KernelError, RunStats};
+use super::{KernelError, RunStats, Sizes};
+
+mod routes;
+
+pub use routes::{RouteTables, SparseCumulative};
 
 /// Counters in a cache line; most lines of a row do not move.
 const LINE: usize = 16;
@@ -34,10 +38,16 @@ pub struct Tables {
     config: MmapRaw,
     stripes: usize,
     rows_per_stripe: u32,
+    routes: RouteTables,
 }
 
 impl Tables {
-    pub(super) fn map(ebpf: &mut Ebpf, stripes: usize, rows: u32) -> Result<Tables, KernelError> {
+    pub(super) fn map(
+        ebpf: &mut Ebpf,
+        stripes: usize,
+        sizes: &Sizes,
+    ) -> Result<Tables, KernelError> {
+        let rows = sizes.rows;
         let tables = Tables {
             rows: share::<Row>(ebpf, "ROWS", stripes * rows as usize)?,
             owners: share::<RowOwner>(ebpf, "ROW_OWNERS", rows as usize)?,
@@ -45,6 +55,7 @@ impl Tables {
             config: share::<GlobalConfig>(ebpf, "CONFIG", 1)?,
             stripes,
             rows_per_stripe: rows,
+            routes: RouteTables::map(ebpf, sizes)?,
         };
         // SAFETY: the mapping holds one `GlobalConfig`; no program runs yet.
         unsafe {
@@ -52,6 +63,20 @@ impl Tables {
             (*config).stripe_mask = stripes as u32 - 1;
         }
         Ok(tables)
+    }
+
+    /// What requests are counted in by route.
+    pub fn routes(&self) -> &RouteTables {
+        &self.routes
+    }
+
+    /// Sets how many routes of a service requests are told apart by at most;
+    /// with 0 they are not parsed.
+    pub fn set_routes_per_service(&self, routes: u32) {
+        let config = self.config.as_mut_ptr().cast::<GlobalConfig>();
+        // SAFETY: the mapping holds one; only this process writes it.
+        unsafe { AtomicU64::from_ptr(&raw mut (*config).routes_per_service) }
+            .store(u64::from(routes), Relaxed);
     }
 
     /// Number of rows, the unused row 0 included.

@@ -1,0 +1,262 @@
+//! Counters of routes → requests of one window by route and status class.
+//!
+//! A route gets its name from the path that the kernel left with it; those of
+//! one name share a series, as services of one name do.
+
+use std::{collections::BTreeMap, mem};
+
+use honeyguide_proto::{Route, route::Template};
+use sensor_common::{
+    histogram::Totals,
+    http::{self, Method, STATUS_CLASSES},
+    route::{Path, RouteKey, RouteRowOwner},
+};
+
+use super::{Drained, NOWHERE, SparseHistogram, names::Names};
+use crate::program::{
+    Kernel,
+    tables::{RouteTables, SparseCumulative, Tables},
+};
+
+/// Requests of one window; never empty.
+#[derive(Debug, Default)]
+pub struct DrainedRoute {
+    /// Number of the route, for [`Drained::route`].
+    pub route: u32,
+    /// First digit of the status; 0 where it is not known.
+    pub status_class: u8,
+    /// Time from the request to the begin of its response.
+    pub histogram: SparseHistogram,
+}
+
+/// What one window held. Its memory is used again for the next.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// By number of the service and route.
+    names: Names<(u32, Route)>,
+    series: Vec<DrainedRoute>,
+    used: usize,
+    /// Place in `series` by route and status class, [`NOWHERE`] if none.
+    places: Vec<u32>,
+}
+
+impl Window {
+    pub fn series(&self) -> &[DrainedRoute] {
+        &self.series[..self.used]
+    }
+
+    pub fn name(&self, number: u32) -> (u32, &Route) {
+        let (service, route) = self.names.name(number);
+        (*service, route)
+    }
+
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.places.clear();
+        self.names.settle();
+    }
+
+    fn histogram(&mut self, route: u32, status_class: u8) -> &mut SparseHistogram {
+        let key = route as usize * STATUS_CLASSES + usize::from(status_class);
+        if key >= self.places.len() {
+            self.places
+                .resize(self.names.len() * STATUS_CLASSES, NOWHERE);
+        }
+        if self.places[key] == NOWHERE {
+            self.places[key] = self.used as u32;
+            if self.used == self.series.len() {
+                self.series.push(DrainedRoute::default());
+            }
+            let series = &mut self.series[self.used];
+            (series.route, series.status_class) = (route, status_class);
+            series.histogram.clear();
+            self.used += 1;
+        }
+        &mut self.series[self.places[key] as usize].histogram
+    }
+}
+
+/// Remembers the last snapshot of each row, and what each route is called.
+#[derive(Debug)]
+pub(super) struct Routes {
+    snapshots: Vec<Option<Box<SparseCumulative>>>,
+    /// By slot.
+    known: BTreeMap<u32, KnownRoute>,
+    /// Retired in the last window; recycled after this one.
+    retired: Vec<u32>,
+    /// Routes by number of the service, its others not counted.
+    of_service: BTreeMap<u32, u32>,
+    of_service_max: u32,
+}
+
+#[derive(Debug)]
+struct KnownRoute {
+    key: RouteKey,
+    /// Of its name.
+    number: u32,
+    rows: Vec<u32>,
+    idle_windows: u32,
+}
+
+impl Routes {
+    /// Knows no route; a service may have `of_service_max`.
+    pub fn new(rows: u32, of_service_max: u32) -> Self {
+        Self {
+            snapshots: (0..rows).map(|_| None).collect(),
+            known: BTreeMap::new(),
+            retired: Vec::new(),
+            of_service: BTreeMap::new(),
+            of_service_max,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Adds to `window` what happened since the last drain. `service_of` gives
+    /// the number of a service by the kernel's index; what belongs to a service
+    /// that has none yet waits for the next drain.
+    pub fn drain(
+        &mut self,
+        tables: &Tables,
+        epoch: u32,
+        window: &mut Drained,
+        service_of: impl Fn(u32) -> Option<u32>,
+    ) {
+        for route in self.known.values_mut() {
+            route.idle_windows = route.idle_windows.saturating_add(1);
+        }
+        let tables = tables.routes();
+        for row in 1..tables.rows() {
+            let Some(owner) = tables.owner(row) else {
+                continue;
+            };
+            let known = self.snapshots[row as usize].as_deref();
+            if tables.samples(row) == known.map_or(0, |last| last.samples) {
+                continue;
+            }
+            if self
+                .know(tables, owner, row, (window, &service_of))
+                .is_some()
+            {
+                self.take_row(tables, (row, owner), epoch, window);
+            }
+        }
+    }
+
+    /// Learns the name of the row's route, and that the row is its.
+    fn know(
+        &mut self,
+        tables: &RouteTables,
+        owner: RouteRowOwner,
+        row: u32,
+        (window, service_of): (&mut Drained, &impl Fn(u32) -> Option<u32>),
+    ) -> Option<()> {
+        if let Some(known) = self.known.get_mut(&owner.route) {
+            if !known.rows.contains(&row) {
+                known.rows.push(row);
+            }
+            return Some(());
+        }
+        let (key, path) = tables.route(owner.route);
+        let service = service_of(key.service)?;
+        window.names.share(service);
+        let number = self.take_name(&mut window.routes.names, service, name(&key, &path));
+        let known = KnownRoute {
+            key,
+            number,
+            rows: vec![row],
+            idle_windows: 0,
+        };
+        self.known.insert(owner.route, known);
+        Some(())
+    }
+
+    /// The number of a route, or of the service's others if that would be one
+    /// route too many: several services of the kernel may share a name.
+    fn take_name(&mut self, names: &mut Names<(u32, Route)>, service: u32, route: Route) -> u32 {
+        let name = (service, route);
+        if name.1 != Route::Other && !names.is_used(&name) {
+            let routes = self.of_service.entry(service).or_default();
+            if *routes >= self.of_service_max {
+                return names.take((service, Route::Other));
+            }
+            *routes += 1;
+        }
+        names.take(name)
+    }
+
+    fn take_row(
+        &mut self,
+        tables: &RouteTables,
+        (row, owner): (u32, RouteRowOwner),
+        epoch: u32,
+        window: &mut Drained,
+    ) {
+        let Some(route) = self.known.get_mut(&owner.route) else {
+            return;
+        };
+        route.idle_windows = 0;
+        let last = self.snapshots[row as usize].get_or_insert_default();
+        let histogram = window
+            .routes
+            .histogram(route.number, owner.status_class as u8);
+        let (samples, sum_ns) = tables.advance(row, last, |position, count| {
+            histogram.add(position, u64::from(count));
+        });
+        histogram.add_totals(Totals {
+            samples,
+            sum_ns,
+            max_ns: tables.take_max_ns(row, epoch),
+        });
+    }
+
+    /// Routes retired one window ago had their last drain now.
+    pub fn recycle(&mut self, kernel: &mut Kernel, window: &mut Drained) {
+        for slot in mem::take(&mut self.retired) {
+            if let Some(route) = self.known.remove(&slot) {
+                kernel.recycle_route(slot, &route.rows);
+                let names = &mut window.routes.names;
+                names.release(route.number);
+                let (service, name) = names.name(route.number);
+                if *name != Route::Other && names.users(route.number) == 0 {
+                    let routes = self.of_service.entry(*service).or_default();
+                    *routes = routes.saturating_sub(1);
+                }
+                window.names.release(*service);
+            }
+        }
+    }
+
+    /// All routes of a service that is retired are idle, too.
+    pub fn retire_service(&mut self, service: u32) {
+        let of_service = self.known.values_mut();
+        for route in of_service.filter(|route| route.key.service == service) {
+            route.idle_windows = u32::MAX;
+        }
+    }
+
+    /// Retires what was idle for too long.
+    pub fn retire(&mut self, kernel: &mut Kernel, idle_windows_max: u32) {
+        for (slot, route) in &self.known {
+            if route.idle_windows >= idle_windows_max && !self.retired.contains(slot) {
+                kernel.retire_route(*slot);
+                self.retired.push(*slot);
+            }
+        }
+    }
+}
+
+/// What requests of that key are called: by the template of a path of them.
+fn name(key: &RouteKey, path: &Path) -> Route {
+    let method = u8::try_from(key.method).ok().and_then(Method::from_number);
+    let path = http::Template {
+        path: path.bytes.get(..path.len as usize).unwrap_or_default(),
+        is_whole: path.is_whole != 0,
+    };
+    match (method, Template::new(&path.to_string())) {
+        (Some(method), Ok(template)) => Route::Http { method, template },
+        _ => Route::Other,
+    }
+}

@@ -1,0 +1,199 @@
+//! The part of the shared memory that requests are counted in by route.
+
+use std::{
+    ptr,
+    sync::atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed},
+    },
+};
+
+use aya::Ebpf;
+use memmap2::MmapRaw;
+use sensor_common::{
+    histogram::BUCKETS,
+    http::STATUS_CLASSES,
+    record::{Row, SERVICES_MAX},
+    route::{NO_ROUTE, OTHER_ROUTES, Path, RETIRED, Route, RouteKey, RouteRowOwner},
+};
+
+use super::{KernelError, Sizes, share, take_samples};
+
+/// Typed views of the shared arrays.
+pub struct RouteTables {
+    routes: MmapRaw,
+    rows: MmapRaw,
+    owners: MmapRaw,
+    of_service: MmapRaw,
+    routes_max: u32,
+    rows_max: u32,
+}
+
+/// Counters of one row as last read; most buckets of a route stay empty, so
+/// only those that are not are kept. They wrap.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SparseCumulative {
+    /// Events observed.
+    pub samples: u64,
+    /// Weighted sum in nanoseconds.
+    pub sum_ns: u64,
+    /// Weighted counts by position, in ascending order.
+    buckets: Vec<(u8, u32)>,
+}
+
+impl RouteTables {
+    pub(super) fn map(ebpf: &mut Ebpf, sizes: &Sizes) -> Result<Self, KernelError> {
+        Ok(Self {
+            routes: share::<Route>(ebpf, "ROUTES", sizes.routes as usize)?,
+            rows: share::<Row>(ebpf, "ROUTE_ROWS", sizes.route_rows as usize)?,
+            owners: share::<RouteRowOwner>(ebpf, "ROUTE_ROW_OWNERS", sizes.route_rows as usize)?,
+            of_service: share::<u64>(ebpf, "ROUTES_OF_SERVICE", SERVICES_MAX as usize)?,
+            routes_max: sizes.routes,
+            rows_max: sizes.route_rows,
+        })
+    }
+
+    /// Number of rows, the unused row 0 included.
+    pub fn rows(&self) -> u32 {
+        self.rows_max
+    }
+
+    /// Who row `row` belongs to; `None` while it is free.
+    pub fn owner(&self, row: u32) -> Option<RouteRowOwner> {
+        let owner = self.owner_ptr(row);
+        // SAFETY: in bounds; the kernel writes the route last, once.
+        let route = unsafe { AtomicU32::from_ptr(&raw mut (*owner).route) }.load(Acquire);
+        // SAFETY: as above.
+        let owner = unsafe { ptr::read_volatile(owner) };
+        (route != NO_ROUTE).then_some(owner)
+    }
+
+    /// What the route in `slot` was taken for, and a path of it.
+    pub fn route(&self, slot: u32) -> (RouteKey, Path) {
+        let route = self.route_ptr(slot);
+        // SAFETY: in bounds; plain numbers, written before a row is.
+        unsafe {
+            (
+                ptr::read_volatile(&raw const (*route).key),
+                ptr::read_volatile(&raw const (*route).path),
+            )
+        }
+    }
+
+    pub(in crate::program) fn key(&self, slot: u32) -> RouteKey {
+        self.route(slot).0
+    }
+
+    /// Events observed in `row`.
+    pub fn samples(&self, row: u32) -> u64 {
+        let row = self.row_ptr(row);
+        // SAFETY: a live row; the kernel adds to it atomically.
+        unsafe { AtomicU64::from_ptr(&raw mut (*row).samples) }.load(Relaxed)
+    }
+
+    /// As [`Tables::advance`](super::Tables::advance), of one row for all CPUs.
+    pub fn advance(
+        &self,
+        row: u32,
+        last: &mut SparseCumulative,
+        mut moved: impl FnMut(u8, u32),
+    ) -> (u64, u64) {
+        let row = self.row_ptr(row);
+        // SAFETY: a live row; the kernel adds to it atomically.
+        let (samples, sum_ns, buckets) = unsafe {
+            (
+                AtomicU64::from_ptr(&raw mut (*row).samples).load(Relaxed),
+                AtomicU64::from_ptr(&raw mut (*row).sum_ns).load(Relaxed),
+                &*(&raw const (*row).buckets).cast::<[AtomicU32; BUCKETS]>(),
+            )
+        };
+        let (mut known, mut counted) = (0, 0);
+        for (position, bucket) in (0u8..).zip(buckets) {
+            let now = bucket.load(Relaxed);
+            let before = last.buckets.get_mut(known).filter(|of| of.0 == position);
+            let before = match before {
+                Some(before) => before,
+                None if now == 0 => continue,
+                None => {
+                    last.buckets.insert(known, (position, 0));
+                    &mut last.buckets[known]
+                }
+            };
+            known += 1;
+            let count = now.wrapping_sub(before.1);
+            if count != 0 {
+                before.1 = now;
+                counted += u64::from(count);
+                moved(position, count);
+            }
+        }
+        let sum_increase = sum_ns.wrapping_sub(last.sum_ns);
+        last.sum_ns = sum_ns;
+        let samples = take_samples(&mut last.samples, samples, counted);
+        (samples, sum_increase)
+    }
+
+    /// Takes the maximum of the windows with the parity of `epoch`.
+    pub fn take_max_ns(&self, row: u32, epoch: u32) -> u64 {
+        let row = self.row_ptr(row);
+        // SAFETY: a live row; the kernel writes the other parity now.
+        unsafe {
+            AtomicU64::from_ptr(&raw mut (*row).max_ns[(epoch & 1) as usize]).swap(0, Relaxed)
+        }
+    }
+
+    /// Lets no request count in the route of `slot` any more.
+    pub(in crate::program) fn retire(&self, slot: u32, key: RouteKey) {
+        let route = self.route_ptr(slot);
+        // SAFETY: in bounds; the kernel only compares it.
+        unsafe { AtomicU32::from_ptr(&raw mut (*route).key.method) }
+            .store(key.method | RETIRED, Relaxed);
+        if key.method != OTHER_ROUTES && key.service < SERVICES_MAX {
+            let of_service = self.of_service.as_mut_ptr().cast::<u64>();
+            // SAFETY: in bounds; the kernel adds to it atomically.
+            unsafe { AtomicU64::from_ptr(of_service.add(key.service as usize)) }
+                .fetch_sub(1, Relaxed);
+        }
+    }
+
+    pub(in crate::program) fn clear(&self, slot: u32) {
+        let route = self.route_ptr(slot);
+        // SAFETY: in bounds; the route is retired, so no program uses it.
+        unsafe {
+            ptr::write_volatile(&raw mut (*route).rows, [0; STATUS_CLASSES]);
+            ptr::write_volatile(&raw mut (*route).key, RouteKey::default());
+        }
+    }
+
+    pub(in crate::program) fn clear_owner(&self, row: u32) {
+        let free = RouteRowOwner {
+            route: NO_ROUTE,
+            status_class: 0,
+        };
+        // SAFETY: in bounds; the row's route is retired.
+        unsafe { ptr::write_volatile(self.owner_ptr(row), free) };
+    }
+
+    fn route_ptr(&self, slot: u32) -> *mut Route {
+        assert!(slot < self.routes_max);
+        // SAFETY: in bounds.
+        unsafe { self.routes.as_mut_ptr().cast::<Route>().add(slot as usize) }
+    }
+
+    fn row_ptr(&self, row: u32) -> *mut Row {
+        assert!(row < self.rows_max);
+        // SAFETY: in bounds.
+        unsafe { self.rows.as_mut_ptr().cast::<Row>().add(row as usize) }
+    }
+
+    fn owner_ptr(&self, row: u32) -> *mut RouteRowOwner {
+        assert!(row < self.rows_max);
+        // SAFETY: in bounds.
+        unsafe {
+            self.owners
+                .as_mut_ptr()
+                .cast::<RouteRowOwner>()
+                .add(row as usize)
+        }
+    }
+}
