@@ -230,8 +230,11 @@ impl<'a> Content<'a> {
 
 #[cfg(test)]
 mod tests {
-    use honeyguide_proto::{ServiceKind, batch::Batch};
-    use sensor_common::histogram::{BUCKETS, Totals};
+    use honeyguide_proto::{ServiceKind, batch::Batch, route::Template};
+    use sensor_common::{
+        histogram::{BUCKETS, Totals},
+        http::Method,
+    };
 
     use super::*;
 
@@ -265,6 +268,47 @@ mod tests {
             assert_eq!(*events, batch.series.len() as u64);
         }
         assert_eq!(found, 50);
+    }
+
+    #[test]
+    fn requests_by_route_are_with_their_service_and_no_events_of_their_own() {
+        let mut drained = drained(50);
+        let template = Template::new("/users/{id}").unwrap();
+        let method = Method::Get;
+        for index in 0..50 {
+            let service = ServiceId::named(ServiceKind::Process, &format!("service-{index}"));
+            for route in [
+                Route::Other,
+                Route::Http {
+                    method,
+                    template: template.clone(),
+                },
+            ] {
+                let histogram = drained.requests_of(service.clone(), route, 2);
+                histogram.add(40, 3);
+                histogram.add_totals(Totals {
+                    samples: 3,
+                    sum_ns: 90_000,
+                    max_ns: 40_000,
+                });
+            }
+        }
+        let mut batches = Batches::new("node".to_owned(), [1; 16], 4);
+        let (mut found, mut events) = (0, 0);
+        for batch in batches.encode(WINDOW, &drained, &SensorCost::default()) {
+            let decoded = Batch::decode(&batch.record.payload).unwrap();
+            for of in &decoded.route_series {
+                let service = &decoded.services[of.series.service as usize];
+                assert_eq!(
+                    partition_of(service.key().as_bytes(), 4),
+                    batch.record.partition
+                );
+                assert_eq!(of.series.count, 3);
+            }
+            found += decoded.route_series.len();
+            events += batch.events;
+        }
+        assert_eq!((found, events), (100, 50));
     }
 
     /// As large as series get: every bucket occupied, counts of all sizes.

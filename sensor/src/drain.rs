@@ -92,6 +92,18 @@ impl Drained {
         self.histogram(number, signal)
     }
 
+    /// The requests of a service by name, by route and status class.
+    #[cfg(test)]
+    pub(crate) fn requests_of(
+        &mut self,
+        id: ServiceId,
+        route: Route,
+        status_class: u8,
+    ) -> &mut SparseHistogram {
+        let number = self.names.take(id);
+        self.routes.histogram_of(number, route, status_class)
+    }
+
     /// The histogram to count into.
     fn histogram(&mut self, service: u32, signal: Signal) -> &mut Histogram {
         let key = service as usize * SIGNALS + usize::from(signal.number());

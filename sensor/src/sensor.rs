@@ -16,6 +16,7 @@ use std::{
 
 use honeyguide_bus::{Producer, PublishError, Topic, tail::Tail};
 use honeyguide_proto::{
+    Route,
     batch::WINDOW_DURATION_NS,
     v1::{SensorCost, SignalCost},
 };
@@ -627,6 +628,13 @@ impl Worker {
         self.metrics.cpu.inc_by(user_space.as_secs_f64());
         self.metrics.services.set(self.drain.services() as i64);
         self.metrics.series.set(drained.series().len() as i64);
+        self.metrics.routes.set(self.drain.known_routes() as i64);
+        let others = drained
+            .routes()
+            .iter()
+            .filter(|series| *drained.route(series.route).1 == Route::Other);
+        let others = others.map(|series| series.histogram.count()).sum();
+        self.metrics.requests_other.inc_by(others);
         self.metrics.clock_steps.set(self.clock.steps() as i64);
         for (program, program_cost) in &self.kernel_cost.by_program {
             let labels = ProgramLabels {

@@ -176,6 +176,9 @@ impl Client {
     }
 }
 
+/// Servers of this process are one service, so tests of them take turns.
+static OWN_SERVICE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// The name of this test's executable, of which its own servers are a service.
 fn own_name() -> String {
     let executable = std::env::current_exe().unwrap();
@@ -268,6 +271,7 @@ fn asked() -> BTreeMap<(&'static str, u8), u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_counted_by_route_and_status_class_from_the_first() {
+    let _alone = OWN_SERVICE.lock().await;
     let address = serve(4, by_path);
     let found = published(config(), &own_name(), move || ask(address)).await;
     assert_eq!(found.routes(), asked());
@@ -411,6 +415,7 @@ async fn check_server(command: Command) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_looks_like_http_has_no_route_and_is_timed_all_the_same() {
+    let _alone = OWN_SERVICE.lock().await;
     // Answers everything with something that is no HTTP.
     let address = serve(2, |_| b"+OK\r\n".to_vec());
     let work = move || {
@@ -440,6 +445,7 @@ async fn what_only_looks_like_http_has_no_route_and_is_timed_all_the_same() {
 async fn a_million_distinct_paths_stay_within_the_bound() {
     const PATHS: u64 = 1_000_000;
     const CONNECTIONS: u64 = 4;
+    let _alone = OWN_SERVICE.lock().await;
     let address = serve(CONNECTIONS as usize, |_| status("200 OK"));
     let work = move || {
         let clients: Vec<_> = (0..CONNECTIONS)

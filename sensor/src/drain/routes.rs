@@ -56,6 +56,17 @@ impl Window {
         self.names.settle();
     }
 
+    #[cfg(test)]
+    pub fn histogram_of(
+        &mut self,
+        service: u32,
+        route: Route,
+        status_class: u8,
+    ) -> &mut SparseHistogram {
+        let number = self.names.take((service, route));
+        self.histogram(number, status_class)
+    }
+
     fn histogram(&mut self, route: u32, status_class: u8) -> &mut SparseHistogram {
         let key = route as usize * STATUS_CLASSES + usize::from(status_class);
         if key >= self.places.len() {
@@ -258,5 +269,80 @@ fn name(key: &RouteKey, path: &Path) -> Route {
     match (method, Template::new(&path.to_string())) {
         (Some(method), Ok(template)) => Route::Http { method, template },
         _ => Route::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Path {
+        let mut bytes = [b'x'; http::PATH_LEN_MAX];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        let shape = http::shape(&bytes, text.len()).unwrap();
+        Path {
+            len: shape.len,
+            is_whole: u32::from(shape.is_whole),
+            bytes,
+        }
+    }
+
+    fn key(method: u32) -> RouteKey {
+        RouteKey {
+            shape: 1,
+            service: 2,
+            method,
+        }
+    }
+
+    #[test]
+    fn a_route_is_called_by_method_and_template() {
+        let path = path("/users/42?token=secret ");
+        assert_eq!(name(&key(1), &path).to_string(), "GET /users/{id}");
+        assert_eq!(name(&key(3), &path).to_string(), "POST /users/{id}");
+    }
+
+    #[test]
+    fn what_the_kernel_cannot_have_written_is_one_of_the_others() {
+        let mut wrong = path("/users ");
+        assert_eq!(name(&key(77), &wrong), Route::Other);
+        wrong.len = u32::MAX;
+        assert_eq!(name(&key(1), &wrong).to_string(), "GET /");
+    }
+
+    #[test]
+    fn a_service_has_so_many_routes_and_no_more() {
+        let mut routes = Routes::new(1, 2);
+        let mut names = Names::default();
+        let mut take = |service, text: &str| {
+            let route = name(&key(1), &path(text));
+            let number = routes.take_name(&mut names, service, route);
+            names.name(number).1.to_string()
+        };
+        for _ in 0..2 {
+            assert_eq!(take(0, "/a "), "GET /a");
+            assert_eq!(take(0, "/b "), "GET /b");
+            assert_eq!(take(0, "/c "), "other");
+            assert_eq!(take(1, "/c "), "GET /c");
+        }
+    }
+
+    #[test]
+    fn a_window_begins_without_routes() {
+        let mut window = Window::default();
+        let get = name(&key(1), &path("/a "));
+        window.histogram_of(0, get.clone(), 2).add(5, 1);
+        window.histogram_of(0, get.clone(), 5).add(5, 1);
+        window.histogram_of(0, get.clone(), 2).add(5, 1);
+        let counts: Vec<_> = window
+            .series()
+            .iter()
+            .map(|of| (of.status_class, of.histogram.count()))
+            .collect();
+        assert_eq!(counts, [(2, 2), (5, 1)]);
+        window.clear();
+        assert!(window.series().is_empty());
+        window.histogram_of(0, get, 4).add(7, 3);
+        assert_eq!(window.series()[0].histogram.buckets(), [(7, 3)]);
     }
 }
