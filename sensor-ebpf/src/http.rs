@@ -11,7 +11,12 @@ use sensor_common::{
     route::RouteKey,
 };
 
-use crate::{histogram::Event, loss, route, user_buffer::UserBuffer};
+use crate::{
+    histogram::Event,
+    loss,
+    route::{self, METHOD_LEN},
+    user_buffer::UserBuffer,
+};
 
 /// What is kept with a connection.
 #[repr(C)]
@@ -83,9 +88,9 @@ impl Http {
             return None;
         };
         let begun = u32::from(self.begun);
-        let mut bytes = [0; METHOD_LEN_MAX];
-        let read = buffer.fill(0, &mut bytes)? as u32;
-        let head = self.shape | u64::from_be_bytes(bytes) >> (8 * (begun & 7));
+        let line = route::line_buffer()?;
+        let (head, read) = buffer.fill_line(line)?;
+        let head = self.shape | head >> (8 * (begun & 7));
         if begun + read < METHOD_LEN_MAX as u32 {
             self.shape = head;
             self.begun = (begun + read) as u8;
@@ -97,8 +102,12 @@ impl Http {
             loss::count(Loss::RequestIncomplete);
             return Some(());
         };
-        let path = route::path_buffer()?;
-        let len = buffer.fill(u64::from(offset), &mut path.bytes)?;
+        let path = &mut line.path;
+        let len = if offset == METHOD_LEN as u32 {
+            read as usize - METHOD_LEN
+        } else {
+            buffer.fill(u64::from(offset), &mut path.bytes)?
+        };
         let shape = shape(&path.bytes, len)?;
         if !shape.is_whole && len < path.bytes.len() {
             loss::count(Loss::RequestIncomplete);

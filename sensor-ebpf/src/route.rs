@@ -53,24 +53,54 @@ static ROUTES_OF_SERVICE: Array<u64> = Array::with_max_entries(SERVICES_MAX, MMA
 const WAITING_MAX: u32 = 1024;
 #[map]
 static WAITING_PATHS: LruHashMap<RouteKey, Path> = LruHashMap::with_max_entries(WAITING_MAX, 0);
-/// Where a path is read to: too long for the stack.
+/// Slots by a few bits of the key, to find most routes without a helper. What is
+/// there need not be right: the key in the slot says so.
 #[map]
-static PATH: PerCpuArray<Path> = PerCpuArray::with_max_entries(1, 0);
+static RECENT_ROUTES: Array<u32> = Array::with_max_entries(RECENT_MAX, 0);
+const RECENT_MAX: u32 = 4096;
 
-/// The path that is being read on this CPU.
+/// The begin of a request.
+#[repr(C)]
+pub struct RequestLine {
+    /// A method of three letters, and the space behind it; one read gets it
+    /// together with the path.
+    pub method: [u8; METHOD_LEN],
+    pub path: Path,
+}
+
+pub const METHOD_LEN: usize = 4;
+const _: () = assert!(core::mem::offset_of!(RequestLine, path) == METHOD_LEN);
+const _: () = assert!(core::mem::offset_of!(Path, bytes) == 0);
+
+/// Where a request is read to: too long for the stack.
+#[map]
+static LINE: PerCpuArray<RequestLine> = PerCpuArray::with_max_entries(1, 0);
+
+/// The request that is being read on this CPU.
 #[inline(always)]
-pub fn path_buffer() -> Option<&'static mut Path> {
+pub fn line_buffer() -> Option<&'static mut RequestLine> {
     // SAFETY: a value of this CPU; the one program that uses it does not run
     // twice at once on a CPU.
-    unsafe { PATH.get_ptr_mut(0)?.as_mut() }
+    unsafe { LINE.get_ptr_mut(0)?.as_mut() }
 }
 
 /// The slot of `key`, [`NO_ROUTE`] if it has none yet; `path` waits then.
 #[inline(always)]
 pub fn find(global: &GlobalConfig, key: &RouteKey, path: &Path) -> u32 {
-    // SAFETY: a plain number.
-    if let Some(slot) = unsafe { ROUTES_BY_KEY.get(key) } {
-        return *slot;
+    let recent = RECENT_ROUTES.get_ptr_mut((key.shape as u32 ^ key.service) % RECENT_MAX);
+    // SAFETY: live map values; plain numbers.
+    unsafe {
+        if let Some(recent) = recent
+            && at(*recent, key).is_some()
+        {
+            return *recent;
+        }
+        if let Some(slot) = ROUTES_BY_KEY.get(key) {
+            if let Some(recent) = recent {
+                *recent = *slot;
+            }
+            return *slot;
+        }
     }
     if has_room(global, key.service) && WAITING_PATHS.insert(key, path, 0).is_err() {
         loss::count(Loss::StateFull);

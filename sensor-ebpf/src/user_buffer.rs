@@ -5,14 +5,21 @@
 //! splice, a kernel thread) has none.
 
 use aya_ebpf::{
-    helpers::{bpf_probe_read_user, generated::bpf_task_pt_regs},
+    helpers::{
+        bpf_probe_read_user,
+        generated::{bpf_probe_read_user as bpf_probe_read_user_bytes, bpf_task_pt_regs},
+    },
     macros::map,
     maps::Array,
 };
-use sensor_common::record::{SYSCALLS_MAX, SyscallBuffer};
+use sensor_common::{
+    http::PATH_LEN_MAX,
+    record::{SYSCALLS_MAX, SyscallBuffer},
+};
 
-use crate::kernel::{
-    OFFSET_REGISTERS_SECOND, OFFSET_REGISTERS_SYSCALL, Object, current_task, load,
+use crate::{
+    kernel::{OFFSET_REGISTERS_SECOND, OFFSET_REGISTERS_SYSCALL, Object, current_task, load},
+    route::{METHOD_LEN, RequestLine},
 };
 
 /// [`SyscallBuffer`] by system-call number; user space fills it.
@@ -75,6 +82,30 @@ impl UserBuffer {
         read(self.address.wrapping_add(offset))
     }
 
+    /// Fills `line` from the begin; returns its first eight bytes, the first of
+    /// them the most significant one, and how many bytes there were in all.
+    #[inline(always)]
+    pub fn fill_line(self, line: &mut RequestLine) -> Option<(u64, u32)> {
+        const MAX: u32 = (METHOD_LEN + PATH_LEN_MAX) as u32;
+        let len = self.len.min(u64::from(MAX)) as u32;
+        if len == 0 || len > MAX {
+            return None;
+        }
+        // What fewer than eight bytes leave of the last request is not of this.
+        line.method = [0; 4];
+        let [a, b, c, d, ..] = &mut line.path.bytes;
+        (*a, *b, *c, *d) = (0, 0, 0, 0);
+        let to = (&raw mut *line).cast::<core::ffi::c_void>();
+        // SAFETY: method and path follow each other and have room for `len`; the
+        // helper checks the address.
+        if unsafe { bpf_probe_read_user_bytes(to, len, self.address as *const _) } != 0 {
+            return None;
+        }
+        let [e, f, g, h] = line.method;
+        let [a, b, c, d, ..] = line.path.bytes;
+        Some((u64::from_be_bytes([e, f, g, h, a, b, c, d]), len))
+    }
+
     /// Fills `bytes` with what begins at `offset`; returns how much there was.
     #[inline(always)]
     pub fn fill<const N: usize>(self, offset: u64, bytes: &mut [u8; N]) -> Option<usize> {
@@ -84,13 +115,8 @@ impl UserBuffer {
         }
         let from = self.address.wrapping_add(offset);
         // SAFETY: `bytes` has room for `len`; the helper checks the address.
-        let result = unsafe {
-            aya_ebpf::helpers::generated::bpf_probe_read_user(
-                bytes.as_mut_ptr().cast(),
-                len,
-                from as *const _,
-            )
-        };
+        let result =
+            unsafe { bpf_probe_read_user_bytes(bytes.as_mut_ptr().cast(), len, from as *const _) };
         (result == 0).then_some(len as usize)
     }
 }

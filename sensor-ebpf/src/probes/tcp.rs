@@ -131,7 +131,8 @@ static LISTENING_PORTS: Array<u64> = Array::with_max_entries(65_536 / 64, 0);
 /// What is kept with each socket.
 #[repr(C)]
 pub(super) struct Socket {
-    /// Server: when data of the next request arrived. Client: when it connected.
+    /// Server: when data of the next request arrived, or [`NOT_SAMPLED`]. Client:
+    /// when it connected.
     ready_ns: u64,
     request_ns: u64,
     read_ns: u64,
@@ -145,6 +146,8 @@ pub(super) struct Socket {
     role: u8,
     /// Exchanges until the round-trip time is counted again.
     rtt_in: u8,
+    /// Server: sampling shift that the next request passed when it was ready.
+    ready_shift: u8,
     /// End of what was transmitted so far (see `tcp_packets`).
     pub(super) transmitted: u32,
     http: Http,
@@ -163,6 +166,7 @@ impl Socket {
         phase: phase::IDLE,
         role: role::UNKNOWN,
         rtt_in: 0,
+        ready_shift: 0,
         transmitted: 0,
         http: Http::NEW,
     };
@@ -188,6 +192,9 @@ pub(super) mod tcp {
     pub const SYN_RECV: i32 = 3;
     pub const CLOSE: i32 = 7;
 }
+
+/// In place of the time when data was ready.
+const NOT_SAMPLED: u64 = 1;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -218,7 +225,15 @@ pub(super) unsafe fn on_ready<S: Sockets>(socket: Object) -> Option<()> {
     // have a state.
     let state = unsafe { S::existing(socket) }?;
     if state.role == role::SERVER && state.phase != phase::REQUEST && state.ready_ns == 0 {
-        state.ready_ns = now_ns();
+        // A request that is not sampled needs no time, and a clock read is most
+        // of what it would cost.
+        match Draw::first_stage(config::global()?, Signal::ServerRequest as u32) {
+            Some(draw) => {
+                state.ready_ns = now_ns();
+                state.ready_shift = draw.first();
+            }
+            None => state.ready_ns = NOT_SAMPLED,
+        }
     }
     Some(())
 }
@@ -262,6 +277,10 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, length: u32) -> Opti
             }
             return Some(());
         }
+        if state.weight == 0 {
+            response_is_not_sampled(state);
+            return Some(());
+        }
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
             client_response_begins::<S>(socket, state, now_ns);
@@ -299,6 +318,15 @@ unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
     }
 }
 
+/// A response of an exchange that is not sampled, or of none.
+#[inline(always)]
+fn response_is_not_sampled(state: &mut Socket) {
+    if state.phase == phase::REQUEST {
+        state.phase = phase::RESPONSE;
+        state.ready_ns = 0;
+    }
+}
+
 /// New data of the connection was sent, so many bytes.
 #[inline(always)]
 pub(super) unsafe fn sent<S: Sockets>(
@@ -314,6 +342,10 @@ pub(super) unsafe fn sent<S: Sockets>(
             }
             return Some(());
         }
+        if state.weight == 0 {
+            response_is_not_sampled(state);
+            return Some(());
+        }
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
             server_response_begins::<S>(socket, state, now_ns, length);
@@ -327,16 +359,24 @@ pub(super) unsafe fn sent<S: Sockets>(
 fn server_request_begins<S: Sockets>(state: &mut Socket, length: u32) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ServerResponse as u32);
-    let now_ns = now_ns();
     state.phase = phase::REQUEST;
-    state.request_ns = if state.ready_ns != 0 {
-        state.ready_ns
+    let ready_ns = core::mem::take(&mut state.ready_ns);
+    if ready_ns == NOT_SAMPLED {
+        state.weight = 0;
+        return None;
+    }
+    if ready_ns == 0 {
+        charge(global, state, Signal::ServerRequest as u32)?;
+        state.read_ns = now_ns();
+        state.request_ns = state.read_ns;
     } else {
-        now_ns
-    };
-    state.read_ns = now_ns;
-    state.ready_ns = 0;
-    charge(global, state, Signal::ServerRequest as u32)?;
+        state.weight = 0;
+        let charged = charged(global, state)?;
+        let config = charged.config(Signal::ServerRequest as u32);
+        state.weight = Draw::second_stage(state.ready_shift, config)?;
+        state.read_ns = now_ns();
+        state.request_ns = ready_ns;
+    }
     if S::READS_HTTP {
         state.http.request_begins(global, state.index, length);
     }
@@ -353,9 +393,6 @@ unsafe fn server_response_begins<S: Sockets>(
     state.phase = phase::RESPONSE;
     // What arrived meanwhile belongs to this request.
     state.ready_ns = 0;
-    if state.weight == 0 {
-        return None;
-    }
     let global = config::global()?;
     let charged = Charged::cached(state.index, state.generation)?;
     let weight = state.weight;
@@ -386,8 +423,9 @@ fn client_request_begins(state: &mut Socket) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ClientResponse as u32);
     state.phase = phase::REQUEST;
+    charge(global, state, Signal::ClientRequest as u32)?;
     state.request_ns = now_ns();
-    charge(global, state, Signal::ClientRequest as u32)
+    Some(())
 }
 
 #[inline(always)]
@@ -397,9 +435,6 @@ unsafe fn client_response_begins<S: Sockets>(
     now_ns: u64,
 ) -> Option<()> {
     state.phase = phase::RESPONSE;
-    if state.weight == 0 {
-        return None;
-    }
     let global = config::global()?;
     let charged = Charged::cached(state.index, state.generation)?;
     count(
@@ -437,17 +472,23 @@ fn exchange_ends(global: &GlobalConfig, state: &mut Socket, signal: SignalNumber
 fn charge(global: &GlobalConfig, state: &mut Socket, signal: SignalNumber) -> Option<()> {
     state.weight = 0;
     let draw = Draw::first_stage(global, signal)?;
-    let charged = match Charged::cached(state.index, state.generation) {
-        Some(charged) if state.index != 0 => charged,
+    let charged = charged(global, state)?;
+    state.weight = draw.passes(charged.config(signal))?;
+    Some(())
+}
+
+/// Who is charged with what the connection carries.
+#[inline(always)]
+fn charged(global: &GlobalConfig, state: &mut Socket) -> Option<Charged> {
+    match Charged::cached(state.index, state.generation) {
+        Some(charged) if state.index != 0 => Some(charged),
         _ => {
             let charged = current_service(global)?;
             state.index = charged.index;
             state.generation = charged.generation;
-            charged
+            Some(charged)
         }
-    };
-    state.weight = draw.passes(charged.config(signal))?;
-    Some(())
+    }
 }
 
 #[inline(always)]

@@ -39,12 +39,12 @@ pub struct RouteKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
+    /// The bytes.
+    pub bytes: [u8; PATH_LEN_MAX],
     /// Valid bytes; the query string is not among them.
     pub len: u32,
     /// 1 if the path ends there, 0 if it was cut.
     pub is_whole: u32,
-    /// The bytes.
-    pub bytes: [u8; PATH_LEN_MAX],
 }
 
 /// One route as the kernel knows it.
