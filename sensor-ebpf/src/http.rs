@@ -14,7 +14,7 @@ use sensor_common::{
 use crate::{
     histogram::Event,
     loss,
-    route::{self, METHOD_LEN},
+    route::{self, Lessons, METHOD_LEN},
     user_buffer::UserBuffer,
 };
 
@@ -33,6 +33,30 @@ pub struct Http {
     begun: u8,
     /// Requests in a row that were none.
     misses: u16,
+}
+
+/// The hash of the shape of the path in the line buffer, of which `len` bytes are
+/// valid, 0 if it is none; its length goes to the buffer.
+///
+/// A function of its own with numbers as arguments, so that the verifier walks
+/// through the loop once, and not once for every way that leads here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn shape_of_line(len: u64, service: u32, lesson_bits: u64) -> u64 {
+    let Some(line) = route::line_buffer() else {
+        return 0;
+    };
+    let path = &mut line.path;
+    let lessons = Lessons {
+        service,
+        bits: lesson_bits,
+    };
+    let Some(shape) = shape(&path.bytes, len as usize, &lessons) else {
+        return 0;
+    };
+    path.len = shape.len;
+    path.is_whole = u32::from(shape.is_whole);
+    shape.hash
 }
 
 /// After so many requests in a row that are not HTTP, none of the connection is.
@@ -108,20 +132,22 @@ impl Http {
         } else {
             buffer.fill(u64::from(offset), &mut path.bytes)?
         };
-        let shape = shape(&path.bytes, len)?;
-        if !shape.is_whole && len < path.bytes.len() {
+        let shape = shape_of_line(len as u64, service, route::lesson_bits(global, service));
+        if shape == 0 {
+            return None;
+        }
+        let path = &line.path;
+        if path.is_whole == 0 && len < path.bytes.len() {
             loss::count(Loss::RequestIncomplete);
             return Some(());
         }
-        path.len = shape.len;
-        path.is_whole = u32::from(shape.is_whole);
         let key = RouteKey {
-            shape: shape.hash,
+            shape,
             service,
             method: u32::from(method),
         };
         self.slot = route::find(global, &key, path);
-        self.shape = shape.hash;
+        self.shape = shape;
         self.method = method;
         Some(())
     }

@@ -12,10 +12,12 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, Stack},
 };
 use sensor_common::{
-    http::{PATH_LEN_MAX, STATUS_CLASSES},
+    http::{Learned, PATH_LEN_MAX, STATUS_CLASSES},
     record::{GlobalConfig, Loss, Row, SERVICES_MAX},
     route::{
-        NO_ROUTE, OTHER_ROUTES, Path, ROUTE_ROWS_MAX, ROUTES_MAX, Route, RouteKey, RouteRowOwner,
+        EVERY_SERVICE, IS_LITERAL, LESSONS_MAX, LessonKey, NO_ROUTE, OTHER_ROUTES, Path,
+        ROUTE_ROWS_MAX, ROUTES_MAX, Route, RouteKey, RouteRowOwner, RoutesOfService, TAKES_ANY,
+        lesson_bit,
     },
 };
 
@@ -43,11 +45,14 @@ static ROUTE_ROW_OWNERS: Array<RouteRowOwner> = Array::with_max_entries(ROUTE_RO
 /// Row numbers nobody uses; user space fills it.
 #[map]
 static FREE_ROUTE_ROWS: Stack<u32> = Stack::with_max_entries(ROUTE_ROWS_MAX, 0);
-/// Routes of each service, by its index, its others not counted; only the kernel
-/// raises it, only user space lowers it. CPUs that take one at once may exceed
-/// the bound by one each; user space has the last word.
+/// By index of the service. Only the kernel raises the number of routes, only
+/// user space lowers it. CPUs that take one at once may exceed the bound by one
+/// each; user space has the last word.
 #[map]
-static ROUTES_OF_SERVICE: Array<u64> = Array::with_max_entries(SERVICES_MAX, MMAPABLE);
+static ROUTES_OF_SERVICE: Array<RoutesOfService> = Array::with_max_entries(SERVICES_MAX, MMAPABLE);
+/// What was learned of paths; user space fills it.
+#[map]
+static LESSONS: HashMap<LessonKey, u8> = HashMap::with_max_entries(LESSONS_MAX, 0);
 
 /// Requests under way whose route is not known yet, at most.
 const WAITING_MAX: u32 = 1024;
@@ -84,6 +89,60 @@ pub fn line_buffer() -> Option<&'static mut RequestLine> {
     unsafe { LINE.get_ptr_mut(0)?.as_mut() }
 }
 
+/// What was learned of the paths of a service.
+pub struct Lessons {
+    pub service: u32,
+    /// Of [`lesson_bits`].
+    pub bits: u64,
+}
+
+/// For which paths of a service lessons are looked for.
+#[inline(always)]
+pub fn lesson_bits(global: &GlobalConfig, service: u32) -> u64 {
+    let own = ROUTES_OF_SERVICE.get(service).map_or(0, |of| of.lessons);
+    global.lessons | own
+}
+
+impl Lessons {
+    #[inline(always)]
+    fn has(&self, path: u64, kind: u32) -> bool {
+        if self.bits & lesson_bit(path) == 0 {
+            return false;
+        }
+        has_lesson(path, self.service, kind)
+    }
+}
+
+/// Not inlined: it is called in a loop, and what it calls clobbers registers.
+#[inline(never)]
+fn has_lesson(path: u64, service: u32, kind: u32) -> bool {
+    let mut key = LessonKey {
+        path,
+        service,
+        kind,
+    };
+    // SAFETY: only whether there is a value.
+    unsafe {
+        if LESSONS.get(&key).is_some() {
+            return true;
+        }
+        key.service = EVERY_SERVICE;
+        LESSONS.get(&key).is_some()
+    }
+}
+
+impl Learned for Lessons {
+    #[inline(always)]
+    fn takes_any(&self, path: u64) -> bool {
+        self.has(path, TAKES_ANY)
+    }
+
+    #[inline(always)]
+    fn is_literal(&self, path: u64) -> bool {
+        self.has(path, IS_LITERAL)
+    }
+}
+
 /// The slot of `key`, [`NO_ROUTE`] if it has none yet; `path` waits then.
 #[inline(always)]
 pub fn find(global: &GlobalConfig, key: &RouteKey, path: &Path) -> u32 {
@@ -111,7 +170,7 @@ pub fn find(global: &GlobalConfig, key: &RouteKey, path: &Path) -> u32 {
 #[inline(always)]
 fn has_room(global: &GlobalConfig, service: u32) -> bool {
     match ROUTES_OF_SERVICE.get(service) {
-        Some(routes) => *routes < global.routes_per_service,
+        Some(of) => of.routes < global.routes_per_service,
         None => false,
     }
 }
@@ -196,10 +255,10 @@ fn take(key: &RouteKey, path: &Path) -> Option<(u32, *mut Route)> {
         .is_ok()
     {
         if key.method != OTHER_ROUTES
-            && let Some(routes) = ROUTES_OF_SERVICE.get_ptr_mut(key.service)
+            && let Some(of) = ROUTES_OF_SERVICE.get_ptr_mut(key.service)
         {
             // SAFETY: a live map value.
-            unsafe { add_u64(routes, 1) };
+            unsafe { add_u64(&raw mut (*of).routes, 1) };
         }
         return Some((slot, route));
     }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration,
 };
 
+use honeyguide_proto::route::TemplateError;
 use sensor_common::{
     Signal,
     record::{FIRST_SERVICE, ROWS_MAX, SAMPLING_SHIFT_MAX, SERVICES_MAX},
@@ -11,7 +12,10 @@ use sensor_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::program::{Sizes, probe::Probe};
+use crate::{
+    program::{Sizes, probe::Probe},
+    routes::{Rules, TEMPLATES_MAX},
+};
 
 pub use honeyguide_proto::hint::FLUSH_INTERVAL;
 
@@ -41,6 +45,8 @@ pub struct Config {
     pub rows_max: u32,
     /// Routes of a service that HTTP requests are told apart by; 0: they are not.
     pub routes_per_service_max: u32,
+    /// Templates of paths that come before what is learned.
+    pub route_templates: Vec<String>,
     /// Routes of all services the kernel holds memory for.
     pub routes_max: u32,
     /// Histograms of routes the kernel holds memory for.
@@ -81,6 +87,7 @@ impl Default for Config {
             services_max: SERVICES_MAX,
             rows_max: ROWS_MAX,
             routes_per_service_max: 64,
+            route_templates: Vec::new(),
             routes_max: ROUTES_MAX,
             route_rows_max: ROUTE_ROWS_MAX,
             idle_timeout: Duration::from_secs(30 * 60),
@@ -107,6 +114,9 @@ pub enum ConfigError {
         /// What is accepted.
         expected: String,
     },
+    /// No template.
+    #[error("sensor.route_templates: {0}")]
+    RouteTemplate(#[from] TemplateError),
     /// No such signal.
     #[error(
         "sensor.sampling_shift names the unknown signal {0:?} (signals: runq, blkio, server_request, …)"
@@ -120,6 +130,7 @@ pub struct ValidConfig {
     /// As given.
     pub config: Config,
     pub(crate) shifts: BTreeMap<Signal, u8>,
+    pub(crate) rules: Rules,
 }
 
 impl Config {
@@ -191,9 +202,19 @@ impl Config {
             }
             shifts.insert(signal, *shift);
         }
+        if self.route_templates.len() > TEMPLATES_MAX {
+            let expected = format!("at most {TEMPLATES_MAX} templates");
+            return Err(range(
+                "route_templates",
+                &self.route_templates.len(),
+                expected,
+            ));
+        }
+        let rules = Rules::new(&self.route_templates)?;
         Ok(ValidConfig {
             config: self,
             shifts,
+            rules,
         })
     }
 }
@@ -229,7 +250,7 @@ mod tests {
     #[test]
     fn wrong_values_are_errors_that_name_the_key() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 11] = [
+        let cases: [(&str, Change); 13] = [
             ("flush_interval", |c| {
                 c.flush_interval = Duration::from_millis(999)
             }),
@@ -244,6 +265,12 @@ mod tests {
                 c.routes_per_service_max = 1025
             }),
             ("routes_max", |c| c.routes_max = 1),
+            ("route_templates", |c| {
+                c.route_templates = vec!["users/{id}".to_owned()]
+            }),
+            ("route_templates", |c| {
+                c.route_templates = vec!["/users".to_owned(); 257]
+            }),
             ("route_rows_max", |c| c.route_rows_max = 1 << 20),
             ("idle_timeout", |c| c.idle_timeout = Duration::ZERO),
             ("nope", |c| {

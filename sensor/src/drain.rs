@@ -26,6 +26,7 @@ use crate::{
         Kernel, KernelError,
         tables::{Cumulative, Tables},
     },
+    routes::Rules,
 };
 
 /// What one window held. Its memory is used again for the next window.
@@ -157,12 +158,17 @@ struct KnownService {
 
 impl Drain {
     /// Starts from zero: what the kernel counted before is the first window's.
-    pub fn new(tables: &Tables, names: identity::Names, idle_windows_max: u32) -> Self {
+    pub fn new(
+        tables: &Tables,
+        names: identity::Names,
+        rules: Rules,
+        idle_windows_max: u32,
+    ) -> Self {
         let routes_per_service = tables.config().routes_per_service as u32;
         Self {
             snapshots: (0..tables.rows()).map(|_| None).collect(),
             names,
-            routes: routes::Routes::new(tables.routes().rows(), routes_per_service),
+            routes: routes::Routes::new(tables.routes().rows(), routes_per_service, rules),
             services: BTreeMap::new(),
             losses: [0; Loss::ALL.len()],
             idle_windows_max,
@@ -315,6 +321,7 @@ impl Drain {
         self.routes.recycle(kernel, &mut self.window);
         for index in std::mem::take(&mut self.retired) {
             if let Some(service) = self.services.remove(&index) {
+                self.routes.forget_service(kernel, index);
                 kernel.recycle(index, &service.rows);
                 self.window.names.release(service.number);
             }
@@ -332,7 +339,8 @@ impl Drain {
             }
             self.retired.push(index);
         }
-        self.routes.retire(kernel, self.idle_windows_max);
+        self.routes
+            .retire(kernel, &self.window, self.idle_windows_max);
     }
 }
 

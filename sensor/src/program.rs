@@ -19,7 +19,7 @@ use sensor_common::{
     record::{
         FIRST_SERVICE, Loss, ROWS_MAX, SERVICES_MAX, SYSCALLS_MAX, ServiceKey, SyscallBuffer,
     },
-    route::{ROUTE_ROWS_MAX, ROUTES_MAX, RouteKey},
+    route::{EVERY_SERVICE, LessonKey, ROUTE_ROWS_MAX, ROUTES_MAX, RouteKey, lesson_bit},
 };
 
 use self::{
@@ -27,7 +27,7 @@ use self::{
     probe::{OFFSETS, Probe, ProbeState, ProbeStatus, Refusal},
     tables::Tables,
 };
-use crate::{identity::Hierarchy, syscall_buffer, syscall_class};
+use crate::{identity::Hierarchy, routes::Lessons, syscall_buffer, syscall_class};
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sensor-ebpf.o"));
@@ -117,6 +117,7 @@ pub struct Kernel {
     routes_by_key: HashMap<MapData, RouteKey, u32>,
     free_routes: Stack<MapData, u32>,
     free_route_rows: Stack<MapData, u32>,
+    lessons: HashMap<MapData, LessonKey, u8>,
 }
 
 impl Kernel {
@@ -183,6 +184,7 @@ impl Kernel {
         let tables = Tables::map(&mut ebpf, stripes, &sizes)?;
         let services_by_key = typed(&mut ebpf, "SERVICES_BY_KEY", HashMap::try_from)?;
         let routes_by_key = typed(&mut ebpf, "ROUTES_BY_KEY", HashMap::try_from)?;
+        let lessons = typed(&mut ebpf, "LESSONS", HashMap::try_from)?;
         let free_services = free(&mut ebpf, "FREE_SERVICES", FIRST_SERVICE..sizes.services)?;
         let free_rows = free(&mut ebpf, "FREE_ROWS", 1..rows)?;
         let free_routes = free(&mut ebpf, "FREE_ROUTES", 1..sizes.routes)?;
@@ -203,6 +205,7 @@ impl Kernel {
             routes_by_key,
             free_routes,
             free_route_rows,
+            lessons,
         };
         kernel.fill_syscall_tables()?;
         kernel.fill_listening_ports()?;
@@ -405,6 +408,42 @@ impl Kernel {
             let _ = self.free_rows.push(*row, 0);
         }
         let _ = self.free_services.push(service, 0);
+    }
+
+    /// Makes `lessons` all that the kernel programs know of the paths of
+    /// `service`, or of [`EVERY_SERVICE`], where they knew `before`.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`] if there are too many; those before the first that
+    /// does not fit count.
+    pub fn teach(
+        &mut self,
+        service: u32,
+        before: &Lessons,
+        lessons: &Lessons,
+    ) -> Result<(), KernelError> {
+        let key = |(path, kind)| LessonKey {
+            path,
+            service,
+            kind,
+        };
+        for lesson in before.iter().map(key) {
+            // Not there is what is wanted.
+            let _ = self.lessons.remove(&lesson);
+        }
+        for lesson in lessons.iter().map(key) {
+            self.lessons
+                .insert(lesson, 1, 0)
+                .map_err(map_error("LESSONS"))?;
+        }
+        let bits = lessons
+            .iter()
+            .fold(0, |bits, (path, _)| bits | lesson_bit(path));
+        match service {
+            EVERY_SERVICE => self.tables.set_lessons(bits),
+            service => self.tables.routes().set_lessons(service, bits),
+        }
+        Ok(())
     }
 
     /// Forgets the route in `slot`: its key leads nowhere from now on, and

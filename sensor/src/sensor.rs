@@ -23,6 +23,7 @@ use honeyguide_proto::{
 use sensor_common::{
     Histogram, Signal,
     record::{HOST_SERVICE, OTHER_SERVICE},
+    route::EVERY_SERVICE,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -47,6 +48,7 @@ use crate::{
         Kernel, KernelError,
         probe::{Probe, ProbeState, ProbeStatus, TCP_WITHOUT_ROUTES},
     },
+    routes::Lessons,
     steering::{self, Steering},
 };
 
@@ -118,6 +120,8 @@ impl AttachedSensor {
         }
         let routes = config.config.routes_per_service_max;
         kernel.tables().set_routes_per_service(routes);
+        let rules = config.rules.lessons();
+        kernel.teach(EVERY_SERVICE, &Lessons::default(), rules)?;
         for probe in &config.config.probes {
             let best = match (probe, routes) {
                 (Probe::Tcp, 0) => TCP_WITHOUT_ROUTES,
@@ -185,6 +189,7 @@ impl AttachedSensor {
             drain: Drain::new(
                 self.kernel.tables(),
                 self.names,
+                self.config.rules.clone(),
                 idle_windows(idle_timeout, flush),
             ),
             kernel: self.kernel,

@@ -22,6 +22,7 @@ use honeyguide_sensor::{
         Kernel, Sizes,
         probe::{Probe, ProbeState, TCP_WITHOUT_ROUTES},
     },
+    routes::Rules,
 };
 use sensor_common::{Histogram, Signal, histogram::position, record::SIGNAL_OFF};
 
@@ -39,7 +40,12 @@ fn kernel(signals: &[Signal]) -> (Kernel, Drain) {
             .tables()
             .set_signal_config(signal.number(), switch, switch);
     }
-    let drain = Drain::new(kernel.tables(), Names::new(hierarchy, "test"), 1000);
+    let drain = Drain::new(
+        kernel.tables(),
+        Names::new(hierarchy, "test"),
+        Rules::default(),
+        1000,
+    );
     (kernel, drain)
 }
 

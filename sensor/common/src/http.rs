@@ -6,8 +6,9 @@
 //! arrays of fixed length next to how much of them is valid.
 //!
 //! A path is reduced to its [`Shape`]: segments that look generated (numbers,
-//! UUIDs, hashes) are replaced by a placeholder, the rest is hashed. Paths of
-//! the same shape have the same [`Template`].
+//! UUIDs, hashes) are replaced by a placeholder, the rest is hashed. What they
+//! look like is not all: [`Learned`] says where anything may stand, and what is
+//! to be spelled out. Paths of the same shape have the same [`Template`].
 //!
 //! Deliberately absent: headers, bodies, and everything after `?`.
 
@@ -212,6 +213,28 @@ const fn with_segment(prefix: u64, segment: u64) -> u64 {
     (prefix.rotate_left(23) ^ segment).wrapping_mul(0xff51_afd7_ed55_8ccd)
 }
 
+/// What is known of paths beyond what their segments look like. Paths are named
+/// by their hash, of [`Step`].
+pub trait Learned {
+    /// Whether anything may follow a path, so that a placeholder does.
+    fn takes_any(&self, path: u64) -> bool;
+    /// Whether the last segment of a path is spelled out, whatever it looks like.
+    fn is_literal(&self, path: u64) -> bool;
+}
+
+/// Nothing is known.
+impl Learned for () {
+    #[inline(always)]
+    fn takes_any(&self, _path: u64) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn is_literal(&self, _path: u64) -> bool {
+        false
+    }
+}
+
 /// What a path is told apart by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -227,7 +250,7 @@ pub struct Shape {
 /// `None` if it is no path: it does not begin with `/`, or holds a control
 /// character.
 #[inline(always)]
-pub fn shape(bytes: &[u8; PATH_LEN_MAX], len: usize) -> Option<Shape> {
+pub fn shape(bytes: &[u8; PATH_LEN_MAX], len: usize, learned: &impl Learned) -> Option<Shape> {
     if len == 0 || bytes[0] != b'/' {
         return None;
     }
@@ -249,12 +272,7 @@ pub fn shape(bytes: &[u8; PATH_LEN_MAX], len: usize) -> Option<Shape> {
             return None;
         }
         if tally != 0 {
-            let token = if is_generated(tally) {
-                GENERATED
-            } else {
-                segment
-            };
-            path = with_segment(path, token);
+            path = with(path, segment, tally, learned);
             (segment, tally) = (BASIS, 0);
         }
         if meaning == END_OF_PATH {
@@ -273,13 +291,111 @@ pub fn shape(bytes: &[u8; PATH_LEN_MAX], len: usize) -> Option<Shape> {
     })
 }
 
+/// The hash of `path` with another segment, or with a placeholder for it.
+#[inline(always)]
+fn with(path: u64, segment: u64, tally: Meaning, learned: &impl Learned) -> u64 {
+    let literal = with_segment(path, segment);
+    if learned.is_literal(literal) {
+        return literal;
+    }
+    if is_generated(tally) || learned.takes_any(path) {
+        return with_segment(path, GENERATED);
+    }
+    literal
+}
+
+/// Hash of the path that every other one begins with, of [`Step`].
+pub const ROOT: u64 = BASIS;
+
+/// Hash of `path` with another segment spelled out, or with a placeholder.
+pub fn child(path: u64, segment: Option<&[u8]>) -> u64 {
+    with_segment(path, segment.map_or(GENERATED, hash))
+}
+
+fn hash(segment: &[u8]) -> u64 {
+    let add = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
+    segment.iter().fold(BASIS, add)
+}
+
+/// Walks over the segments of a path as [`shape`] does, outside of the kernel.
+#[derive(Clone, Debug)]
+pub struct Steps<'a, L> {
+    rest: Option<&'a [u8]>,
+    is_whole: bool,
+    path: u64,
+    learned: &'a L,
+}
+
+/// One segment of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step<'a> {
+    /// Its bytes.
+    pub segment: &'a [u8],
+    /// Hash of the path before it.
+    pub before: u64,
+    /// Hash of the path with it, spelled out.
+    pub literal: u64,
+    /// Hash of the path with it as it counts.
+    pub after: u64,
+}
+
+impl Step<'_> {
+    /// Whether a placeholder stands for it.
+    pub fn is_placeholder(&self) -> bool {
+        self.after != self.literal
+    }
+}
+
+impl<'a, L: Learned> Steps<'a, L> {
+    /// From the begin of `path`. Of one that is not whole, the last segment is
+    /// none, because it may go on.
+    pub fn new(path: &'a [u8], is_whole: bool, learned: &'a L) -> Self {
+        Self {
+            rest: Some(path),
+            is_whole,
+            path: BASIS,
+            learned,
+        }
+    }
+}
+
+impl<'a, L: Learned> Iterator for Steps<'a, L> {
+    type Item = Step<'a>;
+
+    fn next(&mut self) -> Option<Step<'a>> {
+        loop {
+            let rest = self.rest?;
+            let end = rest.iter().position(|byte| *byte == b'/');
+            let segment = &rest[..end.unwrap_or(rest.len())];
+            self.rest = end.map(|end| &rest[end + 1..]);
+            if self.rest.is_none() && !self.is_whole {
+                return None;
+            }
+            if segment.is_empty() {
+                continue;
+            }
+            let (hash, before) = (hash(segment), self.path);
+            let tally = segment.iter().fold(0, |sum, byte| sum + meaning(*byte));
+            self.path = with(before, hash, tally, self.learned);
+            return Some(Step {
+                segment,
+                before,
+                literal: with_segment(before, hash),
+                after: self.path,
+            });
+        }
+    }
+}
+
 /// The text that paths of one [`Shape`] share, such as `/users/{id}/orders`.
 #[derive(Clone, Copy, Debug)]
-pub struct Template<'a> {
+pub struct Template<'a, L> {
     /// The path, as many bytes as [`Shape::len`] says.
     pub path: &'a [u8],
     /// As [`Shape::is_whole`].
     pub is_whole: bool,
+    /// As of the shape.
+    pub learned: &'a L,
 }
 
 /// Bytes of a template at most: every other byte of a path is a segment of one
@@ -290,30 +406,20 @@ pub const PLACEHOLDER: &str = "{id}";
 /// In place of what was cut off.
 pub const REST: &str = "{rest}";
 
-impl fmt::Display for Template<'_> {
+impl<L: Learned> fmt::Display for Template<'_, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut is_root = true;
-        let mut segments = self.path.split(|byte| *byte == b'/').peekable();
-        while let Some(segment) = segments.next() {
-            let is_cut = !self.is_whole && segments.peek().is_none();
-            if segment.is_empty() && !is_cut {
-                continue;
-            }
+        for step in Steps::new(self.path, self.is_whole, self.learned) {
             is_root = false;
-            f.write_str("/")?;
-            let tally = segment.iter().fold(0, |sum, byte| sum + meaning(*byte));
-            if is_cut {
-                f.write_str(REST)?;
-            } else if is_generated(tally) {
-                f.write_str(PLACEHOLDER)?;
-            } else {
-                f.write_str(core::str::from_utf8(segment).unwrap_or(PLACEHOLDER))?;
-            }
+            let literal = core::str::from_utf8(step.segment).ok();
+            let literal = literal.filter(|_| !step.is_placeholder());
+            write!(f, "/{}", literal.unwrap_or(PLACEHOLDER))?;
         }
-        if is_root {
-            f.write_str("/")?;
+        match (self.is_whole, is_root) {
+            (false, _) => write!(f, "/{REST}"),
+            (true, true) => f.write_str("/"),
+            (true, false) => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -114,6 +114,8 @@ pub struct GlobalConfig {
     /// Routes of a service that requests are told apart by, at most; 0: requests
     /// are not parsed.
     pub routes_per_service: u64,
+    /// [`lesson_bit`](crate::route::lesson_bit) of all lessons for every service.
+    pub lessons: u64,
 }
 
 /// Why the kernel side lost an event, or part of one.

@@ -59,6 +59,44 @@ pub struct Route {
     pub path: Path,
 }
 
+/// Lessons about paths the kernel holds memory for.
+pub const LESSONS_MAX: u32 = 8192;
+/// Service of a lesson that is for all of them.
+pub const EVERY_SERVICE: u32 = u32::MAX;
+/// Anything may follow the path.
+pub const TAKES_ANY: u32 = 1;
+/// The last segment of the path is spelled out.
+pub const IS_LITERAL: u32 = 2;
+
+/// One thing that was learned, see [`Learned`](crate::http::Learned).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LessonKey {
+    /// Hash of a path.
+    pub path: u64,
+    /// Index of the service it is for, or [`EVERY_SERVICE`].
+    pub service: u32,
+    /// [`TAKES_ANY`] or [`IS_LITERAL`].
+    pub kind: u32,
+}
+
+/// The bit of [`RoutesOfService::lessons`] for lessons about a path: whether
+/// there may be any is known without looking for them.
+#[inline(always)]
+pub const fn lesson_bit(path: u64) -> u64 {
+    1 << (path >> 58)
+}
+
+/// What is kept for each service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoutesOfService {
+    /// Routes it has, its others not counted.
+    pub routes: u64,
+    /// [`lesson_bit`] of all lessons for it.
+    pub lessons: u64,
+}
+
 /// Who a row belongs to; written once when the row is taken.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,4 +123,6 @@ mod user {
     unsafe impl aya::Pod for Route {}
     // SAFETY: as above.
     unsafe impl aya::Pod for RouteRowOwner {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for LessonKey {}
 }

@@ -75,15 +75,9 @@ impl<T: Ord + Clone> Names<T> {
         &self.names[number as usize]
     }
 
-    /// Whether somebody uses `name`.
-    pub fn is_used(&self, name: &T) -> bool {
-        let number = self.numbers.get(name);
-        number.is_some_and(|number| self.users[*number as usize] > 0)
-    }
-
-    /// How many use a number.
-    pub fn users(&self, number: u32) -> u32 {
-        self.users[number as usize]
+    /// The number of `name`, if it has one.
+    pub fn number(&self, name: &T) -> Option<u32> {
+        self.numbers.get(name).copied()
     }
 
     /// One more than the largest number.
@@ -107,6 +101,9 @@ mod tests {
         names.settle();
         assert_eq!(names.take("z"), first);
         assert_eq!(*names.name(first), "z");
-        assert_eq!((names.is_used(&"z"), names.is_used(&"x")), (true, false));
+        assert_eq!(
+            (names.number(&"z"), names.number(&"x")),
+            (Some(first), None)
+        );
     }
 }

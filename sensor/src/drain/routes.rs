@@ -5,17 +5,21 @@
 
 use std::{collections::BTreeMap, mem};
 
-use honeyguide_proto::{Route, route::Template};
+use honeyguide_proto::Route;
 use sensor_common::{
     histogram::Totals,
-    http::{self, Method, STATUS_CLASSES},
-    route::{Path, RouteKey, RouteRowOwner},
+    http::STATUS_CLASSES,
+    route::{OTHER_ROUTES, Path, RouteKey, RouteRowOwner},
 };
+use tracing::warn;
 
 use super::{Drained, NOWHERE, SparseHistogram, names::Names};
-use crate::program::{
-    Kernel,
-    tables::{RouteTables, SparseCumulative, Tables},
+use crate::{
+    program::{
+        Kernel,
+        tables::{RouteTables, SparseCumulative, Tables},
+    },
+    routes::{Lessons, Rules},
 };
 
 /// Requests of one window; never empty.
@@ -95,29 +99,40 @@ pub(super) struct Routes {
     known: BTreeMap<u32, KnownRoute>,
     /// Retired in the last window; recycled after this one.
     retired: Vec<u32>,
+    /// How many of `known` that are not retired have a number.
+    live: BTreeMap<u32, u32>,
     /// Routes by number of the service, its others not counted.
     of_service: BTreeMap<u32, u32>,
     of_service_max: u32,
+    rules: Rules,
+    /// What services taught, by the kernel's index.
+    lessons: BTreeMap<u32, Lessons>,
 }
 
 #[derive(Debug)]
 struct KnownRoute {
     key: RouteKey,
+    path: Path,
     /// Of its name.
     number: u32,
+    /// Number of its service's name.
+    service: u32,
     rows: Vec<u32>,
     idle_windows: u32,
 }
 
 impl Routes {
     /// Knows no route; a service may have `of_service_max`.
-    pub fn new(rows: u32, of_service_max: u32) -> Self {
+    pub fn new(rows: u32, of_service_max: u32, rules: Rules) -> Self {
         Self {
             snapshots: (0..rows).map(|_| None).collect(),
             known: BTreeMap::new(),
             retired: Vec::new(),
+            live: BTreeMap::new(),
             of_service: BTreeMap::new(),
             of_service_max,
+            rules,
+            lessons: BTreeMap::new(),
         }
     }
 
@@ -173,10 +188,13 @@ impl Routes {
         let (key, path) = tables.route(owner.route);
         let service = service_of(key.service)?;
         window.names.share(service);
-        let number = self.take_name(&mut window.routes.names, service, name(&key, &path));
+        let route = self.name(&key, &path);
+        let number = self.take_name(&mut window.routes.names, service, route);
         let known = KnownRoute {
             key,
+            path,
             number,
+            service,
             rows: vec![row],
             idle_windows: 0,
         };
@@ -184,18 +202,29 @@ impl Routes {
         Some(())
     }
 
+    fn name(&self, key: &RouteKey, path: &Path) -> Route {
+        let none = Lessons::default();
+        let own = self.lessons.get(&key.service).unwrap_or(&none);
+        self.rules.name(key.method, path, own)
+    }
+
     /// The number of a route, or of the service's others if that would be one
     /// route too many: several services of the kernel may share a name.
     fn take_name(&mut self, names: &mut Names<(u32, Route)>, service: u32, route: Route) -> u32 {
-        let name = (service, route);
-        if name.1 != Route::Other && !names.is_used(&name) {
+        let mut name = (service, route);
+        let number = names.number(&name);
+        let is_live = number.is_some_and(|number| self.live.contains_key(&number));
+        if name.1 != Route::Other && !is_live {
             let routes = self.of_service.entry(service).or_default();
-            if *routes >= self.of_service_max {
-                return names.take((service, Route::Other));
+            if *routes < self.of_service_max {
+                *routes += 1;
+            } else {
+                name.1 = Route::Other;
             }
-            *routes += 1;
         }
-        names.take(name)
+        let number = names.take(name);
+        *self.live.entry(number).or_default() += 1;
+        number
     }
 
     fn take_row(
@@ -228,14 +257,8 @@ impl Routes {
         for slot in mem::take(&mut self.retired) {
             if let Some(route) = self.known.remove(&slot) {
                 kernel.recycle_route(slot, &route.rows);
-                let names = &mut window.routes.names;
-                names.release(route.number);
-                let (service, name) = names.name(route.number);
-                if *name != Route::Other && names.users(route.number) == 0 {
-                    let routes = self.of_service.entry(*service).or_default();
-                    *routes = routes.saturating_sub(1);
-                }
-                window.names.release(*service);
+                window.names.release(route.service);
+                window.routes.names.release(route.number);
             }
         }
     }
@@ -248,89 +271,119 @@ impl Routes {
         }
     }
 
-    /// Retires what was idle for too long.
-    pub fn retire(&mut self, kernel: &mut Kernel, idle_windows_max: u32) {
-        for (slot, route) in &self.known {
-            if route.idle_windows >= idle_windows_max && !self.retired.contains(slot) {
-                kernel.retire_route(*slot);
-                self.retired.push(*slot);
+    /// Forgets what a service taught whose index is given back.
+    pub fn forget_service(&mut self, kernel: &mut Kernel, service: u32) {
+        if let Some(lessons) = self.lessons.remove(&service) {
+            // Nothing is added, so nothing can be too much.
+            let _ = kernel.teach(service, &lessons, &Lessons::default());
+        }
+    }
+
+    /// Retires what was idle for too long, and what is called otherwise since
+    /// its service taught something.
+    pub fn retire(&mut self, kernel: &mut Kernel, window: &Drained, idle_windows_max: u32) {
+        let taught = self.learn(kernel);
+        let slots: Vec<u32> = self
+            .known
+            .iter()
+            .filter(|(slot, _)| !self.retired.contains(slot))
+            .filter(|(_, route)| {
+                route.idle_windows >= idle_windows_max
+                    || taught.contains(&route.key.service)
+                        && self.name(&route.key, &route.path) != *window.routes.name(route.number).1
+            })
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in slots {
+            kernel.retire_route(slot);
+            self.retired.push(slot);
+            let route = &self.known[&slot];
+            if let Some(live) = self.live.get_mut(&route.number) {
+                *live -= 1;
+                if *live == 0 {
+                    self.live.remove(&route.number);
+                    if *window.routes.name(route.number).1 != Route::Other {
+                        let routes = self.of_service.entry(route.service).or_default();
+                        *routes = routes.saturating_sub(1);
+                    }
+                }
             }
         }
     }
-}
 
-/// What requests of that key are called: by the template of a path of them.
-fn name(key: &RouteKey, path: &Path) -> Route {
-    let method = u8::try_from(key.method).ok().and_then(Method::from_number);
-    let path = http::Template {
-        path: path.bytes.get(..path.len as usize).unwrap_or_default(),
-        is_whole: path.is_whole != 0,
-    };
-    match (method, Template::new(&path.to_string())) {
-        (Some(method), Ok(template)) => Route::Http { method, template },
-        _ => Route::Other,
+    /// Learns from services whose routes are all taken; returns which taught
+    /// something.
+    fn learn(&mut self, kernel: &mut Kernel) -> Vec<u32> {
+        let mut routes_of: BTreeMap<u32, Vec<(Path, u64)>> = BTreeMap::new();
+        let full = self
+            .of_service
+            .values()
+            .any(|routes| *routes >= self.of_service_max);
+        if !full {
+            return Vec::new();
+        }
+        for (slot, route) in &self.known {
+            if route.key.method != OTHER_ROUTES && !self.retired.contains(slot) {
+                let samples = route.rows.iter().map(|row| {
+                    let snapshot = self.snapshots[*row as usize].as_deref();
+                    snapshot.map_or(0, |snapshot| snapshot.samples)
+                });
+                let of = routes_of.entry(route.key.service).or_default();
+                of.push((route.path, samples.sum()));
+            }
+        }
+        routes_of.retain(|_, routes| routes.len() >= self.of_service_max as usize);
+        let mut taught = Vec::new();
+        for (service, routes) in routes_of {
+            let own = self.lessons.entry(service).or_default();
+            let Some(lesson) = self.rules.learn(&routes, own) else {
+                continue;
+            };
+            let before = own.clone();
+            own.extend(lesson);
+            if let Err(error) = kernel.teach(service, &before, own) {
+                warn!(%error, "a service has too many routes, and no room to learn from them");
+            }
+            taught.push(service);
+        }
+        taught
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use honeyguide_proto::route::Template;
+    use sensor_common::http::Method;
+
     use super::*;
 
-    fn path(text: &str) -> Path {
-        let mut bytes = [b'x'; http::PATH_LEN_MAX];
-        bytes[..text.len()].copy_from_slice(text.as_bytes());
-        let shape = http::shape(&bytes, text.len()).unwrap();
-        Path {
-            len: shape.len,
-            is_whole: u32::from(shape.is_whole),
-            bytes,
+    fn get(template: &str) -> Route {
+        Route::Http {
+            method: Method::Get,
+            template: Template::new(template).unwrap(),
         }
-    }
-
-    fn key(method: u32) -> RouteKey {
-        RouteKey {
-            shape: 1,
-            service: 2,
-            method,
-        }
-    }
-
-    #[test]
-    fn a_route_is_called_by_method_and_template() {
-        let path = path("/users/42?token=secret ");
-        assert_eq!(name(&key(1), &path).to_string(), "GET /users/{id}");
-        assert_eq!(name(&key(3), &path).to_string(), "POST /users/{id}");
-    }
-
-    #[test]
-    fn what_the_kernel_cannot_have_written_is_one_of_the_others() {
-        let mut wrong = path("/users ");
-        assert_eq!(name(&key(77), &wrong), Route::Other);
-        wrong.len = u32::MAX;
-        assert_eq!(name(&key(1), &wrong).to_string(), "GET /");
     }
 
     #[test]
     fn a_service_has_so_many_routes_and_no_more() {
-        let mut routes = Routes::new(1, 2);
+        let mut routes = Routes::new(1, 2, Rules::default());
         let mut names = Names::default();
         let mut take = |service, text: &str| {
-            let route = name(&key(1), &path(text));
-            let number = routes.take_name(&mut names, service, route);
+            let number = routes.take_name(&mut names, service, get(text));
             names.name(number).1.to_string()
         };
         for _ in 0..2 {
-            assert_eq!(take(0, "/a "), "GET /a");
-            assert_eq!(take(0, "/b "), "GET /b");
-            assert_eq!(take(0, "/c "), "other");
-            assert_eq!(take(1, "/c "), "GET /c");
+            assert_eq!(take(0, "/a"), "GET /a");
+            assert_eq!(take(0, "/b"), "GET /b");
+            assert_eq!(take(0, "/c"), "other");
+            assert_eq!(take(1, "/c"), "GET /c");
         }
     }
 
     #[test]
     fn a_window_begins_without_routes() {
         let mut window = Window::default();
-        let get = name(&key(1), &path("/a "));
+        let get = get("/a");
         window.histogram_of(0, get.clone(), 2).add(5, 1);
         window.histogram_of(0, get.clone(), 5).add(5, 1);
         window.histogram_of(0, get.clone(), 2).add(5, 1);

@@ -79,6 +79,13 @@ impl Tables {
             .store(u64::from(routes), Relaxed);
     }
 
+    /// Sets for which paths lessons of every service are looked for.
+    pub(super) fn set_lessons(&self, bits: u64) {
+        let config = self.config.as_mut_ptr().cast::<GlobalConfig>();
+        // SAFETY: the mapping holds one; only this process writes it.
+        unsafe { AtomicU64::from_ptr(&raw mut (*config).lessons) }.store(bits, Relaxed);
+    }
+
     /// Number of rows, the unused row 0 included.
     pub fn rows(&self) -> u32 {
         self.rows_per_stripe

@@ -11,15 +11,66 @@ fn padded<const N: usize>(text: &[u8]) -> [u8; N] {
     bytes
 }
 
+/// Paths by hash.
+#[derive(Default)]
+struct Lessons {
+    take_any: Vec<u64>,
+    literal: Vec<u64>,
+}
+
+impl Learned for Lessons {
+    fn takes_any(&self, path: u64) -> bool {
+        self.take_any.contains(&path)
+    }
+
+    fn is_literal(&self, path: u64) -> bool {
+        self.literal.contains(&path)
+    }
+}
+
 /// The shape and the template of a request target.
 fn learned(target: &[u8]) -> Option<(u64, String)> {
+    learned_with(target, &Lessons::default())
+}
+
+fn learned_with(target: &[u8], lessons: &Lessons) -> Option<(u64, String)> {
     let bytes = padded(target);
-    let shape = shape(&bytes, target.len().min(PATH_LEN_MAX))?;
+    let shape = shape(&bytes, target.len().min(PATH_LEN_MAX), lessons)?;
     let template = Template {
         path: &bytes[..shape.len as usize],
         is_whole: shape.is_whole,
+        learned: lessons,
     };
     Some((shape.hash, format!("{template}")))
+}
+
+/// Hashes of the path up to each segment, spelled out or not as it looks.
+fn hashes(path: &str) -> Vec<u64> {
+    let steps = Steps::new(path.as_bytes(), true, &());
+    steps.map(|step| step.after).collect()
+}
+
+#[test]
+fn what_was_learned_comes_before_what_segments_look_like() {
+    let users = hashes("/users")[0];
+    let me = hashes("/users/me")[1];
+    let steps: Vec<_> = Steps::new(b"/archive/2024", true, &()).collect();
+    let lessons = Lessons {
+        take_any: [users].into(),
+        literal: [me, steps[1].literal].into(),
+    };
+    for (path, template) in [
+        ("/users/alice ", "/users/{id}"),
+        ("/users/alice/photos ", "/users/{id}/photos"),
+        ("/users/me ", "/users/me"),
+        ("/users ", "/users"),
+        ("/archive/2024 ", "/archive/2024"),
+        ("/archive/2023 ", "/archive/{id}"),
+        ("/others/alice ", "/others/alice"),
+    ] {
+        let (_, found) = learned_with(path.as_bytes(), &lessons).unwrap();
+        assert_eq!(found, template, "{path}");
+    }
 }
 
 fn check(path: &str, template: &str) {
@@ -81,7 +132,7 @@ fn what_is_no_path_has_no_shape() {
 
 #[test]
 fn a_path_that_ends_with_the_bytes_is_not_whole() {
-    let shape = shape(&padded(b"/users"), 6).unwrap();
+    let shape = shape(&padded(b"/users"), 6, &()).unwrap();
     assert!(!shape.is_whole);
     assert_eq!(shape.len, 6);
 }
@@ -147,10 +198,26 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// The text and the hash tell the same paths apart.
+    /// The text and the hash tell the same paths apart, whatever was learned.
     #[test]
-    fn shapes_are_equal_where_templates_are(one in path(), two in path()) {
-        let [one, two] = [one, two].map(|path| learned(path.as_bytes()).unwrap());
+    fn shapes_are_equal_where_templates_are(
+        (one, two) in (path(), path()),
+        take_any in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        literal in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+    ) {
+        let paths = [&one, &two].map(|path| path.trim_end_matches("?x"));
+        let steps: Vec<_> = paths
+            .iter()
+            .flat_map(|path| Steps::new(path.as_bytes(), true, &()).collect::<Vec<_>>())
+            .collect();
+        let mut lessons = Lessons::default();
+        if !steps.is_empty() {
+            let before = take_any.iter().map(|index| index.get(&steps).before);
+            lessons.take_any.extend(before);
+            let spelled = literal.iter().map(|index| index.get(&steps).literal);
+            lessons.literal.extend(spelled);
+        }
+        let [one, two] = [one, two].map(|path| learned_with(path.as_bytes(), &lessons).unwrap());
         prop_assert_eq!(one.0 == two.0, one.1 == two.1, "{:?} {:?}", one, two);
     }
 
@@ -171,7 +238,7 @@ proptest! {
     ) {
         let mut mixed: Vec<u8> = bytes[..len].to_vec();
         mixed.extend(&others[len..]);
-        prop_assert_eq!(shape(&padded(&bytes), len), shape(&padded(&mixed), len));
+        prop_assert_eq!(shape(&padded(&bytes), len, &()), shape(&padded(&mixed), len, &()));
     }
 
     #[test]

@@ -14,7 +14,9 @@ use sensor_common::{
     histogram::BUCKETS,
     http::STATUS_CLASSES,
     record::{Row, SERVICES_MAX},
-    route::{NO_ROUTE, OTHER_ROUTES, Path, RETIRED, Route, RouteKey, RouteRowOwner},
+    route::{
+        NO_ROUTE, OTHER_ROUTES, Path, RETIRED, Route, RouteKey, RouteRowOwner, RoutesOfService,
+    },
 };
 
 use super::{KernelError, Sizes, share, take_samples};
@@ -47,7 +49,7 @@ impl RouteTables {
             routes: share::<Route>(ebpf, "ROUTES", sizes.routes as usize)?,
             rows: share::<Row>(ebpf, "ROUTE_ROWS", sizes.route_rows as usize)?,
             owners: share::<RouteRowOwner>(ebpf, "ROUTE_ROW_OWNERS", sizes.route_rows as usize)?,
-            of_service: share::<u64>(ebpf, "ROUTES_OF_SERVICE", SERVICES_MAX as usize)?,
+            of_service: share::<RoutesOfService>(ebpf, "ROUTES_OF_SERVICE", SERVICES_MAX as usize)?,
             routes_max: sizes.routes,
             rows_max: sizes.route_rows,
         })
@@ -149,11 +151,17 @@ impl RouteTables {
         unsafe { AtomicU32::from_ptr(&raw mut (*route).key.method) }
             .store(key.method | RETIRED, Relaxed);
         if key.method != OTHER_ROUTES && key.service < SERVICES_MAX {
-            let of_service = self.of_service.as_mut_ptr().cast::<u64>();
+            let of_service = self.of_service_ptr(key.service);
             // SAFETY: in bounds; the kernel adds to it atomically.
-            unsafe { AtomicU64::from_ptr(of_service.add(key.service as usize)) }
-                .fetch_sub(1, Relaxed);
+            unsafe { AtomicU64::from_ptr(&raw mut (*of_service).routes) }.fetch_sub(1, Relaxed);
         }
+    }
+
+    /// Sets for which paths lessons of a service are looked for.
+    pub(in crate::program) fn set_lessons(&self, service: u32, bits: u64) {
+        let of_service = self.of_service_ptr(service);
+        // SAFETY: in bounds; only this process writes it.
+        unsafe { AtomicU64::from_ptr(&raw mut (*of_service).lessons) }.store(bits, Relaxed);
     }
 
     pub(in crate::program) fn clear(&self, slot: u32) {
@@ -172,6 +180,17 @@ impl RouteTables {
         };
         // SAFETY: in bounds; the row's route is retired.
         unsafe { ptr::write_volatile(self.owner_ptr(row), free) };
+    }
+
+    fn of_service_ptr(&self, service: u32) -> *mut RoutesOfService {
+        assert!(service < SERVICES_MAX);
+        // SAFETY: in bounds.
+        unsafe {
+            self.of_service
+                .as_mut_ptr()
+                .cast::<RoutesOfService>()
+                .add(service as usize)
+        }
     }
 
     fn route_ptr(&self, slot: u32) -> *mut Route {
