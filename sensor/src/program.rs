@@ -446,12 +446,11 @@ impl Kernel {
         Ok(())
     }
 
-    /// Forgets the route in `slot`: its key leads nowhere from now on, and
+    /// Forgets the route in `slot`, taken for `key`: its key leads nowhere from now on, and
     /// requests under way go to the others of their service. Its rows keep
     /// their counts until [`recycle_route`](Self::recycle_route), which must
     /// wait for one more drain.
-    pub fn retire_route(&mut self, slot: u32) {
-        let key = self.tables.routes().key(slot);
+    pub fn retire_route(&mut self, slot: u32, key: RouteKey) {
         let _ = self.routes_by_key.remove(&key);
         self.tables.routes().retire(slot, key);
     }

@@ -19,15 +19,18 @@ use honeyguide_bus::{
 use honeyguide_proto::batch::Batch;
 use honeyguide_sensor::{AttachedSensor, Config, Metrics, program::probe::Probe};
 use prometheus_client::registry::Registry;
-use sensor_common::Signal;
+use sensor_common::{Histogram, Signal};
 
 /// What was published of services whose key ends in a name.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug)]
 struct Published {
     /// Requests by route and status class.
     by_route: BTreeMap<(String, u8), u64>,
     /// Requests of the service as a whole.
     requests: u64,
+    /// Their latency, and that of those in routes.
+    latency: Histogram,
+    latency_in_routes: Histogram,
     /// Kernel losses by reason number.
     losses: BTreeMap<u32, u64>,
 }
@@ -41,8 +44,12 @@ impl Published {
             .collect()
     }
 
-    fn in_routes(&self) -> u64 {
-        self.by_route.values().sum()
+    /// Every request is in a route, with the same latency.
+    fn check_whole(&self) {
+        assert_eq!(self.by_route.values().sum::<u64>(), self.requests);
+        let [in_routes, all] = [&self.latency_in_routes, &self.latency]
+            .map(|latency| (latency.buckets(), latency.sum_ns(), latency.max_ns()));
+        assert_eq!(in_routes, all);
     }
 }
 
@@ -66,7 +73,13 @@ async fn published<W: FnOnce() + Send + 'static>(config: Config, name: &str, wor
     tokio::task::spawn_blocking(work).await.unwrap();
     sensor.stop().await;
     bus.close();
-    let mut published = Published::default();
+    let mut published = Published {
+        by_route: BTreeMap::new(),
+        requests: 0,
+        latency: Histogram::new(),
+        latency_in_routes: Histogram::new(),
+        losses: BTreeMap::new(),
+    };
     while let Ok(event) = consumer.next().await {
         if let ConsumerEvent::Delivery(delivery) = event {
             add(&mut published, &delivery.record.payload, name);
@@ -82,6 +95,7 @@ fn add(published: &mut Published, payload: &[u8], name: &str) {
     for series in batch.series.iter().filter(|series| is_of(series.service)) {
         if series.signal == Signal::ServerRequest {
             published.requests += series.count;
+            published.latency.merge(&batch.histogram(series));
         }
     }
     for of in &batch.route_series {
@@ -90,6 +104,8 @@ fn add(published: &mut Published, payload: &[u8], name: &str) {
             let route = batch.route(of).to_string();
             let key = (route, of.status_class);
             *published.by_route.entry(key).or_default() += of.series.count;
+            let histogram = batch.histogram(&of.series);
+            published.latency_in_routes.merge(&histogram);
         }
     }
     for (reason, count) in &batch.losses {
@@ -276,6 +292,7 @@ async fn requests_are_counted_by_route_and_status_class_from_the_first() {
     let found = published(config(), &own_name(), move || ask(address)).await;
     assert_eq!(found.routes(), asked());
     assert_eq!(found.requests, 480);
+    found.check_whole();
 }
 
 /// A path that anything may follow is learned, and what is often asked for
@@ -304,7 +321,7 @@ async fn a_service_with_too_many_routes_teaches_what_they_have_in_common() {
     assert_eq!(routes[&("GET /users/{id}", 2)], 150, "{routes:?}");
     assert_eq!(routes[&("GET /users/me", 2)], 220, "{routes:?}");
     assert_eq!(routes[&("GET /status", 2)], 220, "{routes:?}");
-    assert_eq!(found.in_routes(), found.requests);
+    found.check_whole();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -471,6 +488,7 @@ async fn check_server(command: Command) {
     let found = published(config(), &name, move || ask(address)).await;
     assert_eq!(found.routes(), asked());
     assert_eq!(found.requests, 480);
+    found.check_whole();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -521,7 +539,7 @@ async fn a_million_distinct_paths_stay_within_the_bound() {
     let found = published(config, &own_name(), work).await;
     println!("{} routes, {:?}", found.by_route.len(), found.losses);
     assert_eq!(found.requests, PATHS);
-    assert_eq!(found.in_routes(), PATHS);
+    found.check_whole();
     // Those before anything was learned, and the others.
     let routes = found.by_route.len() as u64;
     assert!((bound..=bound + 2).contains(&routes), "{routes}");

@@ -159,7 +159,8 @@ impl Routes {
                 continue;
             };
             let known = self.snapshots[row as usize].as_deref();
-            if tables.samples(row) == known.map_or(0, |last| last.samples) {
+            let known = known.map_or(0, |last| last.samples);
+            if tables.samples(row).is_none_or(|samples| samples == known) {
                 continue;
             }
             if self
@@ -185,7 +186,7 @@ impl Routes {
             }
             return Some(());
         }
-        let (key, path) = tables.route(owner.route);
+        let (key, path) = tables.route(owner.route)?;
         let service = service_of(key.service)?;
         window.names.share(service);
         let route = self.name(&key, &path);
@@ -242,14 +243,17 @@ impl Routes {
         let histogram = window
             .routes
             .histogram(route.number, owner.status_class as u8);
-        let (samples, sum_ns) = tables.advance(row, last, |position, count| {
+        let increase = tables.advance(row, last, |position, count| {
             histogram.add(position, u64::from(count));
         });
-        histogram.add_totals(Totals {
-            samples,
-            sum_ns,
-            max_ns: tables.take_max_ns(row, epoch),
-        });
+        if let (Some((samples, sum_ns)), Some(max_ns)) = (increase, tables.take_max_ns(row, epoch))
+        {
+            histogram.add_totals(Totals {
+                samples,
+                sum_ns,
+                max_ns,
+            });
+        }
     }
 
     /// Routes retired one window ago had their last drain now.
@@ -295,9 +299,9 @@ impl Routes {
             .map(|(slot, _)| *slot)
             .collect();
         for slot in slots {
-            kernel.retire_route(slot);
-            self.retired.push(slot);
             let route = &self.known[&slot];
+            kernel.retire_route(slot, route.key);
+            self.retired.push(slot);
             if let Some(live) = self.live.get_mut(&route.number) {
                 *live -= 1;
                 if *live == 0 {

@@ -21,6 +21,7 @@ use sensor_common::{
 
 use super::{KernelError, RunStats, Sizes};
 
+mod parts;
 mod routes;
 
 pub use routes::{RouteTables, SparseCumulative};

@@ -19,16 +19,14 @@ use sensor_common::{
     },
 };
 
-use super::{KernelError, Sizes, share, take_samples};
+use super::{KernelError, Sizes, parts::Parts, share, take_samples};
 
 /// Typed views of the shared arrays.
 pub struct RouteTables {
-    routes: MmapRaw,
-    rows: MmapRaw,
+    routes: Parts<Route>,
+    rows: Parts<Row>,
     owners: MmapRaw,
     of_service: MmapRaw,
-    routes_max: u32,
-    rows_max: u32,
 }
 
 /// Counters of one row as last read; most buckets of a route stay empty, so
@@ -46,18 +44,16 @@ pub struct SparseCumulative {
 impl RouteTables {
     pub(super) fn map(ebpf: &mut Ebpf, sizes: &Sizes) -> Result<Self, KernelError> {
         Ok(Self {
-            routes: share::<Route>(ebpf, "ROUTES", sizes.routes as usize)?,
-            rows: share::<Row>(ebpf, "ROUTE_ROWS", sizes.route_rows as usize)?,
+            routes: Parts::new(ebpf, "ROUTES", sizes.routes as usize)?,
+            rows: Parts::new(ebpf, "ROUTE_ROWS", sizes.route_rows as usize)?,
             owners: share::<RouteRowOwner>(ebpf, "ROUTE_ROW_OWNERS", sizes.route_rows as usize)?,
             of_service: share::<RoutesOfService>(ebpf, "ROUTES_OF_SERVICE", SERVICES_MAX as usize)?,
-            routes_max: sizes.routes,
-            rows_max: sizes.route_rows,
         })
     }
 
     /// Number of rows, the unused row 0 included.
     pub fn rows(&self) -> u32 {
-        self.rows_max
+        self.rows.len() as u32
     }
 
     /// Who row `row` belongs to; `None` while it is free.
@@ -70,27 +66,24 @@ impl RouteTables {
         (route != NO_ROUTE).then_some(owner)
     }
 
-    /// What the route in `slot` was taken for, and a path of it.
-    pub fn route(&self, slot: u32) -> (RouteKey, Path) {
-        let route = self.route_ptr(slot);
+    /// What the route in `slot` was taken for, and a path of it; `None` if its
+    /// memory cannot be shared just now.
+    pub fn route(&self, slot: u32) -> Option<(RouteKey, Path)> {
+        let route = self.routes.get(slot as usize).ok()?;
         // SAFETY: in bounds; plain numbers, written before a row is.
-        unsafe {
+        Some(unsafe {
             (
                 ptr::read_volatile(&raw const (*route).key),
                 ptr::read_volatile(&raw const (*route).path),
             )
-        }
+        })
     }
 
-    pub(in crate::program) fn key(&self, slot: u32) -> RouteKey {
-        self.route(slot).0
-    }
-
-    /// Events observed in `row`.
-    pub fn samples(&self, row: u32) -> u64 {
-        let row = self.row_ptr(row);
+    /// Events observed in `row`; `None` if its memory cannot be shared just now.
+    pub fn samples(&self, row: u32) -> Option<u64> {
+        let row = self.rows.get(row as usize).ok()?;
         // SAFETY: a live row; the kernel adds to it atomically.
-        unsafe { AtomicU64::from_ptr(&raw mut (*row).samples) }.load(Relaxed)
+        Some(unsafe { AtomicU64::from_ptr(&raw mut (*row).samples) }.load(Relaxed))
     }
 
     /// As [`Tables::advance`](super::Tables::advance), of one row for all CPUs.
@@ -99,8 +92,8 @@ impl RouteTables {
         row: u32,
         last: &mut SparseCumulative,
         mut moved: impl FnMut(u8, u32),
-    ) -> (u64, u64) {
-        let row = self.row_ptr(row);
+    ) -> Option<(u64, u64)> {
+        let row = self.rows.get(row as usize).ok()?;
         // SAFETY: a live row; the kernel adds to it atomically.
         let (samples, sum_ns, buckets) = unsafe {
             (
@@ -132,24 +125,27 @@ impl RouteTables {
         let sum_increase = sum_ns.wrapping_sub(last.sum_ns);
         last.sum_ns = sum_ns;
         let samples = take_samples(&mut last.samples, samples, counted);
-        (samples, sum_increase)
+        Some((samples, sum_increase))
     }
 
     /// Takes the maximum of the windows with the parity of `epoch`.
-    pub fn take_max_ns(&self, row: u32, epoch: u32) -> u64 {
-        let row = self.row_ptr(row);
+    pub fn take_max_ns(&self, row: u32, epoch: u32) -> Option<u64> {
+        let row = self.rows.get(row as usize).ok()?;
         // SAFETY: a live row; the kernel writes the other parity now.
-        unsafe {
+        Some(unsafe {
             AtomicU64::from_ptr(&raw mut (*row).max_ns[(epoch & 1) as usize]).swap(0, Relaxed)
-        }
+        })
     }
 
-    /// Lets no request count in the route of `slot` any more.
+    /// Lets no request count in the route of `slot` any more, which was taken
+    /// for `key`.
     pub(in crate::program) fn retire(&self, slot: u32, key: RouteKey) {
-        let route = self.route_ptr(slot);
-        // SAFETY: in bounds; the kernel only compares it.
-        unsafe { AtomicU32::from_ptr(&raw mut (*route).key.method) }
-            .store(key.method | RETIRED, Relaxed);
+        // A route that is known is mapped.
+        if let Ok(route) = self.routes.get(slot as usize) {
+            // SAFETY: in bounds; the kernel only compares it.
+            unsafe { AtomicU32::from_ptr(&raw mut (*route).key.method) }
+                .store(key.method | RETIRED, Relaxed);
+        }
         if key.method != OTHER_ROUTES && key.service < SERVICES_MAX {
             let of_service = self.of_service_ptr(key.service);
             // SAFETY: in bounds; the kernel adds to it atomically.
@@ -165,7 +161,9 @@ impl RouteTables {
     }
 
     pub(in crate::program) fn clear(&self, slot: u32) {
-        let route = self.route_ptr(slot);
+        let Ok(route) = self.routes.get(slot as usize) else {
+            return;
+        };
         // SAFETY: in bounds; the route is retired, so no program uses it.
         unsafe {
             ptr::write_volatile(&raw mut (*route).rows, [0; STATUS_CLASSES]);
@@ -193,20 +191,8 @@ impl RouteTables {
         }
     }
 
-    fn route_ptr(&self, slot: u32) -> *mut Route {
-        assert!(slot < self.routes_max);
-        // SAFETY: in bounds.
-        unsafe { self.routes.as_mut_ptr().cast::<Route>().add(slot as usize) }
-    }
-
-    fn row_ptr(&self, row: u32) -> *mut Row {
-        assert!(row < self.rows_max);
-        // SAFETY: in bounds.
-        unsafe { self.rows.as_mut_ptr().cast::<Row>().add(row as usize) }
-    }
-
     fn owner_ptr(&self, row: u32) -> *mut RouteRowOwner {
-        assert!(row < self.rows_max);
+        assert!(row < self.rows());
         // SAFETY: in bounds.
         unsafe {
             self.owners
