@@ -35,6 +35,23 @@ pub struct Http {
     misses: u16,
 }
 
+/// The status of the response that the current system call begins, 0 if it is not
+/// known; `None` if it is no response of HTTP.
+#[inline(always)]
+fn read_status(sent: u32) -> Option<u32> {
+    let Some(buffer) = UserBuffer::current(sent) else {
+        loss::count(Loss::BufferUnknown);
+        return Some(0);
+    };
+    let mut line = [0; STATUS_LEN];
+    let len = buffer.fill(0, &mut line)?;
+    if len < STATUS_LEN && line[..4] == *b"HTTP" {
+        loss::count(Loss::RequestIncomplete);
+        return Some(0);
+    }
+    status(line)
+}
+
 /// The hash of the shape of the path in the line buffer, of which `len` bytes are
 /// valid, 0 if it is none; its length goes to the buffer.
 ///
@@ -170,20 +187,9 @@ impl Http {
             method: u32::from(self.method),
         };
         self.method = 0;
-        let status = match UserBuffer::current(sent) {
-            Some(buffer) => {
-                let line = buffer.read::<[u8; STATUS_LEN]>(0);
-                let Some(status) = line.and_then(status) else {
-                    self.misses += 1;
-                    return;
-                };
-                status
-            }
-            // Sent by the kernel: the status is not known.
-            None => {
-                loss::count(Loss::BufferUnknown);
-                0
-            }
+        let Some(status) = read_status(sent) else {
+            self.misses += 1;
+            return;
         };
         self.misses = if status == SWITCHING_PROTOCOLS {
             MISSES_MAX

@@ -73,15 +73,6 @@ impl UserBuffer {
         })
     }
 
-    /// The bytes from `offset` on, as many as `T` has.
-    #[inline(always)]
-    pub fn read<T>(self, offset: u64) -> Option<T> {
-        if self.len < offset + size_of::<T>() as u64 {
-            return None;
-        }
-        read(self.address.wrapping_add(offset))
-    }
-
     /// Fills `line` from the begin; returns its first eight bytes, the first of
     /// them the most significant one, and how many bytes there were in all.
     #[inline(always)]

@@ -19,7 +19,7 @@ use honeyguide_bus::{
 use honeyguide_proto::batch::Batch;
 use honeyguide_sensor::{AttachedSensor, Config, Metrics, program::probe::Probe};
 use prometheus_client::registry::Registry;
-use sensor_common::{Histogram, Signal};
+use sensor_common::{Histogram, Signal, record::Loss};
 
 /// What was published of services whose key ends in a name.
 #[derive(Debug)]
@@ -353,6 +353,84 @@ async fn templates_of_the_configuration_count_from_the_first_request() {
         (("GET /archive/{id}", 2), 20),
     ]);
     assert_eq!(found.routes(), expected);
+}
+
+/// 101 for `/chat`, else 200.
+fn by_chat(line: &str) -> Vec<u8> {
+    match line.split(' ').nth(1).unwrap_or_default() {
+        "/chat" => status("101 Switching Protocols"),
+        _ => status("200 OK"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_in_pieces_and_with_huge_heads_are_seen_or_counted() {
+    let _alone = OWN_SERVICE.lock().await;
+    let address = serve(1, by_chat);
+    let work = move || {
+        let mut connection = Client::connect(address);
+        let mut ask = |parts: &[&[u8]], status| {
+            connection.send(parts);
+            assert_eq!(connection.response(), status);
+        };
+        // Cut in the method, and right behind it.
+        for _ in 0..3 {
+            ask(&[b"G", b"ET /users/1 HTTP/1.1\r\n\r\n"], 200);
+            ask(&[b"DEL", b"ETE /users/1 HTTP/1.1\r\n\r\n"], 200);
+            ask(&[b"G", b"E", b"T", b" ", b"/users/1 HTTP/1.1\r\n\r\n"], 200);
+        }
+        // Cut in the path.
+        for _ in 0..4 {
+            ask(&[b"GET /users", b"/1 HTTP/1.1\r\n\r\n"], 200);
+        }
+        let huge = format!("X-Huge: {}\r\n\r\n", "x".repeat(200_000));
+        for _ in 0..5 {
+            ask(&[b"GET /huge?q=1 HTTP/1.1\r\n", huge.as_bytes()], 200);
+        }
+        // What follows is another protocol, whatever it looks like.
+        ask(&[b"GET /chat HTTP/1.1\r\n\r\n"], 101);
+        for _ in 0..6 {
+            ask(&[b"GET /not/a/request HTTP/1.1\r\n\r\n"], 200);
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &own_name(), work).await;
+    let expected = BTreeMap::from([
+        (("GET /users/{id}", 2), 6),
+        (("DELETE /users/{id}", 2), 3),
+        (("GET /huge", 2), 5),
+        (("GET /chat", 1), 1),
+    ]);
+    assert_eq!(found.routes(), expected);
+    assert_eq!(found.requests, 25);
+    assert_eq!(found.losses[&(Loss::RequestIncomplete as u32)], 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_line_in_pieces_is_a_request_without_a_status() {
+    let _alone = OWN_SERVICE.lock().await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.set_nodelay(true).unwrap();
+        let mut request = [0; 1000];
+        while socket.read(&mut request).unwrap() > 0 {
+            for part in ["HTTP/1.1", " 200 OK\r\nContent-Length: 0\r\n\r\n"] {
+                socket.write_all(part.as_bytes()).unwrap();
+            }
+        }
+    });
+    let work = move || {
+        let mut connection = Client::connect(address);
+        for _ in 0..5 {
+            connection.request("GET /users/1", 200);
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &own_name(), work).await;
+    assert_eq!(found.routes(), BTreeMap::from([(("other", 0), 5)]));
+    assert_eq!(found.losses[&(Loss::RequestIncomplete as u32)], 5);
 }
 
 const PYTHON: &str = r#"

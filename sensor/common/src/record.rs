@@ -140,7 +140,8 @@ pub enum Loss {
     /// The buffer of a request or response is not known (io_uring, splice): it
     /// has no route, or no status.
     BufferUnknown = 7,
-    /// A request line came in pieces: the request counts for its service only.
+    /// A request line came in pieces: the request counts for its service only. Or
+    /// a status line did: the status is not known.
     RequestIncomplete = 8,
 }
 
