@@ -12,9 +12,9 @@ use std::ops::{Range, RangeInclusive};
 use sensor_common::{Signal, histogram, histogram::Totals};
 
 pub use decode::DecodeError;
-pub use encode::{SeriesRef, encode};
+pub use encode::{Contents, RouteSeriesRef, SeriesRef, encode};
 
-use crate::{ServiceId, v1};
+use crate::{Route, ServiceId, v1};
 
 /// Bytes of an encoded batch at most; larger payloads are refused unread.
 pub const PAYLOAD_LEN_MAX: usize = 4 << 20;
@@ -22,6 +22,8 @@ pub const PAYLOAD_LEN_MAX: usize = 4 << 20;
 pub const SERVICES_MAX: usize = 16_384;
 /// Series of a batch at most.
 pub const SERIES_MAX: usize = 131_072;
+/// Routes of a batch at most.
+pub const ROUTES_MAX: usize = 65_536;
 /// Count of a bucket at most: 2^48 events, beyond any window.
 pub const COUNT_MAX: u64 = 1 << 48;
 /// Shortest and longest window in nanoseconds: 1 ms to a day. Flushes are at
@@ -67,6 +69,11 @@ pub struct Batch {
     pub services: Vec<ServiceId>,
     /// Series in the order of (service, signal), each at most once.
     pub series: Vec<SeriesWindow>,
+    /// Series by route in the order of (service, route, signal, status class),
+    /// each at most once. Their requests are in [`series`](Self::series) too.
+    pub route_series: Vec<RouteSeriesWindow>,
+    /// Routes that those refer to; `None` for one this reader does not know.
+    routes: Vec<(u32, Option<Route>)>,
     /// Occupied buckets of all series: (position, count), count > 0.
     buckets: Vec<(u8, u64)>,
     /// Events lost by the sensor in this window, by reason number.
@@ -75,6 +82,20 @@ pub struct Batch {
     pub cost: Option<v1::SensorCost>,
     /// Series left out because this reader does not know their signal.
     pub unknown_signals: usize,
+    /// Series by route left out because this reader does not know their
+    /// protocol, method, signal or status class.
+    pub unknown_routes: usize,
+}
+
+/// One series by route; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSeriesWindow {
+    /// Place of the route, for [`Batch::route`].
+    route: u32,
+    /// First digit of the status; 0 where it is not known.
+    pub status_class: u8,
+    /// The histogram; its service is the route's.
+    pub series: SeriesWindow,
 }
 
 /// One series of a batch; never empty.
@@ -105,6 +126,13 @@ impl Batch {
         }
         histogram.add_totals(series.totals);
         histogram
+    }
+
+    /// The route of a series by route.
+    pub fn route(&self, series: &RouteSeriesWindow) -> &Route {
+        let (_, route) = &self.routes[series.route as usize];
+        // Series of unknown routes were left out.
+        route.as_ref().unwrap_or(&Route::Other)
     }
 
     /// Decodes a payload of the topic `honeyguide.histograms.v1`.

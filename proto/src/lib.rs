@@ -4,7 +4,7 @@
 //! - [`batch`]: histogram batches, encoded compactly and decoded with every
 //!   check; foreign bytes give a [`batch::DecodeError`], never a panic.
 //! - [`hint`]: how closely sensors should look, checked likewise.
-//! - [`service`]: who a series belongs to.
+//! - [`service`]: who a series belongs to; [`route`]: which requests of it.
 //! - [`otlp`] and [`native_histogram`]: lossless conversions of
 //!   [`sensor_common::Histogram`].
 //!
@@ -15,9 +15,11 @@ pub mod batch;
 pub mod hint;
 pub mod native_histogram;
 pub mod otlp;
+pub mod route;
 pub mod service;
 
 pub use hint::Hint;
+pub use route::Route;
 pub use service::{ServiceId, ServiceKind};
 
 /// Generated from `honeyguide/v1/*.proto`.

@@ -79,6 +79,17 @@ fn record_with(global: &GlobalConfig, charged: Charged, event: Event, alone: boo
         loss::count(Loss::ReadError);
         return;
     };
+    add_with(global, row, event, alone);
+}
+
+/// Adds `event` to `row`.
+#[inline(always)]
+pub fn add(global: &GlobalConfig, row: *mut Row, event: Event) {
+    add_with(global, row, event, false);
+}
+
+#[inline(always)]
+fn add_with(global: &GlobalConfig, row: *mut Row, event: Event, alone: bool) {
     let position = position(event.value_ns) & 0xff;
     if position >= BUCKETS {
         return;
@@ -129,8 +140,12 @@ fn row(charged: Charged, signal: SignalNumber) -> Option<u32> {
     Some(row)
 }
 
+/// Adds atomically.
+///
+/// # Safety
+/// `target` must be a live, aligned map value.
 #[inline(always)]
-unsafe fn add_u64(target: *mut u64, value: u64) {
+pub unsafe fn add_u64(target: *mut u64, value: u64) {
     // SAFETY: the caller passes a live, aligned map value.
     unsafe { atomic_xadd::<u64, u64, { Relaxed }>(target, value) };
 }

@@ -62,6 +62,8 @@ offsets! {
     OFFSET_SKB_HEAD = 32;
     OFFSET_SKB_DATA = 33;
     OFFSET_SKB_TRANSPORT_HEADER = 34;
+    OFFSET_REGISTERS_SYSCALL = 35;
+    OFFSET_REGISTERS_SECOND = 36;
 }
 
 /// Loads the field at `offset` of `object`.

@@ -2,8 +2,9 @@
 //!
 //! Each program measures one thing and is loaded and attached on its own.
 //! Entry points live in [`probes`], one file per subject; what they share is
-//! in [`service`] (who is charged), [`histogram`] (how a value is counted) and
-//! [`kernel`] (how kernel memory is read).
+//! in [`service`] (who is charged), [`histogram`] (how a value is counted),
+//! [`http`] and [`mod@route`] (which request it was) and [`kernel`] (how kernel
+//! memory is read).
 //!
 //! Deliberately absent: ring buffers and any other per-event output.
 #![no_std]
@@ -16,11 +17,14 @@
 
 mod config;
 mod histogram;
+mod http;
 mod kernel;
 mod loss;
 mod probes;
+mod route;
 mod service;
 mod storage;
+mod user_buffer;
 
 #[cfg(not(test))]
 #[panic_handler]

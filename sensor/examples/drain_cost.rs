@@ -15,6 +15,7 @@ use honeyguide_sensor::{
     drain::Drain,
     identity::{Hierarchy, Names},
     program::{Kernel, Sizes, probe::Probe},
+    routes::Rules,
 };
 
 const WARM_UP: usize = 2;
@@ -30,7 +31,7 @@ fn main() -> Result<()> {
         kernel.attach(probe, 0);
     }
     let names = Names::new(hierarchy, "localhost");
-    let mut drain = Drain::new(kernel.tables().rows(), names, IDLE_WINDOWS_MAX);
+    let mut drain = Drain::new(kernel.tables(), names, Rules::default(), IDLE_WINDOWS_MAX);
     for number in 0..WARM_UP + DRAINS {
         thread::sleep(INTERVAL);
         let start = Instant::now();

@@ -33,6 +33,7 @@ fn mismatches() -> Result<usize> {
     let sizes = Sizes {
         services: 16,
         rows: 64,
+        ..Sizes::default()
     };
     let mut kernel = Kernel::open(sizes, &Hierarchy::find(Path::new("/sys/fs/cgroup")))?;
     let mut mismatches = 0;

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use honeyguide_bus::{PartitionId, Record, Topic, partition_of};
 use honeyguide_proto::{
-    ServiceId,
-    batch::{Header, SERVICES_MAX, SeriesRef, encode},
+    Route, ServiceId,
+    batch::{Contents, Header, RouteSeriesRef, SERVICES_MAX, SeriesRef},
     v1::SensorCost,
 };
+use sensor_common::Signal;
 
-use crate::drain::{Drained, DrainedSeries};
+use crate::drain::{Drained, DrainedRoute, DrainedSeries};
 
 /// Bytes of a payload at most: a record with its key and headers stays below
 /// the 1,048,588 that brokers accept by default (`message.max.bytes`).
@@ -62,15 +63,19 @@ impl Batches {
         cost: &SensorCost,
     ) -> Vec<EncodedBatch> {
         let partitions = self.seqs.len() as u32;
-        let mut by_partition: BTreeMap<PartitionId, Vec<&DrainedSeries>> = BTreeMap::new();
+        let mut by_partition: BTreeMap<PartitionId, Vec<Entry<'_>>> = BTreeMap::new();
         let mut partition_of_service: BTreeMap<u32, PartitionId> = BTreeMap::new();
-        for series in drained.series() {
-            let partition = *partition_of_service
-                .entry(series.service)
-                .or_insert_with(|| {
-                    partition_of(drained.service(series.service).key().as_bytes(), partitions)
-                });
-            by_partition.entry(partition).or_default().push(series);
+        let series = drained.series().iter().map(Entry::Series);
+        let routes = drained.routes().iter().map(|series| {
+            let (service, route) = drained.route(series.route);
+            Entry::Route(service, route, series)
+        });
+        for entry in series.chain(routes) {
+            let service = entry.service();
+            let partition = *partition_of_service.entry(service).or_insert_with(|| {
+                partition_of(drained.service(service).key().as_bytes(), partitions)
+            });
+            by_partition.entry(partition).or_default().push(entry);
         }
         let losses: Vec<(u32, u64)> = drained
             .losses
@@ -80,9 +85,9 @@ impl Batches {
         let mut batches = Vec::new();
         for partition in 0..partitions {
             let mut entries = by_partition.remove(&partition).unwrap_or_default();
-            entries.sort_unstable_by_key(|series| (series.service, series.signal));
+            entries.sort_by_key(Entry::service);
             // Halved until each part fits; the first comes out first.
-            let mut parts: Vec<&[&DrainedSeries]> = vec![&entries];
+            let mut parts: Vec<&[Entry<'_>]> = vec![&entries];
             let mut first = partition == 0;
             while let Some(part) = parts.pop() {
                 let (losses, cost) = if first {
@@ -101,7 +106,7 @@ impl Batches {
                 }
                 self.seqs[partition as usize] += 1;
                 first = false;
-                let events = part.iter().map(|series| series.histogram.count()).sum();
+                let events = part.iter().map(Entry::events).sum();
                 batches.push(EncodedBatch { record, events });
             }
         }
@@ -129,13 +134,32 @@ impl Batches {
             partition,
             key: self.sensor_id.clone().into_bytes(),
             timestamp_ns: header.window_end_ns(),
-            payload: encode(
-                &header,
-                &content.services,
-                content.series,
-                content.losses,
-                content.cost,
-            ),
+            payload: content.encode(&header),
+        }
+    }
+}
+
+/// What goes into a batch as a whole.
+#[derive(Clone, Copy)]
+enum Entry<'a> {
+    Series(&'a DrainedSeries),
+    /// Number of the service, route.
+    Route(u32, &'a Route, &'a DrainedRoute),
+}
+
+impl Entry<'_> {
+    fn service(&self) -> u32 {
+        match self {
+            Entry::Series(series) => series.service,
+            Entry::Route(service, ..) => *service,
+        }
+    }
+
+    /// Requests by route are events of their service's series already.
+    fn events(&self) -> u64 {
+        match self {
+            Entry::Series(series) => series.histogram.count(),
+            Entry::Route(..) => 0,
         }
     }
 }
@@ -144,6 +168,7 @@ impl Batches {
 struct Content<'a> {
     services: Vec<ServiceId>,
     series: Vec<SeriesRef<'a>>,
+    route_series: Vec<RouteSeriesRef<'a>>,
     losses: &'a [(u32, u64)],
     cost: Option<SensorCost>,
 }
@@ -152,39 +177,63 @@ impl<'a> Content<'a> {
     /// `part` is in the order of services.
     fn of(
         drained: &Drained,
-        part: &[&'a DrainedSeries],
+        part: &[Entry<'a>],
         losses: &'a [(u32, u64)],
         cost: Option<SensorCost>,
     ) -> Self {
-        let mut services: Vec<ServiceId> = Vec::new();
-        let mut series = Vec::with_capacity(part.len());
-        let mut previous = None;
-        for one in part {
-            if previous != Some(one.service) {
-                previous = Some(one.service);
-                services.push(drained.service(one.service).clone());
-            }
-            series.push(SeriesRef {
-                service: services.len() as u32 - 1,
-                signal: one.signal,
-                histogram: &one.histogram,
-            });
-        }
-        Self {
-            services,
-            series,
+        let mut content = Self {
+            services: Vec::new(),
+            series: Vec::with_capacity(part.len()),
+            route_series: Vec::new(),
             losses,
             cost,
+        };
+        let mut previous = None;
+        for entry in part {
+            if previous != Some(entry.service()) {
+                previous = Some(entry.service());
+                content
+                    .services
+                    .push(drained.service(entry.service()).clone());
+            }
+            let service = content.services.len() as u32 - 1;
+            match *entry {
+                Entry::Series(series) => content.series.push(SeriesRef {
+                    service,
+                    signal: series.signal,
+                    histogram: &series.histogram,
+                }),
+                Entry::Route(_, route, series) => content.route_series.push(RouteSeriesRef {
+                    service,
+                    route,
+                    signal: Signal::ServerRequest,
+                    status_class: series.status_class,
+                    buckets: series.histogram.buckets(),
+                    totals: series.histogram.totals(),
+                }),
+            }
         }
+        content
+    }
+
+    fn encode(self, header: &Header) -> Vec<u8> {
+        let contents = Contents {
+            services: &self.services,
+            series: self.series,
+            route_series: self.route_series,
+            losses: self.losses,
+            cost: self.cost,
+        };
+        contents.encode(header)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use honeyguide_proto::{ServiceKind, batch::Batch};
+    use honeyguide_proto::{ServiceKind, batch::Batch, route::Template};
     use sensor_common::{
-        Signal,
         histogram::{BUCKETS, Totals},
+        http::Method,
     };
 
     use super::*;
@@ -219,6 +268,47 @@ mod tests {
             assert_eq!(*events, batch.series.len() as u64);
         }
         assert_eq!(found, 50);
+    }
+
+    #[test]
+    fn requests_by_route_are_with_their_service_and_no_events_of_their_own() {
+        let mut drained = drained(50);
+        let template = Template::new("/users/{id}").unwrap();
+        let method = Method::Get;
+        for index in 0..50 {
+            let service = ServiceId::named(ServiceKind::Process, &format!("service-{index}"));
+            for route in [
+                Route::Other,
+                Route::Http {
+                    method,
+                    template: template.clone(),
+                },
+            ] {
+                let histogram = drained.requests_of(service.clone(), route, 2);
+                histogram.add(40, 3);
+                histogram.add_totals(Totals {
+                    samples: 3,
+                    sum_ns: 90_000,
+                    max_ns: 40_000,
+                });
+            }
+        }
+        let mut batches = Batches::new("node".to_owned(), [1; 16], 4);
+        let (mut found, mut events) = (0, 0);
+        for batch in batches.encode(WINDOW, &drained, &SensorCost::default()) {
+            let decoded = Batch::decode(&batch.record.payload).unwrap();
+            for of in &decoded.route_series {
+                let service = &decoded.services[of.series.service as usize];
+                assert_eq!(
+                    partition_of(service.key().as_bytes(), 4),
+                    batch.record.partition
+                );
+                assert_eq!(of.series.count, 3);
+            }
+            found += decoded.route_series.len();
+            events += batch.events;
+        }
+        assert_eq!((found, events), (100, 50));
     }
 
     /// As large as series get: every bucket occupied, counts of all sizes.

@@ -4,9 +4,11 @@
 //! and probes to pause come out. Above the ceiling the sensor sheds in the
 //! declared order, as much at once as it takes to be under it next time:
 //!
-//! 1. sampling: the costliest probe counts half as many of its events, again
+//! 1. routes: requests are not told apart any more, which takes nothing away from
+//!    any signal of a service;
+//! 2. sampling: the costliest probe counts half as many of its events, again
 //!    and again, down to 1/2^[`FLOOR_MAX`];
-//! 2. detaching: the costliest probe is paused. Nothing else makes an event
+//! 3. detaching: the costliest probe is paused. Nothing else makes an event
 //!    that is not sampled free.
 //!
 //! It recovers one step at a time, in the opposite order, after
@@ -30,6 +32,9 @@ pub const FLOOR_MAX: u8 = 10;
 const _: () = assert!(FLOOR_MAX <= SAMPLING_SHIFT_MAX);
 /// What the sensor aims at when it has to shed, as a part of the ceiling.
 const TARGET: f64 = 0.75;
+/// Part of what exchanges cost that telling requests apart by route takes: all
+/// of them of HTTP (see `request-cost`).
+const ROUTES_PART: f64 = 0.3;
 /// What the kernel programs may have at least, as a part of the ceiling, when
 /// the sensor's user space alone is near it: shedding all would not help.
 const KERNEL_SHARE_MIN: f64 = 0.1;
@@ -137,11 +142,20 @@ pub struct Decision {
     pub trial: Option<Probe>,
 }
 
+/// Whether requests are told apart by route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Routes {
+    NotWanted,
+    Told,
+    Shed,
+}
+
 /// What is shed now.
 #[derive(Clone, Debug)]
 pub struct Ceiling {
     /// As a fraction of all CPUs.
     limit: f64,
+    routes: Routes,
     floors: BTreeMap<Probe, u8>,
     paused: BTreeMap<Probe, Paused>,
     /// Pauses of each probe until now, to wait longer each time.
@@ -151,6 +165,8 @@ pub struct Ceiling {
     calm: u32,
     /// The last stretch was above the ceiling.
     above: bool,
+    /// More than routes was shed since it is: sampling did not help as expected.
+    sampling_failed: bool,
     /// Of the last window without its paused probes.
     last: Load,
 }
@@ -165,14 +181,27 @@ impl Ceiling {
     pub fn new(limit: f64) -> Self {
         Self {
             limit,
+            routes: Routes::NotWanted,
             floors: BTreeMap::new(),
             paused: BTreeMap::new(),
             patience: BTreeMap::new(),
             fixed_ns: BTreeMap::new(),
             calm: 0,
             above: false,
+            sampling_failed: false,
             last: Load::default(),
         }
+    }
+
+    /// Requests are told apart by route as well.
+    pub fn with_routes(mut self) -> Self {
+        self.routes = Routes::Told;
+        self
+    }
+
+    /// Whether requests are to be told apart by route.
+    pub fn tells_routes(&self) -> bool {
+        self.routes == Routes::Told
     }
 
     /// The ceiling as a fraction of all CPUs.
@@ -198,7 +227,8 @@ impl Ceiling {
     /// Steps shed; 0 when nothing is.
     pub fn level(&self) -> u32 {
         let floors: u32 = self.floors.values().map(|floor| u32::from(*floor)).sum();
-        floors + PAUSED_STEPS * self.paused.len() as u32
+        let routes = u32::from(self.routes == Routes::Shed);
+        routes + floors + PAUSED_STEPS * self.paused.len() as u32
     }
 
     /// What is shed, for people; empty when nothing is.
@@ -209,7 +239,9 @@ impl Ceiling {
             .iter()
             .filter(|(probe, floor)| **floor > 0 && !self.is_paused(**probe));
         let floors = floors.map(|(probe, floor)| format!("{probe} at most 1/{}", 1u32 << floor));
-        paused.chain(floors).collect::<Vec<_>>().join(", ")
+        let routes = (self.routes == Routes::Shed).then(|| "no routes".to_owned());
+        let shed = paused.chain(floors).chain(routes);
+        shed.collect::<Vec<_>>().join(", ")
     }
 
     /// In the middle of a window: sheds if `load` is above the ceiling.
@@ -217,7 +249,7 @@ impl Ceiling {
     pub fn check(&mut self, load: &Load) -> bool {
         self.learn(load);
         if load.ratio() <= self.limit {
-            self.above = false;
+            self.is_not_above();
             return false;
         }
         self.shed(load)
@@ -236,8 +268,13 @@ impl Ceiling {
                 trial: None,
             };
         }
-        self.above = false;
+        self.is_not_above();
         self.recover(load)
+    }
+
+    fn is_not_above(&mut self) {
+        self.above = false;
+        self.sampling_failed = false;
     }
 
     fn learn(&mut self, load: &Load) {
@@ -269,15 +306,18 @@ impl Ceiling {
         }
     }
 
-    /// Halves the costliest, then pauses the costliest, until the kernel time
-    /// is expected to be on target.
+    /// Gives up routes, halves the costliest, then pauses the costliest, until
+    /// the kernel time is expected to be on target.
     fn shed(&mut self, load: &Load) -> bool {
-        // Above it again at once: sampling did not help as the model said.
-        let sampling_helps = !std::mem::replace(&mut self.above, true);
+        self.above = true;
+        let mut load = load.clone();
+        let mut changed = self.shed_routes(&mut load);
+        let load = &load;
         let target_ns = self.target_ns(load);
         let before = self.floors.clone();
         let floor_before = |probe| before.get(&probe).copied().unwrap_or(0);
-        let mut changed = false;
+        // Above it again at once: sampling did not help as the model said.
+        let mut sampling_helps = None;
         loop {
             let expected: BTreeMap<Probe, f64> = load
                 .probes
@@ -288,6 +328,8 @@ impl Ceiling {
             if expected.values().sum::<f64>() <= target_ns {
                 return changed;
             }
+            let sampling_helps = *sampling_helps
+                .get_or_insert_with(|| !std::mem::replace(&mut self.sampling_failed, true));
             let costliest = |probes: &mut dyn Iterator<Item = (&Probe, &f64)>| {
                 probes
                     .max_by(|a, b| a.1.total_cmp(b.1))
@@ -317,6 +359,19 @@ impl Ceiling {
                 },
             }
         }
+    }
+
+    /// Takes from `load` what is expected to be saved.
+    fn shed_routes(&mut self, load: &mut Load) -> bool {
+        let Some(exchanges) = load.probes.get_mut(&Probe::Tcp) else {
+            return false;
+        };
+        if self.routes != Routes::Told {
+            return false;
+        }
+        self.routes = Routes::Shed;
+        exchanges.kernel_ns *= 1.0 - ROUTES_PART;
+        true
     }
 
     fn pause(&mut self, probe: Probe) {
@@ -359,7 +414,10 @@ impl Ceiling {
             .max_by_key(|(_, floor)| **floor)
             .map(|(probe, _)| *probe)
         else {
-            return nothing;
+            return Decision {
+                changed: self.recover_routes(load),
+                ..nothing
+            };
         };
         if let Some(floor) = self.floors.get_mut(&probe) {
             *floor -= 1;
@@ -369,6 +427,21 @@ impl Ceiling {
             changed: true,
             ..nothing
         }
+    }
+
+    /// The first that was shed comes back last.
+    fn recover_routes(&mut self, load: &Load) -> bool {
+        let exchanges_ns = load.probes.get(&Probe::Tcp).map_or(0.0, |of| of.kernel_ns);
+        let rise = exchanges_ns * ROUTES_PART / (1.0 - ROUTES_PART);
+        let kernel_ns: f64 = load.probes.values().map(|of| of.kernel_ns).sum();
+        let recovers = self.routes == Routes::Shed
+            && self.floors.is_empty()
+            && self.paused.is_empty()
+            && kernel_ns + rise <= self.target_ns(load);
+        if recovers {
+            self.routes = Routes::Told;
+        }
+        recovers
     }
 
     /// Whether a trial that had `load` of the paused probe alone shows that it

@@ -4,18 +4,25 @@ use std::{
     collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration,
 };
 
+use honeyguide_proto::route::TemplateError;
 use sensor_common::{
     Signal,
     record::{FIRST_SERVICE, ROWS_MAX, SAMPLING_SHIFT_MAX, SERVICES_MAX},
+    route::{ROUTE_ROWS_MAX, ROUTES_MAX},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::program::{Sizes, probe::Probe};
+use crate::{
+    program::{Sizes, probe::Probe},
+    routes::{Rules, TEMPLATES_MAX},
+};
 
 pub use honeyguide_proto::hint::FLUSH_INTERVAL;
 
 /// Bounds of `cost_ceiling`.
 pub const COST_CEILING: RangeInclusive<f64> = 0.0005..=1.0;
+/// Largest `routes_per_service_max`: what somebody can still look at.
+pub const ROUTES_PER_SERVICE_MAX: u32 = 1024;
 
 /// As read; [`Config::validate`] makes it usable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +43,14 @@ pub struct Config {
     pub services_max: u32,
     /// Histograms the kernel holds memory for.
     pub rows_max: u32,
+    /// Routes of a service that HTTP requests are told apart by; 0: they are not.
+    pub routes_per_service_max: u32,
+    /// Templates of paths that come before what is learned.
+    pub route_templates: Vec<String>,
+    /// Routes of all services the kernel holds memory for.
+    pub routes_max: u32,
+    /// Histograms of routes the kernel holds memory for.
+    pub route_rows_max: u32,
     /// When an idle service gives its memory back.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
@@ -71,6 +86,10 @@ impl Default for Config {
             cgroup_root: PathBuf::from("/sys/fs/cgroup"),
             services_max: SERVICES_MAX,
             rows_max: ROWS_MAX,
+            routes_per_service_max: 64,
+            route_templates: Vec::new(),
+            routes_max: ROUTES_MAX,
+            route_rows_max: ROUTE_ROWS_MAX,
             idle_timeout: Duration::from_secs(30 * 60),
             cost_measurement: Duration::from_millis(200),
             cost_ceiling: 0.01,
@@ -95,6 +114,9 @@ pub enum ConfigError {
         /// What is accepted.
         expected: String,
     },
+    /// No template.
+    #[error("sensor.route_templates: {0}")]
+    RouteTemplate(#[from] TemplateError),
     /// No such signal.
     #[error(
         "sensor.sampling_shift names the unknown signal {0:?} (signals: runq, blkio, server_request, …)"
@@ -108,6 +130,7 @@ pub struct ValidConfig {
     /// As given.
     pub config: Config,
     pub(crate) shifts: BTreeMap<Signal, u8>,
+    pub(crate) rules: Rules,
 }
 
 impl Config {
@@ -152,6 +175,19 @@ impl Config {
                 format!("2 to {ROWS_MAX}"),
             ));
         }
+        if self.routes_per_service_max > ROUTES_PER_SERVICE_MAX {
+            let expected = format!("0 to {ROUTES_PER_SERVICE_MAX}");
+            let value = &self.routes_per_service_max;
+            return Err(range("routes_per_service_max", value, expected));
+        }
+        for (key, value, max) in [
+            ("routes_max", self.routes_max, ROUTES_MAX),
+            ("route_rows_max", self.route_rows_max, ROUTE_ROWS_MAX),
+        ] {
+            if !(2..=max).contains(&value) {
+                return Err(range(key, &value, format!("2 to {max}")));
+            }
+        }
         if self.idle_timeout < self.flush_interval {
             let expected = "at least flush_interval".to_owned();
             return Err(range("idle_timeout", &self.idle_timeout, expected));
@@ -166,9 +202,19 @@ impl Config {
             }
             shifts.insert(signal, *shift);
         }
+        if self.route_templates.len() > TEMPLATES_MAX {
+            let expected = format!("at most {TEMPLATES_MAX} templates");
+            return Err(range(
+                "route_templates",
+                &self.route_templates.len(),
+                expected,
+            ));
+        }
+        let rules = Rules::new(&self.route_templates)?;
         Ok(ValidConfig {
             config: self,
             shifts,
+            rules,
         })
     }
 }
@@ -179,6 +225,8 @@ impl ValidConfig {
         Sizes {
             services: self.config.services_max,
             rows: self.config.rows_max,
+            routes: self.config.routes_max,
+            route_rows: self.config.route_rows_max,
         }
     }
 
@@ -202,7 +250,7 @@ mod tests {
     #[test]
     fn wrong_values_are_errors_that_name_the_key() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 13] = [
             ("flush_interval", |c| {
                 c.flush_interval = Duration::from_millis(999)
             }),
@@ -213,6 +261,17 @@ mod tests {
             ("cost_ceiling", |c| c.cost_ceiling = f64::NAN),
             ("services_max", |c| c.services_max = 0),
             ("rows_max", |c| c.rows_max = 1 << 20),
+            ("routes_per_service_max", |c| {
+                c.routes_per_service_max = 1025
+            }),
+            ("routes_max", |c| c.routes_max = 1),
+            ("route_templates", |c| {
+                c.route_templates = vec!["users/{id}".to_owned()]
+            }),
+            ("route_templates", |c| {
+                c.route_templates = vec!["/users".to_owned(); 257]
+            }),
+            ("route_rows_max", |c| c.route_rows_max = 1 << 20),
             ("idle_timeout", |c| c.idle_timeout = Duration::ZERO),
             ("nope", |c| {
                 c.sampling_shift = [("nope".to_owned(), 1)].into()

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use honeyguide_proto::ServiceId;
+use honeyguide_proto::{Route, ServiceId};
 use sensor_common::{
     Histogram, Signal,
     histogram::Totals,
@@ -13,23 +13,32 @@ use sensor_common::{
     signal::SIGNALS,
 };
 
+mod names;
+mod routes;
+mod sparse;
+
+pub use routes::DrainedRoute;
+pub use sparse::SparseHistogram;
+
 use crate::{
-    identity::Names,
+    identity,
     program::{
         Kernel, KernelError,
         tables::{Cumulative, Tables},
     },
+    routes::Rules,
 };
 
 /// What one window held. Its memory is used again for the next window.
 #[derive(Debug, Default)]
 pub struct Drained {
-    names: ServiceNames,
+    names: names::Names<ServiceId>,
     /// Series of this window, then those of earlier windows for reuse.
     series: Vec<DrainedSeries>,
     used: usize,
     /// Place in `series` by service and signal, [`NOWHERE`] if none.
     places: Vec<u32>,
+    routes: routes::Window,
     /// Losses by reason, of this window, each reason at most once.
     pub losses: Vec<(Loss, u64)>,
 }
@@ -55,11 +64,23 @@ impl Drained {
 
     /// The name behind a number.
     pub fn service(&self, number: u32) -> &ServiceId {
-        &self.names.ids[number as usize]
+        self.names.name(number)
+    }
+
+    /// Requests by route, each (service, route, status class) once, in no
+    /// particular order.
+    pub fn routes(&self) -> &[DrainedRoute] {
+        self.routes.series()
+    }
+
+    /// The service and the route behind a number.
+    pub fn route(&self, number: u32) -> (u32, &Route) {
+        self.routes.name(number)
     }
 
     fn clear(&mut self) {
         self.used = 0;
+        self.routes.clear();
         self.places.clear();
         self.losses.clear();
         self.names.settle();
@@ -72,11 +93,23 @@ impl Drained {
         self.histogram(number, signal)
     }
 
+    /// The requests of a service by name, by route and status class.
+    #[cfg(test)]
+    pub(crate) fn requests_of(
+        &mut self,
+        id: ServiceId,
+        route: Route,
+        status_class: u8,
+    ) -> &mut SparseHistogram {
+        let number = self.names.take(id);
+        self.routes.histogram_of(number, route, status_class)
+    }
+
     /// The histogram to count into.
     fn histogram(&mut self, service: u32, signal: Signal) -> &mut Histogram {
         let key = service as usize * SIGNALS + usize::from(signal.number());
         if key >= self.places.len() {
-            self.places.resize(self.names.ids.len() * SIGNALS, NOWHERE);
+            self.places.resize(self.names.len() * SIGNALS, NOWHERE);
         }
         if self.places[key] == NOWHERE {
             self.places[key] = self.used as u32;
@@ -97,64 +130,12 @@ impl Drained {
     }
 }
 
-/// Numbers for names, so that a drain compares numbers; several services of
-/// the kernel may share a name.
-#[derive(Debug, Default)]
-struct ServiceNames {
-    numbers: BTreeMap<ServiceId, u32>,
-    ids: Vec<ServiceId>,
-    users: Vec<u32>,
-    released: Vec<u32>,
-    free: Vec<u32>,
-}
-
-impl ServiceNames {
-    /// The number of `id`, which has one user more now.
-    fn take(&mut self, id: ServiceId) -> u32 {
-        if let Some(number) = self.numbers.get(&id) {
-            self.users[*number as usize] += 1;
-            return *number;
-        }
-        let number = match self.free.pop() {
-            Some(number) => {
-                self.ids[number as usize] = id.clone();
-                self.users[number as usize] = 1;
-                number
-            }
-            None => {
-                self.ids.push(id.clone());
-                self.users.push(1);
-                self.ids.len() as u32 - 1
-            }
-        };
-        self.numbers.insert(id, number);
-        number
-    }
-
-    /// Takes a user away. The number stays until the next window, because
-    /// series of this one may bear it.
-    fn release(&mut self, number: u32) {
-        self.users[number as usize] -= 1;
-        self.released.push(number);
-    }
-
-    /// Frees released numbers that nobody uses.
-    fn settle(&mut self) {
-        for number in self.released.drain(..) {
-            let id = &self.ids[number as usize];
-            // Released twice in a window, it is freed once.
-            if self.users[number as usize] == 0 && self.numbers.remove(id).is_some() {
-                self.free.push(number);
-            }
-        }
-    }
-}
-
 /// Remembers the last snapshot, and who each row belongs to.
 #[derive(Debug)]
 pub struct Drain {
     snapshots: Vec<Option<Box<Cumulative>>>,
-    names: Names,
+    names: identity::Names,
+    routes: routes::Routes,
     services: BTreeMap<u32, KnownService>,
     losses: [u64; Loss::ALL.len()],
     /// Windows without events after which a service is retired.
@@ -177,10 +158,17 @@ struct KnownService {
 
 impl Drain {
     /// Starts from zero: what the kernel counted before is the first window's.
-    pub fn new(rows: u32, names: Names, idle_windows_max: u32) -> Self {
+    pub fn new(
+        tables: &Tables,
+        names: identity::Names,
+        rules: Rules,
+        idle_windows_max: u32,
+    ) -> Self {
+        let routes_per_service = tables.config().routes_per_service as u32;
         Self {
-            snapshots: (0..rows).map(|_| None).collect(),
+            snapshots: (0..tables.rows()).map(|_| None).collect(),
             names,
+            routes: routes::Routes::new(tables.routes().rows(), routes_per_service, rules),
             services: BTreeMap::new(),
             losses: [0; Loss::ALL.len()],
             idle_windows_max,
@@ -188,6 +176,11 @@ impl Drain {
             retired: Vec::new(),
             window: Drained::default(),
         }
+    }
+
+    /// Number of routes that own rows.
+    pub fn known_routes(&self) -> usize {
+        self.routes.len()
     }
 
     /// Number of services that own rows.
@@ -248,6 +241,10 @@ impl Drain {
             self.know(tables, owner, row, &mut scanned);
             self.take_row(tables, row, owner, epoch);
         }
+        let services = &self.services;
+        let service_of = |index| services.get(&index).map(|known| known.number);
+        self.routes
+            .drain(tables, epoch, &mut self.window, service_of);
         self.retire_and_recycle(kernel);
         Ok(())
     }
@@ -321,8 +318,10 @@ impl Drain {
 
     /// A service retired one window ago had its last drain now.
     fn retire_and_recycle(&mut self, kernel: &mut Kernel) {
+        self.routes.recycle(kernel, &mut self.window);
         for index in std::mem::take(&mut self.retired) {
             if let Some(service) = self.services.remove(&index) {
+                self.routes.forget_service(kernel, index);
                 kernel.recycle(index, &service.rows);
                 self.window.names.release(service.number);
             }
@@ -333,12 +332,15 @@ impl Drain {
         let idle: Vec<u32> = idle.map(|(index, _)| *index).collect();
         for index in idle {
             kernel.retire(index);
+            self.routes.retire_service(index);
             if let Some(service) = self.services.get_mut(&index) {
                 // The row of a last event must still find its service.
                 service.generation = service.generation.wrapping_add(1);
             }
             self.retired.push(index);
         }
+        self.routes
+            .retire(kernel, &self.window, self.idle_windows_max);
     }
 }
 
@@ -386,18 +388,5 @@ mod tests {
         assert_eq!(window.series().len(), 1);
         assert_eq!(window.series()[0].signal, Signal::BlockIo);
         assert_eq!(window.series()[0].histogram.sum_ns(), 5);
-    }
-
-    #[test]
-    fn a_number_is_given_again_only_in_the_next_window() {
-        let mut names = ServiceNames::default();
-        let first = names.take(id("x"));
-        names.release(first);
-        assert_ne!(names.take(id("y")), first);
-        assert_eq!(names.take(id("x")), first, "still known in this window");
-        names.release(first);
-        names.settle();
-        assert_eq!(names.take(id("z")), first);
-        assert_eq!(names.ids[first as usize], id("z"));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`program`] loads and attaches the kernel programs and
 //! shares memory with them; [`drain`] takes one window; [`identity`] names
-//! services; [`batches`] numbers and encodes; [`sensor`] runs it all;
+//! services and [`routes`] requests; [`batches`] numbers and encodes; [`sensor`] runs it all;
 //! [`cost`] measures what it takes; [`hints`] says how closely to look, and
 //! [`ceiling`] how closely at most; [`service`] is what `honeyguide-sensor` runs.
 //!
@@ -20,9 +20,11 @@ pub mod identity;
 pub mod metrics;
 pub mod privileges;
 pub mod program;
+pub mod routes;
 pub mod sensor;
 pub mod service;
 mod steering;
+mod syscall_buffer;
 mod syscall_class;
 
 pub use config::{Config, ConfigError, ValidConfig};

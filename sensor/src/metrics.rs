@@ -91,6 +91,10 @@ pub struct Metrics {
     pub services: Gauge,
     /// Series with events in the last window.
     pub series: Gauge,
+    /// Routes that requests are told apart by.
+    pub routes: Gauge,
+    /// Requests that have none of their own (estimated where sampled).
+    pub requests_other: Counter,
     /// 0 off or refused, 1 a fallback, 2 the best level.
     pub probe_level: Family<ProbeLabels, Gauge>,
     /// Steps of the wall clock.
@@ -123,6 +127,8 @@ impl Metrics {
             program_run_time: Family::default(),
             services: Gauge::default(),
             series: Gauge::default(),
+            routes: Gauge::default(),
+            requests_other: Counter::default(),
             probe_level: Family::default(),
             clock_steps: Gauge::default(),
             hints: Family::default(),
@@ -190,6 +196,16 @@ impl Metrics {
             "series",
             "Series with events in the last window",
             metrics.series.clone(),
+        );
+        registry.register(
+            "routes",
+            "Routes that HTTP requests are told apart by",
+            metrics.routes.clone(),
+        );
+        registry.register(
+            "requests_other",
+            "HTTP requests without a route of their own: too many routes, or unknown paths answered with 404",
+            metrics.requests_other.clone(),
         );
         registry.register(
             "probe_level",

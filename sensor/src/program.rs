@@ -15,8 +15,11 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray, Stack},
     programs::{Program, RawTracePointRunOptions, TestRun, tp_btf::BtfTracePointLinkId},
 };
-use sensor_common::record::{
-    FIRST_SERVICE, Loss, ROWS_MAX, SERVICES_MAX, SYSCALLS_MAX, ServiceKey,
+use sensor_common::{
+    record::{
+        FIRST_SERVICE, Loss, ROWS_MAX, SERVICES_MAX, SYSCALLS_MAX, ServiceKey, SyscallBuffer,
+    },
+    route::{EVERY_SERVICE, LessonKey, ROUTE_ROWS_MAX, ROUTES_MAX, RouteKey, lesson_bit},
 };
 
 use self::{
@@ -24,7 +27,7 @@ use self::{
     probe::{OFFSETS, Probe, ProbeState, ProbeStatus, Refusal},
     tables::Tables,
 };
-use crate::{identity::Hierarchy, syscall_class};
+use crate::{identity::Hierarchy, routes::Lessons, syscall_buffer, syscall_class};
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sensor-ebpf.o"));
@@ -39,6 +42,10 @@ pub struct Sizes {
     pub services: u32,
     /// Histogram rows, at most [`ROWS_MAX`].
     pub rows: u32,
+    /// Routes of all services, at most [`ROUTES_MAX`].
+    pub routes: u32,
+    /// Histogram rows of routes, at most [`ROUTE_ROWS_MAX`].
+    pub route_rows: u32,
 }
 
 impl Default for Sizes {
@@ -46,6 +53,8 @@ impl Default for Sizes {
         Self {
             services: SERVICES_MAX,
             rows: ROWS_MAX,
+            routes: ROUTES_MAX,
+            route_rows: ROUTE_ROWS_MAX,
         }
     }
 }
@@ -105,6 +114,10 @@ pub struct Kernel {
     services_by_key: HashMap<MapData, ServiceKey, u32>,
     free_services: Stack<MapData, u32>,
     free_rows: Stack<MapData, u32>,
+    routes_by_key: HashMap<MapData, RouteKey, u32>,
+    free_routes: Stack<MapData, u32>,
+    free_route_rows: Stack<MapData, u32>,
+    lessons: HashMap<MapData, LessonKey, u8>,
 }
 
 impl Kernel {
@@ -118,7 +131,13 @@ impl Kernel {
         }
         let types = TypeFormat::of_running_kernel()?;
         let stripes = stripes();
-        let rows = sizes.rows.min(ROWS_MAX);
+        let sizes = Sizes {
+            services: sizes.services.min(SERVICES_MAX),
+            rows: sizes.rows.min(ROWS_MAX),
+            routes: sizes.routes.min(ROUTES_MAX),
+            route_rows: sizes.route_rows.min(ROUTE_ROWS_MAX),
+        };
+        let rows = sizes.rows;
         // Index in `css_set.subsys` of the version 1 controller.
         let subsystem = match hierarchy.v1_controller {
             Some(name) => Some(types.enumerator("cgroup_subsys_id", &format!("{name}_cgrp_id"))?),
@@ -151,25 +170,25 @@ impl Kernel {
             .override_global("STRIPE_PER_CPU", &stripe_per_cpu, true)
             .map_max_entries("ROWS", rows * stripes as u32)
             .map_max_entries("ROW_OWNERS", rows)
-            .map_max_entries("FREE_ROWS", rows);
+            .map_max_entries("FREE_ROWS", rows)
+            .map_max_entries("ROUTES", sizes.routes)
+            .map_max_entries("ROUTES_BY_KEY", sizes.routes)
+            .map_max_entries("FREE_ROUTES", sizes.routes)
+            .map_max_entries("ROUTE_ROWS", sizes.route_rows)
+            .map_max_entries("ROUTE_ROW_OWNERS", sizes.route_rows)
+            .map_max_entries("FREE_ROUTE_ROWS", sizes.route_rows);
         let mut ebpf = loader
             .load(OBJECT)
             .map_err(|error| KernelError::Load(Box::new(error)))?;
 
-        let tables = Tables::map(&mut ebpf, stripes, rows)?;
+        let tables = Tables::map(&mut ebpf, stripes, &sizes)?;
         let services_by_key = typed(&mut ebpf, "SERVICES_BY_KEY", HashMap::try_from)?;
-        let mut free_services: Stack<MapData, u32> =
-            typed(&mut ebpf, "FREE_SERVICES", Stack::try_from)?;
-        let mut free_rows: Stack<MapData, u32> = typed(&mut ebpf, "FREE_ROWS", Stack::try_from)?;
-        // Descending, so that low numbers are used first and memory stays dense.
-        for service in (FIRST_SERVICE..sizes.services.min(SERVICES_MAX)).rev() {
-            free_services
-                .push(service, 0)
-                .map_err(map_error("FREE_SERVICES"))?;
-        }
-        for row in (1..rows).rev() {
-            free_rows.push(row, 0).map_err(map_error("FREE_ROWS"))?;
-        }
+        let routes_by_key = typed(&mut ebpf, "ROUTES_BY_KEY", HashMap::try_from)?;
+        let lessons = typed(&mut ebpf, "LESSONS", HashMap::try_from)?;
+        let free_services = free(&mut ebpf, "FREE_SERVICES", FIRST_SERVICE..sizes.services)?;
+        let free_rows = free(&mut ebpf, "FREE_ROWS", 1..rows)?;
+        let free_routes = free(&mut ebpf, "FREE_ROUTES", 1..sizes.routes)?;
+        let free_route_rows = free(&mut ebpf, "FREE_ROUTE_ROWS", 1..sizes.route_rows)?;
         let mut kernel = Kernel {
             ebpf,
             btf: None,
@@ -183,8 +202,12 @@ impl Kernel {
             services_by_key,
             free_services,
             free_rows,
+            routes_by_key,
+            free_routes,
+            free_route_rows,
+            lessons,
         };
-        kernel.fill_syscall_classes()?;
+        kernel.fill_syscall_tables()?;
         kernel.fill_listening_ports()?;
         kernel.seed_random()?;
         Ok(kernel)
@@ -387,6 +410,61 @@ impl Kernel {
         let _ = self.free_services.push(service, 0);
     }
 
+    /// Makes `lessons` all that the kernel programs know of the paths of
+    /// `service`, or of [`EVERY_SERVICE`], where they knew `before`.
+    ///
+    /// # Errors
+    /// [`KernelError::Map`] if there are too many; those before the first that
+    /// does not fit count.
+    pub fn teach(
+        &mut self,
+        service: u32,
+        before: &Lessons,
+        lessons: &Lessons,
+    ) -> Result<(), KernelError> {
+        let key = |(path, kind)| LessonKey {
+            path,
+            service,
+            kind,
+        };
+        for lesson in before.iter().map(key) {
+            // Not there is what is wanted.
+            let _ = self.lessons.remove(&lesson);
+        }
+        for lesson in lessons.iter().map(key) {
+            self.lessons
+                .insert(lesson, 1, 0)
+                .map_err(map_error("LESSONS"))?;
+        }
+        let bits = lessons
+            .iter()
+            .fold(0, |bits, (path, _)| bits | lesson_bit(path));
+        match service {
+            EVERY_SERVICE => self.tables.set_lessons(bits),
+            service => self.tables.routes().set_lessons(service, bits),
+        }
+        Ok(())
+    }
+
+    /// Forgets the route in `slot`, taken for `key`: its key leads nowhere from now on, and
+    /// requests under way go to the others of their service. Its rows keep
+    /// their counts until [`recycle_route`](Self::recycle_route), which must
+    /// wait for one more drain.
+    pub fn retire_route(&mut self, slot: u32, key: RouteKey) {
+        let _ = self.routes_by_key.remove(&key);
+        self.tables.routes().retire(slot, key);
+    }
+
+    /// Gives the slot and the rows of a retired route back.
+    pub fn recycle_route(&mut self, slot: u32, rows: &[u32]) {
+        self.tables.routes().clear(slot);
+        for row in rows {
+            self.tables.routes().clear_owner(*row);
+            let _ = self.free_route_rows.push(*row, 0);
+        }
+        let _ = self.free_routes.push(slot, 0);
+    }
+
     /// Run-time statistics by program name, of the programs that are loaded.
     /// They only grow while statistics are on (see [`enable_run_stats`]).
     pub fn run_stats(&self) -> BTreeMap<String, RunStats> {
@@ -421,13 +499,22 @@ impl Kernel {
         Ok(result.return_value)
     }
 
-    fn fill_syscall_classes(&mut self) -> Result<(), KernelError> {
+    fn fill_syscall_tables(&mut self) -> Result<(), KernelError> {
         let mut classes: Array<&mut MapData, u8> = of_map(&mut self.ebpf, "SYSCALL_SIGNALS")?;
         for number in 0..SYSCALLS_MAX {
             let signal = syscall_class::signal_of(number).number();
             classes
                 .set(number, signal, 0)
                 .map_err(map_error("SYSCALL_SIGNALS"))?;
+        }
+        let mut buffers: Array<&mut MapData, u8> = of_map(&mut self.ebpf, "SYSCALL_BUFFERS")?;
+        for number in 0..SYSCALLS_MAX {
+            let buffer = syscall_buffer::buffer_of(number);
+            if buffer != SyscallBuffer::None {
+                buffers
+                    .set(number, buffer as u8, 0)
+                    .map_err(map_error("SYSCALL_BUFFERS"))?;
+            }
         }
         Ok(())
     }
@@ -498,6 +585,19 @@ fn typed<T>(
 ) -> Result<T, KernelError> {
     let map = ebpf.take_map(name).ok_or(KernelError::NoObject)?;
     convert(map).map_err(map_error(name))
+}
+
+/// The stack `name` with `numbers`, the lowest on top, so that memory stays dense.
+fn free(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    numbers: std::ops::Range<u32>,
+) -> Result<Stack<MapData, u32>, KernelError> {
+    let mut stack: Stack<MapData, u32> = typed(ebpf, name, Stack::try_from)?;
+    for number in numbers.rev() {
+        stack.push(number, 0).map_err(map_error(name))?;
+    }
+    Ok(stack)
 }
 
 fn of_map<'a, V: aya::Pod>(

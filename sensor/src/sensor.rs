@@ -17,12 +17,14 @@ use std::{
 
 use honeyguide_bus::{Producer, PublishError, Topic, tail::Tail};
 use honeyguide_proto::{
+    Route,
     batch::WINDOW_DURATION_NS,
     v1::{SensorCost, SignalCost},
 };
 use sensor_common::{
     Histogram, Signal,
     record::{HOST_SERVICE, OTHER_SERVICE},
+    route::EVERY_SERVICE,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -45,8 +47,9 @@ use crate::{
     },
     program::{
         Kernel, KernelError,
-        probe::{Probe, ProbeState, ProbeStatus},
+        probe::{Probe, ProbeState, ProbeStatus, TCP_WITHOUT_ROUTES},
     },
+    routes::Lessons,
     steering::{self, Steering},
 };
 
@@ -118,10 +121,18 @@ impl AttachedSensor {
                     .set_service_config(service, signal.number(), switch);
             }
         }
+        let routes = config.config.routes_per_service_max;
+        kernel.tables().set_routes_per_service(routes);
+        let rules = config.rules.lessons();
+        kernel.teach(EVERY_SERVICE, &Lessons::default(), rules)?;
         for probe in &config.config.probes {
-            let status = kernel.attach(*probe, 0);
+            let best = match (probe, routes) {
+                (Probe::Tcp, 0) => TCP_WITHOUT_ROUTES,
+                _ => 0,
+            };
+            let status = kernel.attach(*probe, best);
             match &status.state {
-                ProbeState::Running { level: 0, .. } => {
+                ProbeState::Running { refusals, .. } if refusals.is_empty() => {
                     info!(%probe, "attached: {}", status.describe())
                 }
                 ProbeState::Running { refusals, .. } => {
@@ -175,13 +186,17 @@ impl AttachedSensor {
             metrics.clone(),
         );
         let steering = Steering::new(&self.config, hints.clone());
-        let rows = self.kernel.tables().rows();
         let lost = Arc::new(LostEvents {
             metrics: metrics.clone(),
             count: AtomicU64::new(0),
         });
         let worker = Worker {
-            drain: Drain::new(rows, self.names, idle_windows(idle_timeout, flush)),
+            drain: Drain::new(
+                self.kernel.tables(),
+                self.names,
+                self.config.rules.clone(),
+                idle_windows(idle_timeout, flush),
+            ),
             kernel: self.kernel,
             batches: Batches::new(self.sensor_id, boot_id, partitions),
             clock: WindowClock::new(clock_now()),
@@ -642,6 +657,13 @@ impl Worker {
         self.metrics.cpu.inc_by(user_space.as_secs_f64());
         self.metrics.services.set(self.drain.services() as i64);
         self.metrics.series.set(drained.series().len() as i64);
+        self.metrics.routes.set(self.drain.known_routes() as i64);
+        let others = drained
+            .routes()
+            .iter()
+            .filter(|series| *drained.route(series.route).1 == Route::Other);
+        let others = others.map(|series| series.histogram.count()).sum();
+        self.metrics.requests_other.inc_by(others);
         self.metrics.clock_steps.set(self.clock.steps() as i64);
         for (program, program_cost) in &self.kernel_cost.by_program {
             let labels = ProgramLabels {

@@ -35,6 +35,7 @@ type Configs = [SignalConfig; SIGNALS];
 pub(crate) struct Steering {
     configured: Configs,
     flush_interval: Duration,
+    routes_per_service: u32,
     pub(crate) hints: Shared,
     pub(crate) ceiling: Ceiling,
     /// What was written: version of the book, floors, services named.
@@ -46,11 +47,17 @@ pub(crate) struct Steering {
 impl Steering {
     pub(crate) fn new(config: &ValidConfig, hints: Shared) -> Self {
         let configured = Signal::ALL.map(|signal| configured(config, signal));
+        let routes_per_service = config.config.routes_per_service_max;
+        let mut ceiling = Ceiling::new(config.config.cost_ceiling);
+        if routes_per_service > 0 {
+            ceiling = ceiling.with_routes();
+        }
         Self {
             configured,
             flush_interval: config.config.flush_interval,
+            routes_per_service,
             hints,
-            ceiling: Ceiling::new(config.config.cost_ceiling),
+            ceiling,
             written: None,
             closer_written: 0,
         }
@@ -58,6 +65,7 @@ impl Steering {
 
     /// Writes what hints and the ceiling say now.
     pub(crate) fn apply(&mut self, kernel: &Kernel, drain: &Drain) {
+        self.apply_routes(kernel.tables());
         let floors = Signal::ALL.map(|signal| self.ceiling.floor(Probe::of_signal(signal)));
         let (state, closer) = self.hints.look(|book| {
             let state = (book.version(), floors, drain.named());
@@ -80,6 +88,7 @@ impl Steering {
     /// stage is enough, because an event has the weight of the stricter one.
     pub(crate) fn apply_floors(&self, kernel: &Kernel) {
         let tables = kernel.tables();
+        self.apply_routes(tables);
         let config = tables.config();
         for signal in Signal::ALL {
             let number = usize::from(signal.number());
@@ -88,6 +97,13 @@ impl Steering {
             let default = at_least(config.default[number], floor);
             tables.set_signal_config(signal.number(), default, first);
         }
+    }
+
+    fn apply_routes(&self, tables: &Tables) {
+        tables.set_routes_per_service(match self.ceiling.tells_routes() {
+            true => self.routes_per_service,
+            false => 0,
+        });
     }
 
     /// How long the next window is to be. Hints shorten it as far as draining

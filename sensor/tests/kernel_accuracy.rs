@@ -20,8 +20,9 @@ use honeyguide_sensor::{
     identity::{Hierarchy, Names},
     program::{
         Kernel, Sizes,
-        probe::{Probe, ProbeState},
+        probe::{Probe, ProbeState, TCP_WITHOUT_ROUTES},
     },
+    routes::Rules,
 };
 use sensor_common::{Histogram, Signal, histogram::position, record::SIGNAL_OFF};
 
@@ -39,7 +40,12 @@ fn kernel(signals: &[Signal]) -> (Kernel, Drain) {
             .tables()
             .set_signal_config(signal.number(), switch, switch);
     }
-    let drain = Drain::new(kernel.tables().rows(), Names::new(hierarchy, "test"), 1000);
+    let drain = Drain::new(
+        kernel.tables(),
+        Names::new(hierarchy, "test"),
+        Rules::default(),
+        1000,
+    );
     (kernel, drain)
 }
 
@@ -211,8 +217,13 @@ fn exchange_latencies_agree_with_the_client_within_a_bucket() {
 }
 
 #[test]
+fn exchange_latencies_without_routes_agree_with_the_client_within_a_bucket() {
+    check_exchanges(TCP_WITHOUT_ROUTES);
+}
+
+#[test]
 fn exchange_latencies_from_packets_agree_with_the_client_within_a_bucket() {
-    check_exchanges(1);
+    check_exchanges(TCP_WITHOUT_ROUTES + 1);
 }
 
 /// Exchanges on one connection under the TCP probe at level `level`.
@@ -292,12 +303,50 @@ fn check_exchanges(level: usize) {
     }
 }
 
+/// Draining while the other CPU counts: what is read half of is in one window
+/// or the next, and no window has more samples than events.
+#[test]
+fn windows_of_a_busy_row_add_up() {
+    const CALLS: u64 = 2_000_000;
+    let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut kernel, mut drain) = kernel(&[Signal::SyscallOther]);
+    assert!(kernel.attach(Probe::Syscall, 0).is_running());
+    let calls = thread::spawn(|| {
+        for _ in 0..CALLS {
+            // SAFETY: no preconditions.
+            unsafe { libc::getppid() };
+        }
+    });
+    let executable = std::env::current_exe().unwrap();
+    let name = executable
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
+    let (mut counted, mut windows) = (0, 0);
+    loop {
+        let is_last = calls.is_finished();
+        let series = window(&mut drain, &mut kernel);
+        let own = taken(series, Signal::SyscallOther, &name);
+        assert!(own.samples() <= own.count(), "{windows}: {own:?}");
+        (counted, windows) = (counted + own.count(), windows + 1);
+        if is_last {
+            break;
+        }
+    }
+    println!("{windows} windows");
+    calls.join().unwrap();
+    kernel.detach(Probe::Syscall);
+    assert!(counted >= CALLS, "{counted}");
+}
+
 #[test]
 fn full_tables_are_counted_as_lost() {
     let hierarchy = Hierarchy::find(Path::new("/sys/fs/cgroup"));
     let sizes = Sizes {
         services: 4,
         rows: 3,
+        ..Sizes::default()
     };
     let mut kernel = Kernel::open(sizes, &hierarchy).unwrap();
     for signal in Signal::ALL {

@@ -64,10 +64,10 @@ pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
     wanted.push(packages::TLS_LIBRARY);
     let kafka = benches.contains(&KAFKA) || purpose == Purpose::Bench && benches.is_empty();
     if kafka && !kafka_is_present() {
-        let absent = packages::KAFKA_TOOLS
-            .iter()
-            .filter(|(program, _)| !machine::in_path(program));
-        wanted.extend(absent.map(|(_, package)| *package));
+        wanted.extend(absent(&packages::KAFKA_TOOLS));
+    }
+    if purpose == Purpose::Test {
+        wanted.extend(absent(&packages::HTTP_SERVERS));
     }
     if machine::has_apt() {
         install(privilege, wanted, linker.is_none(), rust.as_ref())?;
@@ -98,6 +98,14 @@ pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
     mounts::ensure(privilege);
     println!("· this machine is ready ({})", seconds(start.elapsed()));
     Ok(())
+}
+
+/// Packages of those programs that are not there.
+fn absent(programs: &[(&str, &'static str)]) -> impl Iterator<Item = &'static str> {
+    let absent = programs
+        .iter()
+        .filter(|(program, _)| !machine::in_path(program));
+    absent.map(|(_, package)| *package)
 }
 
 /// Installs those of `wanted` that are missing, and LLVM for the linker.

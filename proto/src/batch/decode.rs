@@ -1,18 +1,22 @@
 //! Bytes to series, with every check.
 
+use std::ops::Range;
+
 use prost::Message;
 use sensor_common::{
     Signal,
     histogram::{BUCKETS, Totals},
+    http::{Method, STATUS_CLASSES},
     signal::SIGNALS_MAX,
 };
 
 use super::{
-    Batch, COUNT_MAX, Header, MIXED, PAYLOAD_LEN_MAX, SERIES_MAX, SERVICES_MAX, SHIFT_MAX,
-    SeriesWindow, WINDOW_DURATION_NS, expected_max_ns, expected_sum_ns,
+    Batch, COUNT_MAX, Header, MIXED, PAYLOAD_LEN_MAX, ROUTES_MAX, RouteSeriesWindow, SERIES_MAX,
+    SERVICES_MAX, SHIFT_MAX, SeriesWindow, WINDOW_DURATION_NS, expected_max_ns, expected_sum_ns,
 };
 use crate::{
-    ServiceId, ServiceKind,
+    Route, ServiceId, ServiceKind,
+    route::Template,
     service::{PART_LEN_MAX, ServiceIdError},
     v1,
 };
@@ -57,6 +61,22 @@ pub enum DecodeError {
         /// What is wrong.
         source: ServiceIdError,
     },
+    /// A route is not as it must be.
+    #[error("route {index}: {what}")]
+    Route {
+        /// Its place in the batch.
+        index: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A series by route is not as it must be.
+    #[error("series by route {index}: {what}")]
+    RouteSeries {
+        /// Its place in the columns.
+        index: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A series is not as it must be.
     #[error("series {index}: {what}")]
     Series {
@@ -77,6 +97,8 @@ impl DecodeError {
             DecodeError::Column { .. } => "bad_column",
             DecodeError::Service { .. } => "bad_service",
             DecodeError::Series { .. } => "bad_series",
+            DecodeError::Route { .. } => "bad_route",
+            DecodeError::RouteSeries { .. } => "bad_route_series",
         }
     }
 }
@@ -110,9 +132,16 @@ pub(super) fn decode(payload: &[u8]) -> Result<Batch, DecodeError> {
             .map(|loss| (loss.reason, loss.count))
             .collect(),
         cost: message.cost.map(cost).transpose()?,
+        route_series: Vec::new(),
+        routes: Vec::new(),
         unknown_signals: 0,
+        unknown_routes: 0,
     };
     decode_series(&mut batch, &message.series.unwrap_or_default())?;
+    decode_routes(&mut batch, &message.routes, &message.strings)?;
+    if let Some(columns) = &message.route_series {
+        decode_route_series(&mut batch, columns)?;
+    }
     Ok(batch)
 }
 
@@ -210,6 +239,111 @@ fn decode_service(service: &v1::Service, strings: &[String]) -> Result<ServiceId
 }
 
 fn decode_series(batch: &mut Batch, columns: &v1::SeriesColumns) -> Result<(), DecodeError> {
+    let mut cursor = Cursor::new(columns, None, &mut batch.buckets)?;
+    batch.series.reserve(columns.signal.len());
+    for index in 0..columns.signal.len() {
+        let decoded = cursor
+            .next(index, batch.services.len(), &mut batch.buckets)
+            .map_err(|what| DecodeError::Series { index, what })?;
+        match decoded.series(decoded.owner) {
+            Some(series) => batch.series.push(series),
+            None => {
+                batch.buckets.truncate(decoded.buckets.start as usize);
+                batch.unknown_signals += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn decode_routes(
+    batch: &mut Batch,
+    routes: &[v1::Route],
+    strings: &[String],
+) -> Result<(), DecodeError> {
+    if routes.len() > ROUTES_MAX {
+        return Err(field(
+            "routes",
+            routes.len() as u64,
+            "at most 65536 entries",
+        ));
+    }
+    let mut previous = None;
+    for (index, route) in routes.iter().enumerate() {
+        let error = |what| DecodeError::Route { index, what };
+        if route.service as usize >= batch.services.len() {
+            return Err(error("refers to no service"));
+        }
+        let template = match route.template {
+            0 => "",
+            index => strings
+                .get(index as usize - 1)
+                .ok_or_else(|| error("refers to no string"))?,
+        };
+        let key = (route.service, route.protocol, route.method, template);
+        if previous.is_some_and(|previous| previous >= key) {
+            return Err(error("is not after its predecessor in order"));
+        }
+        previous = Some(key);
+        let known = known_route(route, template).map_err(error)?;
+        batch.routes.push((route.service, known));
+    }
+    Ok(())
+}
+
+/// `None` if this reader does not know such routes.
+fn known_route(route: &v1::Route, template: &str) -> Result<Option<Route>, &'static str> {
+    if route.protocol != i32::from(v1::Protocol::Http) {
+        return Ok(None);
+    }
+    if route.method == 0 {
+        return match template {
+            "" => Ok(Some(Route::Other)),
+            _ => Err("has a template without a method"),
+        };
+    }
+    let method = u8::try_from(route.method)
+        .ok()
+        .and_then(Method::from_number);
+    let template = Template::new(template).map_err(|_| "has no template of paths")?;
+    Ok(method.map(|method| Route::Http { method, template }))
+}
+
+fn decode_route_series(
+    batch: &mut Batch,
+    columns: &v1::RouteSeriesColumns,
+) -> Result<(), DecodeError> {
+    let classes = &columns.status_class;
+    let none = v1::SeriesColumns::default();
+    let columns = columns.series.as_ref().unwrap_or(&none);
+    let mut cursor = Cursor::new(columns, Some(classes), &mut batch.buckets)?;
+    for (index, status_class) in classes.iter().enumerate() {
+        let decoded = cursor
+            .next(index, batch.routes.len(), &mut batch.buckets)
+            .map_err(|what| DecodeError::RouteSeries { index, what })?;
+        let status_class = *status_class;
+        let (service, route) = &batch.routes[decoded.owner as usize];
+        let is_known = route.is_some() && usize::from(status_class) < STATUS_CLASSES;
+        match decoded.series(*service).filter(|_| is_known) {
+            Some(series) => batch.route_series.push(RouteSeriesWindow {
+                route: decoded.owner,
+                status_class,
+                series,
+            }),
+            None => {
+                batch.buckets.truncate(decoded.buckets.start as usize);
+                batch.unknown_routes += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that columns have the lengths that their neighbours need.
+fn check_lengths(
+    columns: &v1::SeriesColumns,
+    status_class: Option<&[u8]>,
+) -> Result<(), DecodeError> {
     let series = columns.signal.len();
     if series > SERIES_MAX {
         return Err(field("series", series as u64, "at most 131072 entries"));
@@ -229,6 +363,7 @@ fn decode_series(batch: &mut Batch, columns: &v1::SeriesColumns) -> Result<(), D
         .iter()
         .filter(|bucket| *bucket & 1 == 1)
         .count();
+    let classes = status_class.map_or(series, <[u8]>::len);
     for (column, len, expected) in [
         ("service_delta", columns.service_delta.len(), series),
         ("sampling_shift", columns.sampling_shift.len(), series),
@@ -238,6 +373,7 @@ fn decode_series(batch: &mut Batch, columns: &v1::SeriesColumns) -> Result<(), D
         ("samples", columns.samples.len(), mixed),
         ("bucket", columns.bucket.len(), occupied),
         ("bucket_gap", columns.bucket_gap.len(), gaps),
+        ("status_class", classes, series),
     ] {
         if len != expected {
             return Err(DecodeError::Column {
@@ -247,65 +383,97 @@ fn decode_series(batch: &mut Batch, columns: &v1::SeriesColumns) -> Result<(), D
             });
         }
     }
-    batch.series.reserve(series);
-    batch.buckets.reserve(occupied);
-    let mut cursor = Cursor::default();
-    for index in 0..series {
-        cursor
-            .next(batch, columns, index)
-            .map_err(|what| DecodeError::Series { index, what })?;
-    }
     Ok(())
 }
 
+/// One series as the columns have it.
+struct Decoded {
+    /// Index of its service or route.
+    owner: u32,
+    signal: u8,
+    count: u64,
+    totals: Totals,
+    buckets: Range<u32>,
+}
+
+impl Decoded {
+    /// `None` if this reader does not know the signal.
+    fn series(&self, service: u32) -> Option<SeriesWindow> {
+        Some(SeriesWindow {
+            service,
+            signal: Signal::from_number(self.signal)?,
+            count: self.count,
+            totals: self.totals,
+            buckets: self.buckets.clone(),
+        })
+    }
+}
+
 /// Places in the columns that are not one entry per series.
-#[derive(Default)]
-struct Cursor {
-    service: u32,
-    signal: Option<u8>,
+struct Cursor<'a> {
+    columns: &'a v1::SeriesColumns,
+    status_class: Option<&'a [u8]>,
+    owner: u32,
+    /// Signal and status class of the series before.
+    previous: Option<(u8, u8)>,
     samples: usize,
     bucket: usize,
     gap: usize,
 }
 
-impl Cursor {
-    /// Decodes one series; column lengths were checked before.
+impl<'a> Cursor<'a> {
+    /// At the begin of columns whose lengths are right.
+    fn new(
+        columns: &'a v1::SeriesColumns,
+        status_class: Option<&'a [u8]>,
+        buckets: &mut Vec<(u8, u64)>,
+    ) -> Result<Self, DecodeError> {
+        check_lengths(columns, status_class)?;
+        buckets.reserve(columns.bucket.len());
+        Ok(Self {
+            columns,
+            status_class,
+            owner: 0,
+            previous: None,
+            samples: 0,
+            bucket: 0,
+            gap: 0,
+        })
+    }
+
+    /// Decodes series `index`, of one of `owners`; its buckets go to `buckets`.
     fn next(
         &mut self,
-        batch: &mut Batch,
-        columns: &v1::SeriesColumns,
         index: usize,
-    ) -> Result<(), &'static str> {
+        owners: usize,
+        buckets: &mut Vec<(u8, u64)>,
+    ) -> Result<Decoded, &'static str> {
+        let columns = self.columns;
         let delta = columns.service_delta[index];
-        let number = columns.signal[index];
-        if delta == 0 && self.signal.is_some_and(|previous| previous >= number) {
-            return Err("is not after its predecessor in the order of service and signal");
+        let signal = columns.signal[index];
+        let key = (signal, self.status_class.map_or(0, |class| class[index]));
+        if delta == 0 && self.previous.is_some_and(|previous| previous >= key) {
+            return Err("is not after its predecessor in order");
         }
-        self.signal = Some(number);
-        self.service = self
-            .service
+        self.previous = Some(key);
+        self.owner = self
+            .owner
             .checked_add(delta)
-            .ok_or("refers to no service")?;
-        if self.service as usize >= batch.services.len() {
-            return Err("refers to no service");
-        }
-        let begin = batch.buckets.len();
-        let count = self.buckets(batch, columns, columns.occupied[index])?;
+            .filter(|owner| (*owner as usize) < owners)
+            .ok_or("refers to no service or route")?;
+        let begin = buckets.len();
+        let count = self.buckets(buckets, columns.occupied[index])?;
         let shift = columns.sampling_shift[index];
-        let samples = self.samples(columns, shift, count)?;
+        let samples = self.samples(shift, count)?;
 
-        let buckets = &batch.buckets[begin..];
-        let max_ns = expected_max_ns(buckets).wrapping_add_signed(columns.max_difference_ns[index]);
+        let occupied = &buckets[begin..];
+        let max_ns =
+            expected_max_ns(occupied).wrapping_add_signed(columns.max_difference_ns[index]);
         let weight = if shift == MIXED { 1 } else { 1 << shift };
-        let sum_ns = expected_sum_ns(buckets, weight, max_ns)
+        let sum_ns = expected_sum_ns(occupied, weight, max_ns)
             .wrapping_add_signed(columns.sum_difference_ns[index]);
-        let Some(signal) = Signal::from_number(number) else {
-            batch.buckets.truncate(begin);
-            batch.unknown_signals += 1;
-            return Ok(());
-        };
-        batch.series.push(SeriesWindow {
-            service: self.service,
+        Ok(Decoded {
+            owner: self.owner,
             signal,
             count,
             totals: Totals {
@@ -313,21 +481,15 @@ impl Cursor {
                 sum_ns,
                 max_ns,
             },
-            buckets: begin as u32..batch.buckets.len() as u32,
-        });
-        Ok(())
+            buckets: begin as u32..buckets.len() as u32,
+        })
     }
 
-    fn samples(
-        &mut self,
-        columns: &v1::SeriesColumns,
-        shift: u8,
-        count: u64,
-    ) -> Result<u64, &'static str> {
+    fn samples(&mut self, shift: u8, count: u64) -> Result<u64, &'static str> {
         let samples = match shift {
             MIXED => {
                 self.samples += 1;
-                columns.samples[self.samples - 1]
+                self.columns.samples[self.samples - 1]
             }
             shift if shift <= SHIFT_MAX && count.trailing_zeros() >= u32::from(shift) => {
                 count >> shift
@@ -340,12 +502,8 @@ impl Cursor {
         Ok(samples)
     }
 
-    fn buckets(
-        &mut self,
-        batch: &mut Batch,
-        columns: &v1::SeriesColumns,
-        occupied: u8,
-    ) -> Result<u64, &'static str> {
+    fn buckets(&mut self, buckets: &mut Vec<(u8, u64)>, occupied: u8) -> Result<u64, &'static str> {
+        let columns = self.columns;
         if occupied == 0 {
             return Err("is empty");
         }
@@ -372,7 +530,7 @@ impl Cursor {
             if count == 0 || count > COUNT_MAX {
                 return Err("has a bucket with no events, or too many");
             }
-            batch.buckets.push((position as u8, count));
+            buckets.push((position as u8, count));
             previous = Some(position);
             total += count;
         }

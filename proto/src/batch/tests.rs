@@ -3,7 +3,8 @@ use prost::Message;
 use sensor_common::Histogram;
 
 use super::*;
-use crate::ServiceKind;
+use crate::{Route, ServiceKind, route::Template};
+use sensor_common::http::Method;
 
 fn header() -> Header {
     Header {
@@ -223,5 +224,186 @@ fn costs_by_signal_are_bounded_and_in_order() {
     for wrong in [vec![3, 3], vec![3, 2], (0..33).collect()] {
         let error = with(wrong).unwrap_err().to_string();
         assert!(error.contains("cost.signals"), "{error}");
+    }
+}
+
+type RouteKey = (u32, Route, u8, u8);
+
+fn any_route() -> impl Strategy<Value = Route> {
+    let template = prop::sample::select(vec!["/", "/users/{id}", "/users", "/orders/{id}/items"]);
+    prop_oneof![
+        Just(Route::Other),
+        (prop::sample::select(&Method::ALL[..]), template).prop_map(|(method, template)| {
+            Route::Http {
+                method,
+                template: Template::new(template).unwrap(),
+            }
+        }),
+    ]
+}
+
+fn any_route_series() -> impl Strategy<Value = std::collections::BTreeMap<RouteKey, Events>> {
+    let key = (0u32..5, any_route(), 0u8..24, 0u8..6);
+    let event = (1_000u64..20_000_000_000, 0u8..7);
+    prop::collection::btree_map(key, prop::collection::vec(event, 1..20), 0..20)
+}
+
+/// A batch with series by route next to `series`, and their histograms.
+fn encoded_with_routes(
+    series: &std::collections::BTreeMap<(u32, u8), Events>,
+    by_route: &std::collections::BTreeMap<RouteKey, Events>,
+) -> (Vec<u8>, Vec<Histogram>) {
+    let whole: Vec<Histogram> = series.values().map(histogram).collect();
+    let histograms: Vec<Histogram> = by_route.values().map(histogram).collect();
+    let occupied: Vec<Vec<(u8, u64)>> = histograms
+        .iter()
+        .map(|of| of.occupied().map(|(at, count)| (at as u8, count)).collect())
+        .collect();
+    let route_series = by_route.keys().zip(&histograms).zip(&occupied);
+    let contents = Contents {
+        services: &services(5),
+        series: (series.keys().zip(&whole))
+            .map(|((service, signal), histogram)| SeriesRef {
+                service: *service,
+                signal: Signal::from_number(*signal).unwrap(),
+                histogram,
+            })
+            .collect(),
+        route_series: route_series
+            .map(
+                |(((service, route, signal, class), histogram), buckets)| RouteSeriesRef {
+                    service: *service,
+                    route,
+                    signal: Signal::from_number(*signal).unwrap(),
+                    status_class: *class,
+                    buckets,
+                    totals: histogram.totals(),
+                },
+            )
+            .collect(),
+        losses: &[(1, 2)],
+        cost: None,
+    };
+    (contents.encode(&header()), histograms)
+}
+
+/// Decodes a batch with a route after `change` was made to the message.
+fn changed_routes(change: impl FnOnce(&mut v1::HistogramBatch)) -> Result<Batch, DecodeError> {
+    let template = Template::new("/users/{id}").unwrap();
+    let method = Method::Get;
+    let get = Route::Http { method, template };
+    let by_route = [
+        ((1, Route::Other, 7, 4), vec![(5_000, 0)]),
+        ((1, get.clone(), 7, 2), vec![(70_000, 0), (80_000, 0)]),
+        ((1, get, 7, 5), vec![(900_000, 0)]),
+    ];
+    let (payload, _) = encoded_with_routes(&Default::default(), &by_route.into_iter().collect());
+    let mut message = v1::HistogramBatch::decode(payload.as_slice()).unwrap();
+    change(&mut message);
+    Batch::decode(&message.encode_to_vec())
+}
+
+proptest! {
+    #[test]
+    fn series_by_route_round_trip(series in any_series(), by_route in any_route_series()) {
+        let (payload, histograms) = encoded_with_routes(&series, &by_route);
+        let batch = Batch::decode(&payload).unwrap();
+        let keys: Vec<RouteKey> = batch
+            .route_series
+            .iter()
+            .map(|of| {
+                let signal = of.series.signal.number();
+                (of.series.service, batch.route(of).clone(), signal, of.status_class)
+            })
+            .collect();
+        prop_assert_eq!(keys, by_route.into_keys().collect::<Vec<_>>());
+        for (of, expected) in batch.route_series.iter().zip(histograms) {
+            prop_assert_eq!(batch.histogram(&of.series), expected);
+        }
+        // Readers that know no routes see what they always saw.
+        let (without, _) = encoded(&series);
+        let mut message = v1::HistogramBatch::decode(payload.as_slice()).unwrap();
+        message.routes.clear();
+        message.route_series = None;
+        let old = Batch::decode(&message.encode_to_vec()).unwrap();
+        prop_assert_eq!(old, Batch::decode(&without).unwrap());
+    }
+
+    #[test]
+    fn changed_bytes_of_routes_never_panic(at: prop::sample::Index, byte: u8) {
+        let template = Template::new("/users/{id}").unwrap();
+        let key = (1, Route::Http { method: Method::Post, template }, 7, 2);
+        let by_route = [(key, vec![(5_000, 0), (9_000_000, 2)])].into_iter().collect();
+        let (mut payload, _) = encoded_with_routes(&Default::default(), &by_route);
+        let at = at.index(payload.len());
+        payload[at] = byte;
+        if let Ok(batch) = Batch::decode(&payload) {
+            for of in &batch.route_series {
+                prop_assert!(usize::from(of.status_class) < sensor_common::http::STATUS_CLASSES);
+                prop_assert_eq!(batch.histogram(&of.series).count(), of.series.count);
+                let _ = batch.route(of).to_string();
+            }
+        }
+    }
+}
+
+/// Routes cost nothing where there are none.
+#[test]
+fn a_batch_without_routes_is_what_it_was() {
+    let series = [((0, 0), vec![(5_000, 0)])].into_iter().collect();
+    let (with, _) = encoded_with_routes(&series, &Default::default());
+    assert_eq!(with, encoded(&series).0);
+}
+
+#[test]
+fn wrong_routes_are_errors_that_name_them() {
+    type Change = fn(&mut v1::HistogramBatch);
+    let cases: [(&str, Change); 9] = [
+        ("route 0: refers to no service", |m| m.routes[0].service = 9),
+        ("route 1: refers to no string", |m| {
+            m.routes[1].template = 99
+        }),
+        ("route 1: has no template", |m| m.routes[1].template = 0),
+        ("route 0: has a template", |m| m.routes[0].template = 2),
+        ("route 1: is not after", |m| m.routes.swap(0, 1)),
+        ("status_class", |m| {
+            m.route_series.as_mut().unwrap().status_class.push(0)
+        }),
+        ("series by route 2: is not after", |m| {
+            m.route_series.as_mut().unwrap().status_class[2] = 2
+        }),
+        ("series by route 1: refers to no", |m| {
+            let columns = m.route_series.as_mut().unwrap();
+            columns.series.as_mut().unwrap().service_delta[1] = 7;
+        }),
+        ("no template of paths", |m| {
+            let template = m.routes[1].template as usize;
+            m.strings[template - 1] = "no path".to_owned();
+        }),
+    ];
+    for (name, change) in cases {
+        let error = changed_routes(change).unwrap_err().to_string();
+        assert!(error.contains(name), "{error} does not name {name}");
+    }
+}
+
+#[test]
+fn unknown_routes_are_left_out_and_counted() {
+    type Change = fn(&mut v1::HistogramBatch);
+    let cases: [(usize, Change); 4] = [
+        (0, |_| {}),
+        (2, |m| m.routes[1].method = 77),
+        (2, |m| m.routes[1].protocol = 77),
+        (1, |m| m.route_series.as_mut().unwrap().status_class[2] = 6),
+    ];
+    for (unknown, change) in cases {
+        let batch = changed_routes(change).unwrap();
+        assert_eq!(
+            (batch.unknown_routes, batch.route_series.len()),
+            (unknown, 3 - unknown)
+        );
+        for of in &batch.route_series {
+            assert_eq!(batch.histogram(&of.series).count(), of.series.count);
+        }
     }
 }

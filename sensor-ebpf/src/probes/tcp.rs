@@ -7,7 +7,9 @@
 //!   under load most of the wait is in the socket's queue.
 //! - Client: the request begins with the first send.
 //!
-//! Pipelined and multiplexed requests are one exchange here. Payload is not read.
+//! Pipelined and multiplexed requests are one exchange here. Where system calls
+//! are seen and routes are wanted, [`Http`] looks at the begin of what a server
+//! reads and writes; whatever it finds, exchanges are timed all the same.
 
 use aya_ebpf::{
     macros::{btf_tracepoint, map},
@@ -22,6 +24,7 @@ use sensor_common::{
 use crate::{
     config::{self, Draw, SignalNumber},
     histogram::{Event, record},
+    http::Http,
     kernel::{
         OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_SRTT, Object,
         current_task, load, now_ns, tcp_sock,
@@ -38,6 +41,10 @@ static SOCKETS: SocketStorage<Socket> = SocketStorage::new();
 
 /// Where the state of a socket is kept.
 pub(super) trait Sockets {
+    /// Whether requests are looked at: only where the task that receives or
+    /// sends is the current one.
+    const READS_HTTP: bool = false;
+
     /// The state of `socket` if it has one.
     ///
     /// # Safety
@@ -91,6 +98,31 @@ impl Sockets for InStorage {
     }
 }
 
+/// With the socket, requests looked at.
+struct WithHttp;
+
+impl Sockets for WithHttp {
+    const READS_HTTP: bool = true;
+
+    #[inline(always)]
+    unsafe fn existing(socket: Object) -> Option<&'static mut Socket> {
+        // SAFETY: the caller's promise.
+        unsafe { InStorage::existing(socket) }
+    }
+
+    #[inline(always)]
+    unsafe fn create(socket: Object) -> Option<&'static mut Socket> {
+        // SAFETY: the caller's promise.
+        unsafe { InStorage::create(socket) }
+    }
+
+    #[inline(always)]
+    unsafe fn smoothed_rtt(socket: Object) -> Option<u32> {
+        // SAFETY: the caller's promise.
+        unsafe { InStorage::smoothed_rtt(socket) }
+    }
+}
+
 /// One bit per local port that was listening when the sensor started: tells
 /// the role of connections that are older.
 #[map]
@@ -99,7 +131,8 @@ static LISTENING_PORTS: Array<u64> = Array::with_max_entries(65_536 / 64, 0);
 /// What is kept with each socket.
 #[repr(C)]
 pub(super) struct Socket {
-    /// Server: when data of the next request arrived. Client: when it connected.
+    /// Server: when data of the next request arrived, or [`NOT_SAMPLED`]. Client:
+    /// when it connected.
     ready_ns: u64,
     request_ns: u64,
     read_ns: u64,
@@ -113,8 +146,11 @@ pub(super) struct Socket {
     role: u8,
     /// Exchanges until the round-trip time is counted again.
     rtt_in: u8,
+    /// Server: sampling shift that the next request passed when it was ready.
+    ready_shift: u8,
     /// End of what was transmitted so far (see `tcp_packets`).
     pub(super) transmitted: u32,
+    http: Http,
 }
 
 impl Socket {
@@ -130,7 +166,9 @@ impl Socket {
         phase: phase::IDLE,
         role: role::UNKNOWN,
         rtt_in: 0,
+        ready_shift: 0,
         transmitted: 0,
+        http: Http::NEW,
     };
 }
 
@@ -154,6 +192,9 @@ pub(super) mod tcp {
     pub const SYN_RECV: i32 = 3;
     pub const CLOSE: i32 = 7;
 }
+
+/// In place of the time when data was ready.
+const NOT_SAMPLED: u64 = 1;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -184,30 +225,60 @@ pub(super) unsafe fn on_ready<S: Sockets>(socket: Object) -> Option<()> {
     // have a state.
     let state = unsafe { S::existing(socket) }?;
     if state.role == role::SERVER && state.phase != phase::REQUEST && state.ready_ns == 0 {
-        state.ready_ns = now_ns();
+        // A request that is not sampled needs no time, and a clock read is most
+        // of what it would cost.
+        match Draw::first_stage(config::global()?, Signal::ServerRequest as u32) {
+            Some(draw) => {
+                state.ready_ns = now_ns();
+                state.ready_shift = draw.first();
+            }
+            None => state.ready_ns = NOT_SAMPLED,
+        }
     }
     Some(())
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn tcp_receive(context: BtfTracePointContext) -> i32 {
-    let (length, flags): (i32, i32) = (context.arg(1), context.arg(2));
-    if length > 0 && flags & MSG_PEEK == 0 {
-        // SAFETY: the socket is the first argument.
-        unsafe { on_receive::<InStorage>(context.arg(0)) };
-    }
+    // SAFETY: the socket is the first argument.
+    unsafe { receive::<InStorage>(&context) };
+    0
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn tcp_receive_http(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the socket is the first argument.
+    unsafe { receive::<WithHttp>(&context) };
     0
 }
 
 #[inline(always)]
-pub(super) unsafe fn on_receive<S: Sockets>(socket: Object) -> Option<()> {
+unsafe fn receive<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
+    let (length, flags): (i32, i32) = (context.arg(1), context.arg(2));
+    if length <= 0 || flags & MSG_PEEK != 0 {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { on_receive::<S>(context.arg(0), length as u32) }
+}
+
+/// So many bytes were read.
+#[inline(always)]
+pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, length: u32) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
             if state.phase != phase::REQUEST {
-                server_request_begins(state);
+                server_request_begins::<S>(state, length);
+            } else if S::READS_HTTP && state.http.has_begun() {
+                let global = config::global()?;
+                state.http.request_goes_on(global, state.index, length);
             }
+            return Some(());
+        }
+        if state.weight == 0 {
+            response_is_not_sampled(state);
             return Some(());
         }
         let now_ns = now_ns();
@@ -221,26 +292,48 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object) -> Option<()> {
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn tcp_send(context: BtfTracePointContext) -> i32 {
-    let length: i32 = context.arg(1);
-    if length > 0 {
-        // SAFETY: the socket is the first argument.
-        unsafe { on_send(context.arg(0)) };
-    }
+    // SAFETY: the socket is the first argument.
+    unsafe { send::<InStorage>(&context) };
+    0
+}
+
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn tcp_send_http(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the socket is the first argument.
+    unsafe { send::<WithHttp>(&context) };
     0
 }
 
 #[inline(always)]
-unsafe fn on_send(socket: Object) -> Option<()> {
-    // SAFETY: the caller passes a socket of a tracepoint.
+unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
+    let length: i32 = context.arg(1);
+    if length <= 0 {
+        return None;
+    }
+    // SAFETY: the caller passes the socket as first argument.
     unsafe {
-        let state = get_or_create::<InStorage>(socket)?;
-        sent::<InStorage>(socket, state)
+        let socket: Object = context.arg(0);
+        let state = get_or_create::<S>(socket)?;
+        sent::<S>(socket, state, length as u32)
     }
 }
 
-/// New data of the connection was sent.
+/// A response of an exchange that is not sampled, or of none.
 #[inline(always)]
-pub(super) unsafe fn sent<S: Sockets>(socket: Object, state: &mut Socket) -> Option<()> {
+fn response_is_not_sampled(state: &mut Socket) {
+    if state.phase == phase::REQUEST {
+        state.phase = phase::RESPONSE;
+        state.ready_ns = 0;
+    }
+}
+
+/// New data of the connection was sent, so many bytes.
+#[inline(always)]
+pub(super) unsafe fn sent<S: Sockets>(
+    socket: Object,
+    state: &mut Socket,
+    length: u32,
+) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         if state.role == role::CLIENT {
@@ -249,9 +342,13 @@ pub(super) unsafe fn sent<S: Sockets>(socket: Object, state: &mut Socket) -> Opt
             }
             return Some(());
         }
+        if state.weight == 0 {
+            response_is_not_sampled(state);
+            return Some(());
+        }
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
-            server_response_begins::<S>(socket, state, now_ns);
+            server_response_begins::<S>(socket, state, now_ns, length);
         }
         state.last_ns = now_ns;
     }
@@ -259,19 +356,31 @@ pub(super) unsafe fn sent<S: Sockets>(socket: Object, state: &mut Socket) -> Opt
 }
 
 #[inline(always)]
-fn server_request_begins(state: &mut Socket) -> Option<()> {
+fn server_request_begins<S: Sockets>(state: &mut Socket, length: u32) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ServerResponse as u32);
-    let now_ns = now_ns();
     state.phase = phase::REQUEST;
-    state.request_ns = if state.ready_ns != 0 {
-        state.ready_ns
+    let ready_ns = core::mem::take(&mut state.ready_ns);
+    if ready_ns == NOT_SAMPLED {
+        state.weight = 0;
+        return None;
+    }
+    if ready_ns == 0 {
+        charge(global, state, Signal::ServerRequest as u32)?;
+        state.read_ns = now_ns();
+        state.request_ns = state.read_ns;
     } else {
-        now_ns
-    };
-    state.read_ns = now_ns;
-    state.ready_ns = 0;
-    charge(global, state, Signal::ServerRequest as u32)
+        state.weight = 0;
+        let charged = charged(global, state)?;
+        let config = charged.config(Signal::ServerRequest as u32);
+        state.weight = Draw::second_stage(state.ready_shift, config)?;
+        state.read_ns = now_ns();
+        state.request_ns = ready_ns;
+    }
+    if S::READS_HTTP {
+        state.http.request_begins(global, state.index, length);
+    }
+    Some(())
 }
 
 #[inline(always)]
@@ -279,13 +388,11 @@ unsafe fn server_response_begins<S: Sockets>(
     socket: Object,
     state: &mut Socket,
     now_ns: u64,
+    length: u32,
 ) -> Option<()> {
     state.phase = phase::RESPONSE;
     // What arrived meanwhile belongs to this request.
     state.ready_ns = 0;
-    if state.weight == 0 {
-        return None;
-    }
     let global = config::global()?;
     let charged = Charged::cached(state.index, state.generation)?;
     let weight = state.weight;
@@ -297,6 +404,16 @@ unsafe fn server_response_begins<S: Sockets>(
     ] {
         count(global, charged, weight, signal, begin_ns, end_ns);
     }
+    if S::READS_HTTP && request_ns >= global.resumed_ns && request_ns <= now_ns {
+        let event = Event {
+            signal: Signal::ServerRequest as u32,
+            value_ns: now_ns - request_ns,
+            weight,
+        };
+        state
+            .http
+            .response_begins(global, state.index, length, event);
+    }
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe { round_trip::<S>(global, socket, state, charged) }
 }
@@ -306,8 +423,9 @@ fn client_request_begins(state: &mut Socket) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ClientResponse as u32);
     state.phase = phase::REQUEST;
+    charge(global, state, Signal::ClientRequest as u32)?;
     state.request_ns = now_ns();
-    charge(global, state, Signal::ClientRequest as u32)
+    Some(())
 }
 
 #[inline(always)]
@@ -317,9 +435,6 @@ unsafe fn client_response_begins<S: Sockets>(
     now_ns: u64,
 ) -> Option<()> {
     state.phase = phase::RESPONSE;
-    if state.weight == 0 {
-        return None;
-    }
     let global = config::global()?;
     let charged = Charged::cached(state.index, state.generation)?;
     count(
@@ -357,17 +472,23 @@ fn exchange_ends(global: &GlobalConfig, state: &mut Socket, signal: SignalNumber
 fn charge(global: &GlobalConfig, state: &mut Socket, signal: SignalNumber) -> Option<()> {
     state.weight = 0;
     let draw = Draw::first_stage(global, signal)?;
-    let charged = match Charged::cached(state.index, state.generation) {
-        Some(charged) if state.index != 0 => charged,
+    let charged = charged(global, state)?;
+    state.weight = draw.passes(charged.config(signal))?;
+    Some(())
+}
+
+/// Who is charged with what the connection carries.
+#[inline(always)]
+fn charged(global: &GlobalConfig, state: &mut Socket) -> Option<Charged> {
+    match Charged::cached(state.index, state.generation) {
+        Some(charged) if state.index != 0 => Some(charged),
         _ => {
             let charged = current_service(global)?;
             state.index = charged.index;
             state.generation = charged.generation;
-            charged
+            Some(charged)
         }
-    };
-    state.weight = draw.passes(charged.config(signal))?;
-    Some(())
+    }
 }
 
 #[inline(always)]

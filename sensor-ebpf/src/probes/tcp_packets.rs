@@ -119,7 +119,7 @@ unsafe fn on_segment(socket: Object, packet: Object) -> Option<()> {
 #[btf_tracepoint(function = "tcp_rcv_space_adjust")]
 pub fn tcp_read(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { on_receive::<ByAddress>(context.arg(0)) };
+    unsafe { on_receive::<ByAddress>(context.arg(0), 0) };
     0
 }
 
@@ -156,6 +156,6 @@ unsafe fn on_transmit(packet: Object) -> Option<()> {
             return None;
         }
         state.transmitted = end;
-        sent::<ByAddress>(socket, state)
+        sent::<ByAddress>(socket, state, all - before_payload)
     }
 }

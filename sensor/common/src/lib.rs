@@ -3,6 +3,7 @@
 //! - [`histogram`]: the bucket layout, its integer-only index, and [`Histogram`].
 //! - [`signal`]: the measured signals and their names.
 //! - [`record`]: the `#[repr(C)]` records of the maps shared with the kernel.
+//! - [`http`]: what is read of requests; [`route`]: its records.
 //!
 //! It is `no_std` and depends on nothing, so that the BPF target, the models
 //! and the analyzer can all use it. It is deliberately not a wire format
@@ -13,7 +14,9 @@
 extern crate std;
 
 pub mod histogram;
+pub mod http;
 pub mod record;
+pub mod route;
 pub mod signal;
 
 pub use histogram::Histogram;

@@ -111,6 +111,11 @@ pub struct GlobalConfig {
     /// What began before this time (of the kernel's monotonic clock) has no
     /// end that belongs to it: a probe was paused meanwhile.
     pub resumed_ns: u64,
+    /// Routes of a service that requests are told apart by, at most; 0: requests
+    /// are not parsed.
+    pub routes_per_service: u64,
+    /// [`lesson_bit`](crate::route::lesson_bit) of all lessons for every service.
+    pub lessons: u64,
 }
 
 /// Why the kernel side lost an event, or part of one.
@@ -129,17 +134,29 @@ pub enum Loss {
     StateFull = 4,
     /// The clock went backwards between begin and end.
     NegativeDuration = 5,
+    /// No route or row of a route was free: the request counts for its service
+    /// only.
+    RoutesFull = 6,
+    /// The buffer of a request or response is not known (io_uring, splice): it
+    /// has no route, or no status.
+    BufferUnknown = 7,
+    /// A request line came in pieces: the request counts for its service only. Or
+    /// a status line did: the status is not known.
+    RequestIncomplete = 8,
 }
 
 impl Loss {
     /// Every reason, ordered by number.
-    pub const ALL: [Loss; 6] = [
+    pub const ALL: [Loss; 9] = [
         Loss::ServicesFull,
         Loss::RowsFull,
         Loss::UnmatchedEnd,
         Loss::ReadError,
         Loss::StateFull,
         Loss::NegativeDuration,
+        Loss::RoutesFull,
+        Loss::BufferUnknown,
+        Loss::RequestIncomplete,
     ];
 
     /// The reason as a metric label.
@@ -151,12 +168,30 @@ impl Loss {
             Loss::ReadError => "read_error",
             Loss::StateFull => "state_full",
             Loss::NegativeDuration => "negative_duration",
+            Loss::RoutesFull => "routes_full",
+            Loss::BufferUnknown => "buffer_unknown",
+            Loss::RequestIncomplete => "request_incomplete",
         }
     }
 }
 
-/// Entries of the table from system-call number to signal.
+/// Entries of the tables by system-call number.
 pub const SYSCALLS_MAX: u32 = 512;
+
+/// What the second argument of a system call says of the buffer it reads from
+/// or writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SyscallBuffer {
+    /// There is none.
+    None = 0,
+    /// It is the buffer.
+    Direct = 1,
+    /// It points to `struct iovec`.
+    Vectors = 2,
+    /// It points to `struct msghdr`.
+    Message = 3,
+}
 
 /// The syscall class table holds [`Signal`] numbers; this checks that they fit.
 const _: () = assert!(Signal::SyscallOther.number() < 255);

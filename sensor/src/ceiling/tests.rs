@@ -210,3 +210,73 @@ proptest! {
         }
     }
 }
+
+/// A machine that serves requests.
+fn serving(ceiling: &Ceiling, exchanges: f64, exchange_ns: f64) -> Load {
+    let observed = exchanges * 0.5f64.powi(i32::from(ceiling.floor(Probe::Tcp)));
+    let routes_ns = match ceiling.tells_routes() {
+        true => exchange_ns * ROUTES_PART,
+        false => 0.0,
+    };
+    let rest_ns = exchange_ns * (1.0 - ROUTES_PART);
+    let mut load = ProbeLoad {
+        kernel_ns: exchanges * 40.0 + observed * (rest_ns + routes_ns - 40.0),
+        runs: exchanges,
+        ..ProbeLoad::default()
+    };
+    load.events_by_shift[usize::from(ceiling.floor(Probe::Tcp))] = exchanges;
+    Load {
+        all_cpus_ns: 2.0 * SECOND,
+        user_space_ns: 1e6,
+        probes: [(Probe::Tcp, load)].into(),
+    }
+}
+
+#[test]
+fn routes_are_shed_first_and_come_back_last() {
+    let mut ceiling = Ceiling::new(0.01).with_routes();
+    // Little above the ceiling: routes are enough.
+    assert!(ceiling.check(&serving(&ceiling, 28_000.0, 700.0)));
+    assert_eq!(
+        (
+            ceiling.tells_routes(),
+            ceiling.describe().as_str(),
+            ceiling.level()
+        ),
+        (false, "no routes", 1)
+    );
+    assert!(!ceiling.check(&serving(&ceiling, 28_000.0, 600.0)));
+    // Far above: sampling as well, although routes did not help enough before.
+    assert!(ceiling.check(&serving(&ceiling, 100_000.0, 700.0)));
+    assert!(ceiling.floor(Probe::Tcp) > 0 && !ceiling.is_paused(Probe::Tcp));
+    assert!(!ceiling.tells_routes());
+    let mut order = Vec::new();
+    for _ in 0..200 {
+        if ceiling
+            .end_window(&serving(&ceiling, 1_000.0, 700.0))
+            .changed
+        {
+            order.push((ceiling.floor(Probe::Tcp), ceiling.tells_routes()));
+        }
+    }
+    assert_eq!(order.last(), Some(&(0, true)), "{order:?}");
+    let routes = order.iter().filter(|(_, told)| *told).count();
+    assert_eq!((routes, ceiling.level()), (1, 0), "{order:?}");
+}
+
+#[test]
+fn sampling_is_tried_when_routes_alone_were_not_enough() {
+    let mut ceiling = Ceiling::new(0.01).with_routes();
+    assert!(ceiling.check(&serving(&ceiling, 28_000.0, 700.0)));
+    assert_eq!(ceiling.level(), 1);
+    // They saved nothing.
+    assert!(ceiling.check(&serving(&ceiling, 28_000.0, 1000.0)));
+    assert!(ceiling.floor(Probe::Tcp) > 0 && !ceiling.is_paused(Probe::Tcp));
+}
+
+#[test]
+fn routes_that_nobody_wants_are_not_shed() {
+    let mut ceiling = Ceiling::new(0.01);
+    assert!(ceiling.check(&serving(&ceiling, 28_000.0, 1000.0)));
+    assert!(!ceiling.tells_routes() && ceiling.floor(Probe::Tcp) > 0);
+}

@@ -95,7 +95,21 @@ pub const OFFSETS: &[(&str, &str)] = &[
     ("OFFSET_SKB_HEAD", "sk_buff.head"),
     ("OFFSET_SKB_DATA", "sk_buff.data"),
     ("OFFSET_SKB_TRANSPORT_HEADER", "sk_buff.transport_header"),
+    ("OFFSET_REGISTERS_SYSCALL", REGISTERS_SYSCALL),
+    ("OFFSET_REGISTERS_SECOND", REGISTERS_SECOND),
 ];
+
+/// Where a task's saved registers have the number of the system call it is in,
+/// and that call's second argument.
+#[cfg(target_arch = "aarch64")]
+const REGISTERS_SYSCALL: &str = "pt_regs.syscallno";
+#[cfg(target_arch = "aarch64")]
+const REGISTERS_SECOND: &str = "pt_regs.regs.1";
+/// No other architecture has such members: its kernels refuse what needs them.
+#[cfg(not(target_arch = "aarch64"))]
+const REGISTERS_SYSCALL: &str = "pt_regs.orig_ax";
+#[cfg(not(target_arch = "aarch64"))]
+const REGISTERS_SECOND: &str = "pt_regs.si";
 
 const SERVICE: &[&str] = &[
     "OFFSET_TASK_TGID",
@@ -109,6 +123,7 @@ const SERVICE: &[&str] = &[
     "OFFSET_KERNFS_ID",
 ];
 const SOCKET: &[&str] = &["OFFSET_SOCK_FAMILY", "OFFSET_SOCK_PROTOCOL"];
+const REGISTERS: &[&str] = &["OFFSET_REGISTERS_SYSCALL", "OFFSET_REGISTERS_SECOND"];
 
 impl Probe {
     /// Every probe.
@@ -231,7 +246,19 @@ const BLKIO: &[Level] = &[
     },
 ];
 
+/// The level of [`Probe::Tcp`] that does not look at requests.
+pub const TCP_WITHOUT_ROUTES: usize = 1;
+
 const TCP: &[Level] = &[
+    Level {
+        what: "exchanges with queue wait and service time, both sides, and routes of HTTP/1.1",
+        programs: &[
+            spec("tcp_state", "inet_sock_set_state", SOCKET),
+            spec("tcp_data_ready", "sk_data_ready", SOCKET),
+            spec("tcp_receive_http", "sock_recv_length", REGISTERS),
+            spec("tcp_send_http", "sock_send_length", REGISTERS),
+        ],
+    },
     Level {
         what: "exchanges with queue wait and service time, both sides",
         programs: &[

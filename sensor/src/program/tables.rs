@@ -19,7 +19,12 @@ use sensor_common::{
     signal::SIGNALS_MAX,
 };
 
-use super::{KernelError, RunStats};
+use super::{KernelError, RunStats, Sizes};
+
+mod parts;
+mod routes;
+
+pub use routes::{RouteTables, SparseCumulative};
 
 /// Counters in a cache line; most lines of a row do not move.
 const LINE: usize = 16;
@@ -34,10 +39,16 @@ pub struct Tables {
     config: MmapRaw,
     stripes: usize,
     rows_per_stripe: u32,
+    routes: RouteTables,
 }
 
 impl Tables {
-    pub(super) fn map(ebpf: &mut Ebpf, stripes: usize, rows: u32) -> Result<Tables, KernelError> {
+    pub(super) fn map(
+        ebpf: &mut Ebpf,
+        stripes: usize,
+        sizes: &Sizes,
+    ) -> Result<Tables, KernelError> {
+        let rows = sizes.rows;
         let tables = Tables {
             rows: share::<Row>(ebpf, "ROWS", stripes * rows as usize)?,
             owners: share::<RowOwner>(ebpf, "ROW_OWNERS", rows as usize)?,
@@ -45,6 +56,7 @@ impl Tables {
             config: share::<GlobalConfig>(ebpf, "CONFIG", 1)?,
             stripes,
             rows_per_stripe: rows,
+            routes: RouteTables::map(ebpf, sizes)?,
         };
         // SAFETY: the mapping holds one `GlobalConfig`; no program runs yet.
         unsafe {
@@ -52,6 +64,27 @@ impl Tables {
             (*config).stripe_mask = stripes as u32 - 1;
         }
         Ok(tables)
+    }
+
+    /// What requests are counted in by route.
+    pub fn routes(&self) -> &RouteTables {
+        &self.routes
+    }
+
+    /// Sets how many routes of a service requests are told apart by at most;
+    /// with 0 they are not parsed.
+    pub fn set_routes_per_service(&self, routes: u32) {
+        let config = self.config.as_mut_ptr().cast::<GlobalConfig>();
+        // SAFETY: the mapping holds one; only this process writes it.
+        unsafe { AtomicU64::from_ptr(&raw mut (*config).routes_per_service) }
+            .store(u64::from(routes), Relaxed);
+    }
+
+    /// Sets for which paths lessons of every service are looked for.
+    pub(super) fn set_lessons(&self, bits: u64) {
+        let config = self.config.as_mut_ptr().cast::<GlobalConfig>();
+        // SAFETY: the mapping holds one; only this process writes it.
+        unsafe { AtomicU64::from_ptr(&raw mut (*config).lessons) }.store(bits, Relaxed);
     }
 
     /// Number of rows, the unused row 0 included.
@@ -79,12 +112,11 @@ impl Tables {
 
     /// Reads `row` over all stripes into `last`, which holds what was read
     /// before. Calls `moved` with the position and the increase of each bucket
-    /// that grew; returns the increase of samples and sum, of samples never more
-    /// than of events.
+    /// that grew; returns the increase of samples and sum.
     ///
-    /// The kernel adds to the bucket of an event, then to samples and sum, and
-    /// does not wait for who reads: the rest of an event may come a window later
-    /// than its bucket. Such a sample is one too many there.
+    /// An event may be seen in its bucket and not yet in the samples, which the
+    /// kernel counts later. It is a sample of the next time then, unless that
+    /// has no events: there are never more samples than events.
     pub fn advance(
         &self,
         row: u32,
@@ -112,7 +144,7 @@ impl Tables {
                 }
             }
         }
-        let mut events = 0u64;
+        let mut counted = 0;
         for (line, (now, before)) in pairs
             .as_flattened()
             .chunks_exact(LINE)
@@ -126,21 +158,17 @@ impl Tables {
                 let count = now.wrapping_sub(*before);
                 if count != 0 {
                     *before = *now;
-                    events += u64::from(count);
+                    counted += u64::from(count);
                     moved(line * LINE + offset, count);
                 }
             }
         }
-        if events == 0 {
-            // Samples without events wait for the next ones.
-            return (0, 0);
-        }
-        let increase = (
-            samples.wrapping_sub(last.samples).min(events),
-            sum_ns.wrapping_sub(last.sum_ns),
-        );
-        (last.samples, last.sum_ns) = (samples, sum_ns);
-        increase
+        let sum_increase = sum_ns.wrapping_sub(last.sum_ns);
+        last.sum_ns = sum_ns;
+        (
+            take_samples(&mut last.samples, samples, counted),
+            sum_increase,
+        )
     }
 
     /// Takes the maximum of the windows with the parity of `epoch`.
@@ -263,6 +291,18 @@ impl Tables {
     }
 }
 
+/// Moves `last` to `now`, but not by more than `counted` events if there were
+/// any; returns by how much, at most `counted`.
+fn take_samples(last: &mut u64, now: u64, counted: u64) -> u64 {
+    let increase = now.wrapping_sub(*last).min(counted);
+    *last = if counted == 0 {
+        now
+    } else {
+        last.wrapping_add(increase)
+    };
+    increase
+}
+
 /// The cumulative counters of one row, summed over stripes; they wrap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cumulative {
@@ -348,5 +388,27 @@ fn object_info(fd: BorrowedFd<'_>, info: &mut [u8]) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_never_more_samples_than_events() {
+        let mut last = 0;
+        let mut check = |now, counted, expected| {
+            assert_eq!(take_samples(&mut last, now, counted), expected);
+        };
+        // One event is in its bucket only, then in the samples.
+        check(4, 5, 4);
+        check(7, 2, 2);
+        check(9, 3, 3);
+        // A sample whose event was taken before is given up.
+        check(10, 0, 0);
+        check(11, 1, 1);
+        // Sampled events weigh more than one.
+        check(12, 8, 1);
     }
 }

@@ -84,7 +84,7 @@ impl Bar {
 }
 
 /// Every bench with its targets.
-const BENCHES: [(&str, &[Bar]); 7] = [
+const BENCHES: [(&str, &[Bar]); 8] = [
     (
         "histogram",
         &[
@@ -113,6 +113,15 @@ const BENCHES: [(&str, &[Bar]); 7] = [
             Bar::new("syscall_net_ns", AtMost, 210.0),
             Bar::new("syscall_vs_bcc", AtMost, 0.6),
             Bar::new("unsampled_net_ns", AtMost, 20.0),
+        ],
+    ),
+    (
+        "request-cost",
+        &[
+            Bar::new("exchange_net_ns", AtMost, 500.0).what("per request and side, no routes"),
+            Bar::new("http_net_ns", AtMost, 650.0)
+                .what("per request and side, route and status of HTTP/1.1 on the server's"),
+            Bar::new("unsampled_net_ns", AtMost, 60.0),
         ],
     ),
     (

@@ -36,6 +36,15 @@ const TEST_TOOLS: [&str; 4] = [
     "systemd",
 ];
 
+/// HTTP servers, or what runs them, that tests of the kernel programs ask, and
+/// the packages that have them.
+pub const HTTP_SERVERS: [(&str, &str); 4] = [
+    ("python3", "python3"),
+    ("node", "nodejs"),
+    ("go", "golang-go"),
+    ("nginx", "nginx-light"),
+];
+
 /// Programs that get and run Apache Kafka, and the packages that have them.
 pub const KAFKA_TOOLS: [(&str, &str); 2] = [("java", "default-jre-headless"), ("mvn", "maven")];
 

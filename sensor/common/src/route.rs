@@ -1,0 +1,128 @@
+//! The records of the kernel tables that count requests by route.
+//!
+//! A *route* here is a service, a method and the [`Shape`](crate::http::Shape)
+//! of a path; user space gives it a name and merges those of one name. As with
+//! services, the kernel takes a free slot for a route on its first response, so
+//! that it is counted from the first, and leaves the path there for user space
+//! to name it. Every status class of a route has a row of its own, which is one
+//! for all CPUs: there are many more routes than services.
+
+use crate::http::{PATH_LEN_MAX, STATUS_CLASSES};
+
+/// Default number of routes, slot 0 unused.
+pub const ROUTES_MAX: u32 = 24_576;
+/// Default number of rows, row 0 unused.
+pub const ROUTE_ROWS_MAX: u32 = 24_576;
+/// Slot that means "none yet".
+pub const NO_ROUTE: u32 = 0;
+/// In place of a method: the route of all requests of a service that have none
+/// of their own.
+pub const OTHER_ROUTES: u32 = 1 << 8;
+/// Bit of the method of a route that is being given up: the kernel does not
+/// count in it any more.
+pub const RETIRED: u32 = 1 << 31;
+
+/// What the kernel tells routes apart by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteKey {
+    /// [`Shape::hash`](crate::http::Shape), 0 for [`OTHER_ROUTES`].
+    pub shape: u64,
+    /// Index of the service.
+    pub service: u32,
+    /// Number of a [`Method`](crate::http::Method), or [`OTHER_ROUTES`]; 0 while
+    /// the slot is free.
+    pub method: u32,
+}
+
+/// The path that a route was taken for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Path {
+    /// The bytes.
+    pub bytes: [u8; PATH_LEN_MAX],
+    /// Valid bytes; the query string is not among them.
+    pub len: u32,
+    /// 1 if the path ends there, 0 if it was cut.
+    pub is_whole: u32,
+}
+
+/// One route as the kernel knows it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// What the slot was taken for.
+    pub key: RouteKey,
+    /// Row by status class, 0 until the first response.
+    pub rows: [u32; STATUS_CLASSES],
+    /// A path of it.
+    pub path: Path,
+}
+
+/// Lessons about paths the kernel holds memory for.
+pub const LESSONS_MAX: u32 = 8192;
+/// Service of a lesson that is for all of them.
+pub const EVERY_SERVICE: u32 = u32::MAX;
+/// Anything may follow the path.
+pub const TAKES_ANY: u32 = 1;
+/// The last segment of the path is spelled out.
+pub const IS_LITERAL: u32 = 2;
+
+/// One thing that was learned, see [`Learned`](crate::http::Learned).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LessonKey {
+    /// Hash of a path.
+    pub path: u64,
+    /// Index of the service it is for, or [`EVERY_SERVICE`].
+    pub service: u32,
+    /// [`TAKES_ANY`] or [`IS_LITERAL`].
+    pub kind: u32,
+}
+
+/// The bit of [`RoutesOfService::lessons`] for lessons about a path: whether
+/// there may be any is known without looking for them.
+#[inline(always)]
+pub const fn lesson_bit(path: u64) -> u64 {
+    1 << (path >> 58)
+}
+
+/// What is kept for each service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoutesOfService {
+    /// Routes it has, its others not counted.
+    pub routes: u64,
+    /// [`lesson_bit`] of all lessons for it.
+    pub lessons: u64,
+}
+
+/// Who a row belongs to; written once when the row is taken.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteRowOwner {
+    /// Slot of the route; [`NO_ROUTE`] while the row is free.
+    pub route: u32,
+    /// First digit of the status, or 0.
+    pub status_class: u32,
+}
+
+const _: () = assert!(core::mem::size_of::<RouteKey>() == 16);
+const _: () = assert!(core::mem::size_of::<Path>() == 112);
+const _: () = assert!(core::mem::size_of::<Route>() == 152);
+
+#[cfg(feature = "user")]
+mod user {
+    use super::*;
+
+    // SAFETY: all are `#[repr(C)]`, `Copy`, without padding and valid for any bits.
+    unsafe impl aya::Pod for RouteKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Path {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Route {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for RouteRowOwner {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for LessonKey {}
+}

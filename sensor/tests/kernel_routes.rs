@@ -1,0 +1,637 @@
+//! Requests by route and status class against real servers. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![cfg(feature = "kernel-tests")]
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use honeyguide_bus::{
+    Consumer, ConsumerEvent, Topic,
+    memory::{self, MemoryBus},
+};
+use honeyguide_proto::batch::Batch;
+use honeyguide_sensor::{AttachedSensor, Config, Metrics, program::probe::Probe};
+use prometheus_client::registry::Registry;
+use sensor_common::{Histogram, Signal, record::Loss};
+
+/// What was published of services whose key ends in a name.
+#[derive(Debug)]
+struct Published {
+    /// Requests by route and status class.
+    by_route: BTreeMap<(String, u8), u64>,
+    /// Requests of the service as a whole.
+    requests: u64,
+    /// Their latency, and that of those in routes.
+    latency: Histogram,
+    latency_in_routes: Histogram,
+    /// Kernel losses by reason number.
+    losses: BTreeMap<u32, u64>,
+}
+
+impl Published {
+    /// `by_route` with borrowed names.
+    fn routes(&self) -> BTreeMap<(&str, u8), u64> {
+        let routes = self.by_route.iter();
+        routes
+            .map(|((route, class), count)| ((route.as_str(), *class), *count))
+            .collect()
+    }
+
+    /// Every request is in a route, with the same latency.
+    fn check_whole(&self) {
+        assert_eq!(self.by_route.values().sum::<u64>(), self.requests);
+        let [in_routes, all] = [&self.latency_in_routes, &self.latency]
+            .map(|latency| (latency.buckets(), latency.sum_ns(), latency.max_ns()));
+        assert_eq!(in_routes, all);
+    }
+}
+
+fn config() -> Config {
+    Config {
+        flush_interval: Duration::from_secs(1),
+        // Exact counts, whatever else this machine does.
+        cost_ceiling: 1.0,
+        probes: vec![Probe::Tcp],
+        ..Config::default()
+    }
+}
+
+/// Runs `work` under the sensor; returns what it published of `name`.
+async fn published<W: FnOnce() + Send + 'static>(config: Config, name: &str, work: W) -> Published {
+    let bus = MemoryBus::new(memory::Config::default());
+    let mut consumer = bus.consumer("test", Topic::Histograms);
+    let attached = AttachedSensor::attach(config.validate().unwrap()).unwrap();
+    let metrics = Metrics::register(&mut Registry::default());
+    let sensor = attached.start(Arc::new(bus.clone()), metrics).unwrap();
+    tokio::task::spawn_blocking(work).await.unwrap();
+    sensor.stop().await;
+    bus.close();
+    let mut published = Published {
+        by_route: BTreeMap::new(),
+        requests: 0,
+        latency: Histogram::new(),
+        latency_in_routes: Histogram::new(),
+        losses: BTreeMap::new(),
+    };
+    while let Ok(event) = consumer.next().await {
+        if let ConsumerEvent::Delivery(delivery) = event {
+            add(&mut published, &delivery.record.payload, name);
+        }
+    }
+    published
+}
+
+fn add(published: &mut Published, payload: &[u8], name: &str) {
+    let batch = Batch::decode(payload).unwrap();
+    assert_eq!(batch.unknown_routes, 0);
+    let is_of = |service: u32| batch.services[service as usize].key().ends_with(name);
+    for series in batch.series.iter().filter(|series| is_of(series.service)) {
+        if series.signal == Signal::ServerRequest {
+            published.requests += series.count;
+            published.latency.merge(&batch.histogram(series));
+        }
+    }
+    for of in &batch.route_series {
+        if is_of(of.series.service) {
+            assert_eq!(of.series.signal, Signal::ServerRequest);
+            let route = batch.route(of).to_string();
+            let key = (route, of.status_class);
+            *published.by_route.entry(key).or_default() += of.series.count;
+            let histogram = batch.histogram(&of.series);
+            published.latency_in_routes.merge(&histogram);
+        }
+    }
+    for (reason, count) in &batch.losses {
+        *published.losses.entry(*reason).or_default() += count;
+    }
+}
+
+/// A server in another process, killed at the end.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a program under a name of its own; it prints its port.
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = format!("127.0.0.1:{}", line.trim()).parse().unwrap();
+        Self { child, address }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client that keeps its connection; panics unless the status is as expected.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self(BufReader::new(socket))
+    }
+
+    fn request(&mut self, line: &str, status: u16) {
+        let (method, path) = line.split_once(' ').unwrap();
+        self.send(&[format!(
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"
+        )
+        .as_bytes()]);
+        assert_eq!(self.response(), status, "{line}");
+    }
+
+    fn send(&mut self, parts: &[&[u8]]) {
+        for (number, part) in parts.iter().enumerate() {
+            if number > 0 {
+                thread::sleep(Duration::from_millis(5));
+            }
+            self.0.get_mut().write_all(part).unwrap();
+        }
+    }
+
+    /// Reads a response with its body; returns its status.
+    fn response(&mut self) -> u16 {
+        let mut status = 0;
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "no response");
+            let line = line.trim_end();
+            if status == 0 {
+                status = line.split(' ').nth(1).unwrap().parse().unwrap();
+            }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().unwrap();
+            }
+            if line.is_empty() {
+                let mut body = vec![0; length];
+                self.0.read_exact(&mut body).unwrap();
+                return status;
+            }
+        }
+    }
+}
+
+/// Servers of this process are one service, so tests of them take turns.
+static OWN_SERVICE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The name of this test's executable, of which its own servers are a service.
+fn own_name() -> String {
+    let executable = std::env::current_exe().unwrap();
+    executable
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// A server in this process that answers each request after its head with
+/// what `respond` gives for its first line, until the client closes.
+fn serve(connections: usize, respond: fn(&str) -> Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for _ in 0..connections {
+            let (socket, _) = listener.accept().unwrap();
+            thread::spawn(move || serve_connection(socket, respond));
+        }
+    });
+    address
+}
+
+fn serve_connection(mut socket: TcpStream, respond: fn(&str) -> Vec<u8>) {
+    socket.set_nodelay(true).unwrap();
+    let (mut pending, mut buffer) = (Vec::new(), vec![0; 65_536]);
+    loop {
+        let Ok(read @ 1..) = socket.read(&mut buffer) else {
+            return;
+        };
+        pending.extend_from_slice(&buffer[..read]);
+        while let Some(end) = pending.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&pending[..end]).into_owned();
+            pending.drain(..end + 4);
+            let response = respond(head.lines().next().unwrap_or_default());
+            if socket.write_all(&response).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn status(status: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+}
+
+/// 404 for what begins with `/missing`, 503 for `/error`, else 200.
+fn by_path(line: &str) -> Vec<u8> {
+    let path = line.split(' ').nth(1).unwrap_or_default();
+    match path {
+        _ if path.starts_with("/missing") => status("404 Not Found"),
+        _ if path.starts_with("/error") => status("503 Service Unavailable"),
+        _ => status("200 OK"),
+    }
+}
+
+/// The requests that each real server is asked, with a known number of each.
+fn ask(address: SocketAddr) {
+    let clients: Vec<_> = (0..4)
+        .map(|client| {
+            thread::spawn(move || {
+                let mut connection = Client::connect(address);
+                for number in 0..50 {
+                    connection.request(&format!("GET /users/{client}{number}?page={number}"), 200);
+                    connection.request("GET /api/v1/status", 200);
+                }
+                for number in 0..10 {
+                    connection.request(&format!("GET /error/{number}"), 503);
+                    connection.request(&format!("GET /missing/of-{client}"), 404);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+    // The response is counted before the client has it; the drain is later.
+    thread::sleep(Duration::from_millis(100));
+}
+
+fn asked() -> BTreeMap<(&'static str, u8), u64> {
+    BTreeMap::from([
+        (("GET /users/{id}", 2), 200),
+        (("GET /api/v1/status", 2), 200),
+        (("GET /error/{id}", 5), 40),
+        (("other", 4), 40),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_counted_by_route_and_status_class_from_the_first() {
+    let _alone = OWN_SERVICE.lock().await;
+    let address = serve(4, by_path);
+    let found = published(config(), &own_name(), move || ask(address)).await;
+    assert_eq!(found.routes(), asked());
+    assert_eq!(found.requests, 480);
+    found.check_whole();
+}
+
+/// A path that anything may follow is learned, and what is often asked for
+/// there, like everything else, keeps its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_with_too_many_routes_teaches_what_they_have_in_common() {
+    let _alone = OWN_SERVICE.lock().await;
+    let address = serve(1, by_path);
+    let work = move || {
+        let mut connection = Client::connect(address);
+        let mut ask = |users: std::ops::Range<u8>| {
+            for user in users {
+                let (one, two) = (char::from(b'g' + user / 16), char::from(b'g' + user % 16));
+                connection.request(&format!("GET /users/{one}{two}"), 200);
+                connection.request("GET /users/me", 200);
+                connection.request("GET /status", 200);
+            }
+        };
+        ask(0..70);
+        thread::sleep(Duration::from_millis(2500));
+        ask(100..250);
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &own_name(), work).await;
+    let routes = found.routes();
+    assert_eq!(routes[&("GET /users/{id}", 2)], 150, "{routes:?}");
+    assert_eq!(routes[&("GET /users/me", 2)], 220, "{routes:?}");
+    assert_eq!(routes[&("GET /status", 2)], 220, "{routes:?}");
+    found.check_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_of_the_configuration_count_from_the_first_request() {
+    let _alone = OWN_SERVICE.lock().await;
+    let address = serve(1, by_path);
+    let config = Config {
+        route_templates: ["/shop/sale", "/shop/{product}", "/archive/2024"]
+            .map(str::to_owned)
+            .to_vec(),
+        ..config()
+    };
+    let work = move || {
+        let mut connection = Client::connect(address);
+        for product in b'g'..=b'z' {
+            let product = char::from(product);
+            connection.request(&format!("GET /shop/{product}?size=1"), 200);
+            connection.request("GET /shop/sale", 200);
+            connection.request("POST /archive/2024", 200);
+            connection.request("GET /archive/2023", 200);
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config, &own_name(), work).await;
+    let expected = BTreeMap::from([
+        (("GET /shop/{product}", 2), 20),
+        (("GET /shop/sale", 2), 20),
+        (("POST /archive/2024", 2), 20),
+        (("GET /archive/{id}", 2), 20),
+    ]);
+    assert_eq!(found.routes(), expected);
+}
+
+/// 101 for `/chat`, else 200.
+fn by_chat(line: &str) -> Vec<u8> {
+    match line.split(' ').nth(1).unwrap_or_default() {
+        "/chat" => status("101 Switching Protocols"),
+        _ => status("200 OK"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_in_pieces_and_with_huge_heads_are_seen_or_counted() {
+    let _alone = OWN_SERVICE.lock().await;
+    let address = serve(1, by_chat);
+    let work = move || {
+        let mut connection = Client::connect(address);
+        let mut ask = |parts: &[&[u8]], status| {
+            connection.send(parts);
+            assert_eq!(connection.response(), status);
+        };
+        // Cut in the method, and right behind it.
+        for _ in 0..3 {
+            ask(&[b"G", b"ET /users/1 HTTP/1.1\r\n\r\n"], 200);
+            ask(&[b"DEL", b"ETE /users/1 HTTP/1.1\r\n\r\n"], 200);
+            ask(&[b"G", b"E", b"T", b" ", b"/users/1 HTTP/1.1\r\n\r\n"], 200);
+        }
+        // Cut in the path.
+        for _ in 0..4 {
+            ask(&[b"GET /users", b"/1 HTTP/1.1\r\n\r\n"], 200);
+        }
+        let huge = format!("X-Huge: {}\r\n\r\n", "x".repeat(200_000));
+        for _ in 0..5 {
+            ask(&[b"GET /huge?q=1 HTTP/1.1\r\n", huge.as_bytes()], 200);
+        }
+        // What follows is another protocol, whatever it looks like.
+        ask(&[b"GET /chat HTTP/1.1\r\n\r\n"], 101);
+        for _ in 0..6 {
+            ask(&[b"GET /not/a/request HTTP/1.1\r\n\r\n"], 200);
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &own_name(), work).await;
+    let expected = BTreeMap::from([
+        (("GET /users/{id}", 2), 6),
+        (("DELETE /users/{id}", 2), 3),
+        (("GET /huge", 2), 5),
+        (("GET /chat", 1), 1),
+    ]);
+    assert_eq!(found.routes(), expected);
+    assert_eq!(found.requests, 25);
+    assert_eq!(found.losses[&(Loss::RequestIncomplete as u32)], 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_line_in_pieces_is_a_request_without_a_status() {
+    let _alone = OWN_SERVICE.lock().await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.set_nodelay(true).unwrap();
+        let mut request = [0; 1000];
+        while socket.read(&mut request).unwrap() > 0 {
+            for part in ["HTTP/1.1", " 200 OK\r\nContent-Length: 0\r\n\r\n"] {
+                socket.write_all(part.as_bytes()).unwrap();
+            }
+        }
+    });
+    let work = move || {
+        let mut connection = Client::connect(address);
+        for _ in 0..5 {
+            connection.request("GET /users/1", 200);
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &own_name(), work).await;
+    assert_eq!(found.routes(), BTreeMap::from([(("other", 0), 5)]));
+    assert_eq!(found.losses[&(Loss::RequestIncomplete as u32)], 5);
+}
+
+const PYTHON: &str = r#"
+import http.server, socketserver, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(404 if self.path.startswith("/missing") else 503 if self.path.startswith("/error") else 200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+    def log_message(self, *arguments): pass
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer): daemon_threads = True
+server = Server(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_server_is_seen() {
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-c", PYTHON]);
+    check_server(command).await;
+}
+
+const NODE: &str = r#"
+const server = require("http").createServer((request, response) => {
+    const path = request.url;
+    response.writeHead(path.startsWith("/missing") ? 404 : path.startsWith("/error") ? 503 : 200,
+        { "Content-Length": 2 });
+    response.end("ok");
+});
+server.listen(0, "127.0.0.1", () => console.log(server.address().port));
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_server_is_seen() {
+    let mut command = Command::new("node");
+    command.args(["-e", NODE]);
+    check_server(command).await;
+}
+
+const GO: &str = r#"
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+)
+
+func main() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
+	http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/missing") {
+			w.WriteHeader(404)
+		} else if strings.HasPrefix(r.URL.Path, "/error") {
+			w.WriteHeader(503)
+		}
+		w.Write([]byte("ok"))
+	}))
+}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_go_server_is_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let (source, program) = (
+        directory.path().join("main.go"),
+        directory.path().join("hg-go"),
+    );
+    std::fs::write(&source, GO).unwrap();
+    let mut go = Command::new("go");
+    let built = go.arg("build").arg("-o").arg(&program).arg(&source);
+    assert!(built.status().unwrap().success());
+    check_server(Command::new(&program)).await;
+}
+
+/// Answers by itself, and with a file: `writev` and `sendfile`.
+const NGINX: &str = r#"
+daemon off; master_process off; error_log stderr emerg; pid DIRECTORY/pid;
+events {}
+http {
+    access_log off; sendfile on; keepalive_requests 100000;
+    client_body_temp_path DIRECTORY/1; proxy_temp_path DIRECTORY/2; fastcgi_temp_path DIRECTORY/3;
+    uwsgi_temp_path DIRECTORY/4; scgi_temp_path DIRECTORY/5;
+    server {
+        listen 127.0.0.1:PORT;
+        location /missing { return 404; }
+        location /error { return 503; }
+        location /api { return 200 "ok"; }
+        location / { root DIRECTORY; rewrite ^ /file break; }
+    }
+}
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_is_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let path = directory.path().display().to_string();
+    std::fs::write(directory.path().join("file"), vec![b'x'; 100_000]).unwrap();
+    let configuration = directory.path().join("nginx.conf");
+    let text = NGINX
+        .replace("DIRECTORY", &path)
+        .replace("PORT", &port.to_string());
+    std::fs::write(&configuration, text).unwrap();
+    let mut command = Command::new("sh");
+    let script = format!("echo {port}; exec nginx -c {}", configuration.display());
+    command.args(["-c", &script]);
+    check_server(command).await;
+}
+
+/// Asks a server in another process under the sensor.
+async fn check_server(command: Command) {
+    let server = Server::start(command);
+    let address = server.address;
+    // It may listen a moment after it said where.
+    let listens = (0..100).any(|_| {
+        thread::sleep(Duration::from_millis(50));
+        TcpStream::connect(address).is_ok()
+    });
+    assert!(listens);
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", server.child.id())).unwrap();
+    let name = format!("/{}", comm.trim_end());
+    let found = published(config(), &name, move || ask(address)).await;
+    assert_eq!(found.routes(), asked());
+    assert_eq!(found.requests, 480);
+    found.check_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_looks_like_http_has_no_route_and_is_timed_all_the_same() {
+    let _alone = OWN_SERVICE.lock().await;
+    // Answers everything with something that is no HTTP.
+    let address = serve(2, |_| b"+OK\r\n".to_vec());
+    let work = move || {
+        for begin in [
+            "GET /users/1 HTTP/1.1",
+            "\0\u{1}binary",
+            "GET http://x/ HTTP/1.1",
+        ] {
+            let mut client = Client::connect(address);
+            for _ in 0..5 {
+                client.send(&[begin.as_bytes(), b"\r\n\r\n"]);
+                let mut answer = [0; 5];
+                client.0.read_exact(&mut answer).unwrap();
+            }
+            if begin.starts_with('\0') {
+                break;
+            }
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &own_name(), work).await;
+    assert_eq!(found.routes(), BTreeMap::new());
+    assert_eq!(found.requests, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_million_distinct_paths_stay_within_the_bound() {
+    const PATHS: u64 = 1_000_000;
+    const CONNECTIONS: u64 = 4;
+    let _alone = OWN_SERVICE.lock().await;
+    let address = serve(CONNECTIONS as usize, |_| status("200 OK"));
+    let work = move || {
+        let clients: Vec<_> = (0..CONNECTIONS)
+            .map(|client| thread::spawn(move || ask_distinct(address, client, PATHS / CONNECTIONS)))
+            .collect();
+        for client in clients {
+            client.join().unwrap();
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let config = config();
+    let bound = u64::from(config.routes_per_service_max);
+    let found = published(config, &own_name(), work).await;
+    println!("{} routes, {:?}", found.by_route.len(), found.losses);
+    assert_eq!(found.requests, PATHS);
+    found.check_whole();
+    // Those before anything was learned, and the others.
+    let routes = found.by_route.len() as u64;
+    assert!((bound..=bound + 2).contains(&routes), "{routes}");
+    assert!(found.routes()[&("GET /{id}", 2)] > PATHS / 2);
+    assert!(found.losses.values().all(|lost| *lost == 0));
+}
+
+/// Letters only, so that no segment looks generated.
+fn ask_distinct(address: SocketAddr, client: u64, paths: u64) {
+    let mut connection = Client::connect(address);
+    for path in client * paths..(client + 1) * paths {
+        let letters: String = (0..6)
+            .map(|place| char::from(b'g' + (path / 10u64.pow(place) % 10) as u8))
+            .collect();
+        connection.request(&format!("GET /{letters}"), 200);
+    }
+}
