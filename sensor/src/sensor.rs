@@ -30,7 +30,7 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     batches::{Batches, EncodedBatch, Window},
@@ -143,6 +143,7 @@ impl AttachedSensor {
             }
         }
         let overhead_ns = measurement_overhead(&mut kernel);
+        debug!(overhead_ns, "what measuring programs adds to each run");
         kernel.end_attaching();
         let sensor_id = match config.config.sensor_id.as_str() {
             "" => machine_id().unwrap_or(hostname),

@@ -67,6 +67,9 @@ fn kernel_maps(marker: u8) -> Option<(Array<MapData, GlobalConfig>, Array<MapDat
     None
 }
 
+/// One storm at a time: it is one for every sensor.
+static STORM: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -137,6 +140,7 @@ async fn a_hint_changes_the_kernel_map_and_expires_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_stays_under_the_ceiling_from_the_second_flush_on_whatever_hints_say() {
+    let _storm = STORM.lock().await;
     let weathered = weather().await;
     for window in &weathered.windows {
         println!("{window:.2?}");
@@ -165,6 +169,7 @@ async fn a_storm_stays_under_the_ceiling_from_the_second_flush_on_whatever_hints
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_is_noticed_within_a_long_window_and_its_probe_comes_back_after_it() {
+    let _storm = STORM.lock().await;
     let running = Running::start(Config {
         flush_interval: Duration::from_secs(10),
         ..config(vec![Probe::Syscall])
@@ -192,6 +197,7 @@ async fn a_storm_is_noticed_within_a_long_window_and_its_probe_comes_back_after_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detached_probe_comes_back_when_it_is_calm_and_counts_nothing_twice() {
+    let _storm = STORM.lock().await;
     const CALLS: u64 = 50_000;
     let directory = tempfile::tempdir().unwrap();
     let dd = executable(&directory, "/bin/dd", "hg-after-storm");
@@ -219,6 +225,7 @@ async fn a_detached_probe_comes_back_when_it_is_calm_and_counts_nothing_twice() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_hostile_hints_is_counted_and_costs_little() {
+    let _storm = STORM.lock().await;
     const FLOOD: u64 = 100_000;
     let running = Running::start(config(vec![Probe::Runq]));
     let valid = |index: u64| Hint {
