@@ -6,6 +6,8 @@ mod hinting;
 mod outlook;
 mod restore;
 
+pub use outlook::BREACH_SAMPLES_MIN;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::RangeInclusive,

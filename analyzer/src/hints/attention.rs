@@ -4,6 +4,9 @@ use honeyguide_models::{Forecast, HORIZON_SECS, Target};
 use honeyguide_proto::v1;
 use sensor_common::Signal;
 
+use super::node;
+use crate::pipeline::BREACH_SAMPLES_MIN;
+
 /// Largest k of a ratio 1/2^k that attention asks for.
 pub const SHIFT_MAX: u8 = 10;
 
@@ -19,6 +22,8 @@ const WIDE_FROM: f64 = 4.0;
 const WIDE_PRIORITY: f64 = 0.3;
 /// Windows of history before the width of an interval says something.
 const WIDE_FROM_WINDOWS: u32 = 12;
+/// Of a series with too few events to sample.
+const FEW_PRIORITY: f64 = 0.25;
 /// Samples of a window wanted at priority 0: 40 of them are above p99.
 const SAMPLES: f64 = 4096.0;
 /// How many times as many at priority 1: 65 of them are above p99.9.
@@ -64,9 +69,19 @@ pub fn deciders(signal: Signal) -> &'static [Signal] {
 }
 
 impl Attention {
-    /// What a forecast asks for; `breaches` are the risks of its objectives.
-    pub fn of(forecast: &Forecast, breaches: &[v1::BreachForecast]) -> Option<Attention> {
-        let all = [risk(breaches), change(forecast), width(forecast, breaches)];
+    /// What a forecast asks for; `breaches` are the risks of its objectives, and
+    /// its newest window had so many `events`.
+    pub fn of(
+        forecast: &Forecast,
+        breaches: &[v1::BreachForecast],
+        events: f64,
+    ) -> Option<Attention> {
+        let all = [
+            risk(breaches),
+            change(forecast),
+            width(forecast, breaches),
+            few(breaches, events),
+        ];
         let all = all.into_iter().flatten();
         all.max_by(|a, b| a.priority.total_cmp(&b.priority))
     }
@@ -142,6 +157,16 @@ fn width(forecast: &Forecast, breaches: &[v1::BreachForecast]) -> Option<Attenti
         })
     };
     pairs.into_iter().find_map(wide)
+}
+
+/// Of a series with objectives that sampling would leave too few samples to
+/// judge them by.
+fn few(breaches: &[v1::BreachForecast], events: f64) -> Option<Attention> {
+    let left = events * 0.5f64.powi(i32::from(node::SHIFT_MAX));
+    (!breaches.is_empty() && left < BREACH_SAMPLES_MIN as f64).then(|| Attention {
+        priority: FEW_PRIORITY,
+        reason: format!("too few events to sample, {events:.0} in the last window"),
+    })
 }
 
 fn target(target: v1::Target) -> Option<Target> {

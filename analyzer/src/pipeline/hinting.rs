@@ -29,13 +29,14 @@ impl Pipeline {
         {
             return;
         }
-        let Some(attention) = Attention::of(forecast, &message.breaches) else {
+        let events = last.rate * self.config.config.step.as_secs_f64();
+        let Some(attention) = Attention::of(forecast, &message.breaches, events) else {
             return;
         };
         let subject = Subject {
             service,
             signal: series.signal,
-            events: last.rate * self.config.config.step.as_secs_f64(),
+            events,
             sampling_ratio: last.sampling_ratio,
         };
         let at_ns = message

@@ -33,7 +33,7 @@ pub(super) const AT_REST_STEPS: u32 = 3;
 const EXPECT_FROM_WINDOWS: u32 = 12;
 /// Events a window needs for its quantile to count as a breach: with fewer, a
 /// high quantile is just the longest of them.
-const BREACH_SAMPLES_MIN: u64 = 20;
+pub const BREACH_SAMPLES_MIN: u64 = 20;
 
 const AT_REST: Breach = Breach {
     probability: 0.0,
