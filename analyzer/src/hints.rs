@@ -3,7 +3,7 @@
 //!
 //! Pure: costs and forecasts go in, hints come out. Two voices speak:
 //!
-//! - [`node`]: what calm series may cost. Where a node's measured cost per
+//! - `node`: what calm series may cost. Where a node's measured cost per
 //!   event times its rate of events would take more than the budget, its most
 //!   expensive signals are sampled at 1/2^k, all services alike, because only
 //!   what no service wants is dropped at the first instruction.
@@ -12,7 +12,7 @@
 //!   looked at closely whatever the budget says. The sensor's own ceiling is
 //!   the bound of that.
 //!
-//! [`issued`] says each thing once, again before it runs out, and takes it back
+//! `issued` says each thing once, again before it runs out, and takes it back
 //! when it is over.
 
 pub mod attention;
