@@ -4,7 +4,6 @@ use honeyguide_proto::v1;
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _},
     metrics::{MetricType, gauge::ConstGauge},
-    registry::Unit,
 };
 
 use super::{Encoded, Exposition};
@@ -31,24 +30,23 @@ impl Exposition {
         type Value = fn(&v1::NodeCost) -> f64;
         let metrics: [(&str, &str, Value); 3] = [
             (
-                "honeyguide_node_cost",
+                "honeyguide_node_cost_ratio",
                 "Measured cost of the sensor as a share of the node's CPUs",
                 |node| node.cost_ratio,
             ),
             (
-                "honeyguide_node_full_cost",
+                "honeyguide_node_full_cost_ratio",
                 "The same, estimated, if every event were sampled",
                 |node| node.full_cost_ratio,
             ),
             (
-                "honeyguide_node_budget",
+                "honeyguide_node_budget_ratio",
                 "What calm series may cost, as a share of the node's CPUs",
                 |node| node.budget_ratio,
             ),
         ];
         for (name, help, value) in metrics {
-            let mut metric =
-                encoder.encode_descriptor(name, help, Some(&Unit::Ratios), MetricType::Gauge)?;
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for node in &self.hints.nodes {
                 let labels = [("sensor", node.sensor_id.as_str())];
                 ConstGauge::new(value(node)).encode(metric.encode_family(&labels)?)?;
