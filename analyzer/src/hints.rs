@@ -44,6 +44,8 @@ const WATCHED_MAX: usize = 1000;
 const NODES_MAX: usize = 10_000;
 /// Sensors with windows longer than a step, in a partition.
 const SLOW_SENSORS_MAX: usize = 1000;
+/// Services of such a sensor.
+const SLOW_SERVICES_MAX: usize = 1000;
 /// Of a node or a sensor that is silent.
 const FORGET: Duration = Duration::from_secs(300);
 
@@ -138,7 +140,9 @@ impl Policy {
                     heard_ns,
                 };
             }
-            slow.services.extend(services.iter().cloned());
+            let room = SLOW_SERVICES_MAX.saturating_sub(slow.services.len());
+            self.left_out += services.len().saturating_sub(room) as u64;
+            slow.services.extend(services.iter().take(room).cloned());
         } else {
             self.left_out += 1;
         }

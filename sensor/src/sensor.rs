@@ -329,6 +329,13 @@ struct Worker {
     windows: u64,
 }
 
+/// Whether a window of `length` may end after `elapsed`: so early that the rest
+/// is a window of its own, with the end that this one would have had; and not
+/// if this is such a rest already.
+fn may_end_early(length: Duration, flush: Duration, elapsed: Duration) -> bool {
+    length >= flush * 9 / 10 && length.saturating_sub(elapsed) >= flush * 6 / 10
+}
+
 /// Events of all signals of a probe in a window.
 #[derive(Clone, Copy, Default)]
 struct Observed {
@@ -381,9 +388,8 @@ impl Worker {
                     begun + part * check
                 };
                 stopping = self.measure_until(end, part, (check == checks, stop));
-                // Once a window at most, and in its first half: the rest is then
-                // a window of its own that ends as this one would have.
-                let ends_early = check * 2 <= checks && self.steering.looks_closer();
+                let ends_early =
+                    may_end_early(length, self.flush, end - begun) && self.steering.looks_closer();
                 if stopping || ends_early {
                     break;
                 }
@@ -772,4 +778,20 @@ fn machine_id() -> Option<String> {
     let id = id.trim();
     let valid = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     valid.then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_ends_early_once_and_leaves_a_rest() {
+        let secs = Duration::from_secs_f64;
+        let may = |length, elapsed| may_end_early(secs(length), secs(10.0), secs(elapsed));
+        assert!(may(10.0, 2.5));
+        assert!(!may(10.0, 5.0), "the rest would be merged with the next");
+        assert!(!may(7.5, 1.9), "it is a rest itself");
+        assert!(may(14.0, 7.0), "the first after the start may be longer");
+        assert!(!may(10.0, 10.0));
+    }
 }
