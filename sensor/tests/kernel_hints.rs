@@ -196,6 +196,32 @@ async fn a_storm_is_noticed_within_a_long_window_and_its_probe_comes_back_after_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hint_to_look_closer_ends_a_long_window_early_once() {
+    // What is shed would have the last word.
+    let _storm = STORM.lock().await;
+    let mut running = Running::start(Config {
+        flush_interval: Duration::from_secs(10),
+        ..config(vec![Probe::Runq])
+    });
+    let ended = running.metrics.windows.clone();
+    let window = async |count: u64| until("a window ends", || ended.get() > count).await;
+    window(ended.get()).await;
+    let of = |name: &str| Scope {
+        service: Some(ServiceId::parse(name).unwrap()),
+        ..Scope::default()
+    };
+    let minutes = Duration::from_secs(600);
+    let windows = ended.get();
+    running.hint(of("process/hg-closer"), 0, minutes).await;
+    let early = window(windows).await;
+    assert!(early < Duration::from_secs(5), "{early:?}");
+    running.hint(of("process/hg-other"), 0, minutes).await;
+    let rest = window(windows + 1).await;
+    assert!(rest > Duration::from_secs(6), "{rest:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_detached_probe_comes_back_when_it_is_calm_and_counts_nothing_twice() {
     let _storm = STORM.lock().await;
     const CALLS: u64 = 50_000;
