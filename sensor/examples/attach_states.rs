@@ -1,9 +1,10 @@
 //! Attaches and detaches the kernel programs on command, for
-//! `cargo xtask bench overhead`.
+//! `cargo xtask bench overhead` and `request-cost`.
 //!
-//! Reads `off`, `empty` or `full` from standard input, a line each, and answers
-//! `ok` or the reason why not. `empty` attaches programs that do nothing to the
-//! hooks that `full` uses.
+//! Reads `off`, `empty`, `full`, `requests` or `requests-sampled` from standard
+//! input, a line each, and answers `ok` or the reason why not. `empty` attaches
+//! programs that do nothing to the hooks that `full` uses; `requests` is what
+//! sees requests and their routes, `requests-sampled` that at 1/16.
 
 use std::{
     io::{self, BufRead},
@@ -18,6 +19,11 @@ use honeyguide_sensor::{
         probe::{Probe, ProbeState, ProgramSpec},
     },
 };
+use sensor_common::Signal;
+
+const ROUTES_PER_SERVICE: u32 = 64;
+/// Sampling shift of 1/16.
+const SAMPLED: u8 = 4;
 
 /// Probes that are on by default.
 const PROBES: [Probe; 5] = [
@@ -49,6 +55,7 @@ const fn empty(program: &'static str, tracepoint: &'static str) -> ProgramSpec {
 fn main() -> Result<()> {
     let hierarchy = Hierarchy::find(Path::new("/sys/fs/cgroup"));
     let mut kernel = Kernel::open(Sizes::default(), &hierarchy)?;
+    kernel.tables().set_routes_per_service(ROUTES_PER_SERVICE);
     for line in io::stdin().lock().lines() {
         kernel.unload(&EMPTY);
         for probe in PROBES {
@@ -63,17 +70,22 @@ fn main() -> Result<()> {
 }
 
 fn attach(kernel: &mut Kernel, state: &str) -> Result<()> {
-    match state {
-        "off" => Ok(()),
-        "empty" => kernel.attach_programs(&EMPTY).map_err(anyhow::Error::msg),
-        "full" => {
-            for probe in PROBES {
-                if let ProbeState::Refused(refusals) = kernel.attach(probe, 0).state {
-                    bail!("{probe}: {refusals:?}");
-                }
-            }
-            Ok(())
-        }
+    let (probes, shift) = match state {
+        "off" => return Ok(()),
+        "empty" => return kernel.attach_programs(&EMPTY).map_err(anyhow::Error::msg),
+        "full" => (&PROBES[..], 0),
+        "requests" => (&[Probe::Tcp][..], 0),
+        "requests-sampled" => (&[Probe::Tcp][..], SAMPLED),
         other => bail!("unknown state {other:?}"),
+    };
+    for signal in Signal::ALL {
+        let tables = kernel.tables();
+        tables.set_signal_config(signal.number(), shift, shift);
     }
+    for probe in probes {
+        if let ProbeState::Refused(refusals) = kernel.attach(*probe, 0).state {
+            bail!("{probe}: {refusals:?}");
+        }
+    }
+    Ok(())
 }

@@ -79,6 +79,11 @@ fn bench(name: &str) -> Result<usize> {
     let out = out_path(name)?;
     let report = step(&format!("bench {name}"), || match name {
         "overhead" => overhead::run(),
+        "request-cost" => {
+            let mut report = programs(name, &out)?;
+            report.add(overhead::requests()?);
+            Ok(report)
+        }
         _ => programs(name, &out),
     })?;
     let bars = bars::of(name);

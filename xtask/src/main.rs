@@ -64,6 +64,8 @@ enum Command {
     BusyService {
         /// Command name to go by.
         name: String,
+        /// Routes that are asked for.
+        routes: usize,
     },
 }
 
@@ -79,7 +81,7 @@ fn main() -> ExitCode {
         Command::Notebooks(args) => notebooks::run(&args),
         Command::Dashboards(args) => dashboards::run(&args),
         Command::CleanRoom(args) => clean_room::run(&args),
-        Command::BusyService { name } => bench::serve(&name),
+        Command::BusyService { name, routes } => bench::serve(&name, routes),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

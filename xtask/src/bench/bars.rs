@@ -84,7 +84,7 @@ impl Bar {
 }
 
 /// Every bench with its targets.
-const BENCHES: [(&str, &[Bar]); 8] = [
+const BENCHES: [(&str, &[Bar]); 9] = [
     (
         "histogram",
         &[
@@ -122,6 +122,18 @@ const BENCHES: [(&str, &[Bar]); 8] = [
             Bar::new("http_net_ns", AtMost, 650.0)
                 .what("per request and side, route and status of HTTP/1.1 on the server's"),
             Bar::new("unsampled_net_ns", AtMost, 60.0),
+            Bar::new("nginx_small_slowdown", AtMost, 0.05).what("12-byte page, requests/s"),
+            Bar::new("nginx_small_slowdown_1_16", AtMost, 0.02),
+            Bar::new("nginx_1ms_slowdown", AtMost, 0.01),
+            Bar::new("rss_mb", AtMost, 64.0).what("1,000 services of 20 routes"),
+        ],
+    ),
+    (
+        "request-accuracy",
+        &[
+            Bar::new("count_error", AtMost, 0.001),
+            Bar::new("quantile_error", AtMost, 0.09)
+                .what("worst of p50, p90, p99, p99.9 over all servers"),
         ],
     ),
     (

@@ -50,9 +50,14 @@ pub const KAFKA_TOOLS: [(&str, &str); 2] = [("java", "default-jre-headless"), ("
 
 /// What each bench compares with or drives. bcc compiles its programs on the
 /// spot, for which any recent kernel headers do.
-const BENCH_TOOLS: [(&str, &[&str]); 2] = [
+const BENCH_TOOLS: [(&str, &[&str]); 4] = [
     ("probe-cost", &["bpftrace", "bpfcc-tools", "fio", HEADERS]),
     ("overhead", &["linux-perf", "fio", "nginx-light", "wrk"]),
+    ("request-cost", &["nginx-light", "wrk"]),
+    (
+        "request-accuracy",
+        &["nginx-light", "redis-server", "postgresql"],
+    ),
 ];
 
 #[cfg(target_arch = "aarch64")]

@@ -9,7 +9,9 @@ use super::programs::State;
 /// How a workload is compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Pairs {
-    /// What [`State::Full`] is compared with.
+    /// What is compared.
+    pub state: State,
+    /// What it is compared with.
     pub base: State,
     /// Pairs of rounds.
     pub rounds: usize,
@@ -42,9 +44,9 @@ impl Pairs {
         for round in 0..self.rounds {
             let (base, full) = if round % 2 == 0 {
                 let base = at(self.base)?;
-                (base, at(State::Full)?)
+                (base, at(self.state)?)
             } else {
-                let full = at(State::Full)?;
+                let full = at(self.state)?;
                 (at(self.base)?, full)
             };
             ratios.push(full / base - 1.0);
@@ -85,6 +87,7 @@ mod tests {
     fn a_drift_cancels_and_the_slowdown_stays() {
         let (state, time) = (Cell::new(State::Off), Cell::new(0.0));
         let pairs = Pairs {
+            state: State::Full,
             base: State::Empty,
             rounds: 21,
         };

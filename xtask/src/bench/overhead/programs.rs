@@ -22,6 +22,10 @@ pub enum State {
     Empty,
     /// Every probe that is on by default.
     Full,
+    /// What sees requests and their routes.
+    Requests,
+    /// That, of one request in 16.
+    RequestsSampled,
 }
 
 impl fmt::Display for State {
@@ -30,6 +34,8 @@ impl fmt::Display for State {
             Self::Off => "off",
             Self::Empty => "empty",
             Self::Full => "full",
+            Self::Requests => "requests",
+            Self::RequestsSampled => "requests-sampled",
         })
     }
 }

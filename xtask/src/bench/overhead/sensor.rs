@@ -10,12 +10,16 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{super::report::Report, services::Services, workloads::output};
+use super::{super::report::Report, services::Services, web, workloads::output};
 use crate::{cargo, step::show};
 
 const SERVICES: usize = 1000;
 /// Until all services run, and the sensor has named them.
 const SETTLE: Duration = Duration::from_secs(25);
+/// Each of 1,000 services.
+const ROUTES: usize = 20;
+/// Until each service was asked for all its routes, and a window was drained.
+const ROUTES_SETTLE: Duration = Duration::from_secs(35);
 /// Six windows.
 const MEASURED: Duration = Duration::from_secs(60);
 /// The number of series that the target speaks of.
@@ -29,7 +33,7 @@ pub fn measure(report: &mut Report) -> Result<()> {
         let mut build = cargo::cargo("build");
         show(build.args(["--workspace", "--example", example]))?;
     }
-    let services = Services::start(SERVICES)?;
+    let services = Services::start(SERVICES, 0)?;
     let sensor = Alone::start()?;
     thread::sleep(SETTLE);
     let (start, cpu_before) = (Instant::now(), sensor.cpu()?);
@@ -45,6 +49,36 @@ pub fn measure(report: &mut Report) -> Result<()> {
         ("sensor_rss_mb", rss_mb),
         ("drain_6000_ms", drain_ms * TARGET_SERIES / series),
         ("drained_series", series),
+    ] {
+        println!("  {key}: {value:.4}");
+        report.metrics.insert(key.to_owned(), value);
+    }
+    Ok(())
+}
+
+/// Adds what the sensor uses while a server is busy, and for many routes.
+pub fn measure_requests(report: &mut Report, server: &web::Server) -> Result<()> {
+    let mut build = cargo::cargo("build");
+    show(build.args(["--workspace", "--example", "sensor_alone"]))?;
+    let sensor = Alone::start()?;
+    server.secs_per_request(web::Page::Small)?;
+    let (start, cpu_before) = (Instant::now(), sensor.cpu()?);
+    let mut requests = 0.0;
+    while start.elapsed() < MEASURED {
+        requests += f64::from(web::ROUND_SECS) / server.secs_per_request(web::Page::Small)?;
+    }
+    let secs = start.elapsed().as_secs_f64();
+    let cpu = (sensor.cpu()? - cpu_before).as_secs_f64() / secs;
+    drop(sensor);
+    let services = Services::start(SERVICES, ROUTES)?;
+    let sensor = Alone::start()?;
+    thread::sleep(SETTLE + ROUTES_SETTLE);
+    let rss_mb = sensor.rss_mb()?;
+    drop((sensor, services));
+    for (key, value) in [
+        ("rss_mb", rss_mb),
+        ("sensor_cpu_fraction", cpu),
+        ("sensor_cpu_requests_per_s", requests / secs),
     ] {
         println!("  {key}: {value:.4}");
         report.metrics.insert(key.to_owned(), value);

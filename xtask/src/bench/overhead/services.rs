@@ -21,13 +21,18 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub struct Services(Vec<Child>);
 
 impl Services {
-    /// Starts `count` of them.
-    pub fn start(count: usize) -> Result<Self> {
+    /// Starts `count` of them, with so many HTTP routes each; with none, what
+    /// they ask themselves is no HTTP.
+    pub fn start(count: usize, routes: usize) -> Result<Self> {
         let program = env::current_exe()?;
         let mut services = Self(Vec::with_capacity(count));
         for number in 0..count {
             let child = Command::new(&program)
-                .args([BUSY_SERVICE, &format!("service-{number}")])
+                .args([
+                    BUSY_SERVICE,
+                    &format!("service-{number}"),
+                    &routes.to_string(),
+                ])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .spawn()
@@ -50,19 +55,26 @@ impl Drop for Services {
     }
 }
 
-/// Is the service `name`: asks itself over TCP once a second, for ever.
-pub fn serve(name: &str) -> Result<()> {
+/// Is the service `name`: asks itself over TCP once a second, for ever, for one
+/// after the other of its routes if it has any.
+pub fn serve(name: &str, routes: usize) -> Result<()> {
     // What the sensor tells services apart by where they share a cgroup.
     fs::write("/proc/self/comm", name)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut client = TcpStream::connect(listener.local_addr()?)?;
     let (mut server, _) = listener.accept()?;
-    let mut bytes = [0; 64];
-    loop {
-        client.write_all(&bytes)?;
-        server.read_exact(&mut bytes)?;
-        server.write_all(&bytes)?;
-        client.read_exact(&mut bytes)?;
+    let (mut request, mut response) = (vec![0; 64], vec![0; 64]);
+    for number in 0_usize.. {
+        if let Some(route) = number.checked_rem(routes) {
+            let letter = char::from(b'a' + route as u8 % 26);
+            request = format!("GET /api/{name}/{letter} HTTP/1.1\r\nHost: bench\r\n\r\n").into();
+            response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
+        }
+        client.write_all(&request)?;
+        server.read_exact(&mut request)?;
+        server.write_all(&response)?;
+        client.read_exact(&mut response)?;
         thread::sleep(PERIOD);
     }
+    Ok(())
 }

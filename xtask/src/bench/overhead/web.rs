@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use super::workloads::output;
 
 /// Seconds of load per round.
-const ROUND_SECS: u32 = 1;
+pub const ROUND_SECS: u32 = 1;
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is asked for.
