@@ -12,7 +12,7 @@ use std::ops::{Range, RangeInclusive};
 use sensor_common::{Signal, histogram, histogram::Totals};
 
 pub use decode::DecodeError;
-pub use encode::{Contents, RouteSeriesRef, SeriesRef, encode};
+pub use encode::{Contents, Counted, RouteSeriesRef, SeriesRef, encode};
 
 use crate::{Route, ServiceId, v1};
 

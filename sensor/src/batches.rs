@@ -244,7 +244,7 @@ mod tests {
             let service = ServiceId::named(ServiceKind::Process, &format!("service-{index}"));
             drained
                 .histogram_of(service, Signal::RunQueue)
-                .record(1000 + index as u64);
+                .add((index % BUCKETS) as u8, 1);
         }
         drained
     }
@@ -319,7 +319,7 @@ mod tests {
             let service = ServiceId::named(ServiceKind::Process, &format!("{index:->200}"));
             let histogram = full.histogram_of(service, Signal::RunQueue);
             for position in 0..BUCKETS {
-                histogram.add(position, (index << 20) + position as u64 + 1);
+                histogram.add(position as u8, (index << 20) + position as u64 + 1);
             }
             histogram.add_totals(Totals {
                 samples: histogram.count(),

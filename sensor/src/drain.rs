@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use honeyguide_proto::{Route, ServiceId};
 use sensor_common::{
-    Histogram, Signal,
+    Signal,
     histogram::Totals,
     record::{FIRST_SERVICE, Loss, RowOwner},
     signal::SIGNALS,
@@ -53,7 +53,7 @@ pub struct DrainedSeries {
     /// What was measured.
     pub signal: Signal,
     /// The events of the window.
-    pub histogram: Histogram,
+    pub histogram: SparseHistogram,
 }
 
 impl Drained {
@@ -88,7 +88,7 @@ impl Drained {
 
     /// The histogram of a service by name.
     #[cfg(test)]
-    pub(crate) fn histogram_of(&mut self, id: ServiceId, signal: Signal) -> &mut Histogram {
+    pub(crate) fn histogram_of(&mut self, id: ServiceId, signal: Signal) -> &mut SparseHistogram {
         let number = self.names.take(id);
         self.histogram(number, signal)
     }
@@ -106,7 +106,7 @@ impl Drained {
     }
 
     /// The histogram to count into.
-    fn histogram(&mut self, service: u32, signal: Signal) -> &mut Histogram {
+    fn histogram(&mut self, service: u32, signal: Signal) -> &mut SparseHistogram {
         let key = service as usize * SIGNALS + usize::from(signal.number());
         if key >= self.places.len() {
             self.places.resize(self.names.len() * SIGNALS, NOWHERE);
@@ -121,7 +121,7 @@ impl Drained {
                 None => self.series.push(DrainedSeries {
                     service,
                     signal,
-                    histogram: Histogram::new(),
+                    histogram: SparseHistogram::default(),
                 }),
             }
             self.used += 1;
@@ -231,11 +231,11 @@ impl Drain {
             let Some(owner) = tables.owner(row) else {
                 continue;
             };
-            let samples = tables.samples(row);
             let known = self.snapshots[row as usize]
                 .as_deref()
                 .map_or(0, |last| last.samples);
-            if samples == known {
+            // Memory that cannot be shared just now is next time.
+            if tables.samples(row).is_none_or(|samples| samples == known) {
                 continue;
             }
             self.know(tables, owner, row, &mut scanned);
@@ -262,14 +262,17 @@ impl Drain {
         service.idle_windows = 0;
         let last = self.snapshots[row as usize].get_or_insert_default();
         let histogram = self.window.histogram(service.number, signal);
-        let (samples, sum_ns) = tables.advance(row, last, |position, count| {
+        let increase = tables.advance(row, last, |position, count| {
             histogram.add(position, u64::from(count));
         });
-        histogram.add_totals(Totals {
-            samples,
-            sum_ns,
-            max_ns: tables.take_max_ns(row, epoch),
-        });
+        if let (Some((samples, sum_ns)), Some(max_ns)) = (increase, tables.take_max_ns(row, epoch))
+        {
+            histogram.add_totals(Totals {
+                samples,
+                sum_ns,
+                max_ns,
+            });
+        }
     }
 
     /// Learns the name of the row's service, and that the row is its.

@@ -22,7 +22,7 @@ use honeyguide_proto::{
     v1::{SensorCost, SignalCost},
 };
 use sensor_common::{
-    Histogram, Signal,
+    Signal,
     record::{HOST_SERVICE, OTHER_SERVICE},
     route::EVERY_SERVICE,
 };
@@ -600,7 +600,7 @@ impl Worker {
     fn load(&mut self, window: Window, user_space: Duration) -> Load {
         self.events.clear();
         for series in self.drain.window().series() {
-            let (count, samples) = (series.histogram.count(), series.histogram.samples());
+            let (count, samples) = (series.histogram.count(), series.histogram.totals().samples);
             let ratio = count as f64 / samples.max(1) as f64;
             let events = self.events.entry(Probe::of_signal(series.signal));
             let events = events.or_default();
@@ -628,10 +628,10 @@ impl Worker {
         let mut of_probe = BTreeMap::<Probe, Observed>::new();
         for series in self.drain.window().series() {
             let (samples, estimated) = &mut events[usize::from(series.signal.number())];
-            *samples += series.histogram.samples();
+            *samples += series.histogram.totals().samples;
             *estimated += series.histogram.count();
             let of_probe = of_probe.entry(Probe::of_signal(series.signal)).or_default();
-            of_probe.samples += series.histogram.samples();
+            of_probe.samples += series.histogram.totals().samples;
             of_probe.estimated += series.histogram.count();
         }
         let measured = self.kernel_cost.total_ns > 0;
@@ -734,8 +734,8 @@ fn idle_windows(timeout: Duration, flush: Duration) -> u32 {
 }
 
 fn events(window: &Drained) -> u64 {
-    let histograms = window.series().iter().map(|series| &series.histogram);
-    histograms.map(Histogram::count).sum()
+    let counts = window.series().iter();
+    counts.map(|series| series.histogram.count()).sum()
 }
 
 /// Hands windows to the bus in order. A full bus is waited for; what it

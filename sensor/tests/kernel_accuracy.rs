@@ -59,7 +59,7 @@ fn window(drain: &mut Drain, kernel: &mut Kernel) -> BTreeMap<(ServiceId, Signal
         .iter()
         .map(|series| {
             let service = window.service(series.service).clone();
-            ((service, series.signal), series.histogram.clone())
+            ((service, series.signal), series.histogram.to_histogram())
         })
         .collect()
 }

@@ -8,6 +8,35 @@ use sensor_common::{Histogram, Signal, histogram::Totals};
 use super::{Header, MIXED, SHIFT_MAX, expected_max_ns, expected_sum_ns};
 use crate::{Route, ServiceId, ServiceKind, v1};
 
+/// A histogram to encode, however it is kept.
+pub trait Counted: std::fmt::Debug + Sync {
+    /// Appends the occupied buckets in ascending order: (position, count), count > 0.
+    fn append_occupied(&self, occupied: &mut Vec<(u8, u64)>);
+
+    /// Samples, sum and maximum.
+    fn totals(&self) -> Totals;
+
+    /// Whether there is no event.
+    fn is_empty(&self) -> bool;
+}
+
+impl Counted for Histogram {
+    fn append_occupied(&self, occupied: &mut Vec<(u8, u64)>) {
+        occupied.extend(
+            self.occupied()
+                .map(|(position, count)| (position as u8, count)),
+        );
+    }
+
+    fn totals(&self) -> Totals {
+        self.totals()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+}
+
 /// One series to encode.
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesRef<'a> {
@@ -16,7 +45,7 @@ pub struct SeriesRef<'a> {
     /// What was measured.
     pub signal: Signal,
     /// Empty ones are left out.
-    pub histogram: &'a Histogram,
+    pub histogram: &'a dyn Counted,
 }
 
 /// One series by route to encode.
@@ -184,12 +213,7 @@ fn columns(series: &[SeriesRef<'_>]) -> v1::SeriesColumns {
     let mut occupied: Vec<(u8, u64)> = Vec::new();
     for series in series {
         occupied.clear();
-        occupied.extend(
-            series
-                .histogram
-                .occupied()
-                .map(|(position, count)| (position as u8, count)),
-        );
+        series.histogram.append_occupied(&mut occupied);
         let totals = series.histogram.totals();
         columns.push(series.service, series.signal, &occupied, totals);
     }

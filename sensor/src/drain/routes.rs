@@ -17,7 +17,7 @@ use super::{Drained, NOWHERE, SparseHistogram, names::Names};
 use crate::{
     program::{
         Kernel,
-        tables::{RouteTables, SparseCumulative, Tables},
+        tables::{Cumulative, RouteTables, Tables},
     },
     routes::{Lessons, Rules},
 };
@@ -94,7 +94,7 @@ impl Window {
 /// Remembers the last snapshot of each row, and what each route is called.
 #[derive(Debug)]
 pub(super) struct Routes {
-    snapshots: Vec<Option<Box<SparseCumulative>>>,
+    snapshots: Vec<Option<Box<Cumulative>>>,
     /// By slot.
     known: BTreeMap<u32, KnownRoute>,
     /// Retired in the last window; recycled after this one.
@@ -112,7 +112,6 @@ pub(super) struct Routes {
 #[derive(Debug)]
 struct KnownRoute {
     key: RouteKey,
-    path: Path,
     /// Of its name.
     number: u32,
     /// Number of its service's name.
@@ -193,7 +192,6 @@ impl Routes {
         let number = self.take_name(&mut window.routes.names, service, route);
         let known = KnownRoute {
             key,
-            path,
             number,
             service,
             rows: vec![row],
@@ -287,14 +285,20 @@ impl Routes {
     /// its service taught something.
     pub fn retire(&mut self, kernel: &mut Kernel, window: &Drained, idle_windows_max: u32) {
         let taught = self.learn(kernel);
+        let tables = kernel.tables().routes();
+        let is_renamed = |slot: u32, route: &KnownRoute| {
+            let named = tables.route(slot);
+            named.is_some_and(|(key, path)| {
+                self.name(&key, &path) != *window.routes.name(route.number).1
+            })
+        };
         let slots: Vec<u32> = self
             .known
             .iter()
             .filter(|(slot, _)| !self.retired.contains(slot))
-            .filter(|(_, route)| {
+            .filter(|(slot, route)| {
                 route.idle_windows >= idle_windows_max
-                    || taught.contains(&route.key.service)
-                        && self.name(&route.key, &route.path) != *window.routes.name(route.number).1
+                    || taught.contains(&route.key.service) && is_renamed(**slot, route)
             })
             .map(|(slot, _)| *slot)
             .collect();
@@ -332,8 +336,10 @@ impl Routes {
                     let snapshot = self.snapshots[*row as usize].as_deref();
                     snapshot.map_or(0, |snapshot| snapshot.samples)
                 });
-                let of = routes_of.entry(route.key.service).or_default();
-                of.push((route.path, samples.sum()));
+                if let Some((_, path)) = kernel.tables().routes().route(*slot) {
+                    let of = routes_of.entry(route.key.service).or_default();
+                    of.push((path, samples.sum()));
+                }
             }
         }
         routes_of.retain(|_, routes| routes.len() >= self.of_service_max as usize);

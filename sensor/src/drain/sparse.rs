@@ -1,8 +1,9 @@
 //! A histogram of which only the occupied buckets are kept.
 
-use sensor_common::histogram::Totals;
+use honeyguide_proto::batch::Counted;
+use sensor_common::{Histogram, histogram::Totals};
 
-/// There are many routes and a window of most of them occupies a few buckets.
+/// There are many series, and a window of most of them occupies a few buckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SparseHistogram {
     buckets: Vec<(u8, u64)>,
@@ -41,18 +42,40 @@ impl SparseHistogram {
         self.totals
     }
 
+    /// The same with every bucket.
+    pub fn to_histogram(&self) -> Histogram {
+        let mut histogram = Histogram::new();
+        for (position, count) in &self.buckets {
+            histogram.add(usize::from(*position), *count);
+        }
+        histogram.add_totals(self.totals);
+        histogram
+    }
+
     /// Estimated events.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|(_, count)| count).sum()
     }
 }
 
+impl Counted for SparseHistogram {
+    fn append_occupied(&self, occupied: &mut Vec<(u8, u64)>) {
+        occupied.extend_from_slice(&self.buckets);
+    }
+
+    fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    fn is_empty(&self) -> bool {
+        self.buckets.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use sensor_common::Histogram;
-
     use super::*;
+    use proptest::prelude::*;
 
     proptest! {
         #[test]
@@ -69,6 +92,7 @@ mod tests {
             prop_assert_eq!(sparse.buckets(), occupied.as_slice());
             prop_assert_eq!(sparse.totals(), full.totals());
             prop_assert_eq!(sparse.count(), full.count());
+            prop_assert_eq!(sparse.to_histogram(), full);
         }
     }
 }

@@ -19,21 +19,21 @@ use sensor_common::{
     signal::SIGNALS_MAX,
 };
 
+use self::{cumulative::Counters, parts::Parts};
 use super::{KernelError, RunStats, Sizes};
 
+mod cumulative;
 mod parts;
 mod routes;
 
-pub use routes::{RouteTables, SparseCumulative};
+pub use cumulative::Cumulative;
+pub use routes::RouteTables;
 
-/// Counters in a cache line; most lines of a row do not move.
-const LINE: usize = 16;
-const _: () = assert!(BUCKETS.is_multiple_of(LINE));
 const _: () = assert!(std::mem::offset_of!(Row, buckets).is_multiple_of(8));
 
 /// Typed views of the shared arrays.
 pub struct Tables {
-    rows: MmapRaw,
+    rows: Parts<Row>,
     owners: MmapRaw,
     services: MmapRaw,
     config: MmapRaw,
@@ -50,7 +50,7 @@ impl Tables {
     ) -> Result<Tables, KernelError> {
         let rows = sizes.rows;
         let tables = Tables {
-            rows: share::<Row>(ebpf, "ROWS", stripes * rows as usize)?,
+            rows: Parts::new(ebpf, "ROWS", stripes * rows as usize)?,
             owners: share::<RowOwner>(ebpf, "ROW_OWNERS", rows as usize)?,
             services: share::<Service>(ebpf, "SERVICES", SERVICES_MAX as usize)?,
             config: share::<GlobalConfig>(ebpf, "CONFIG", 1)?,
@@ -102,17 +102,20 @@ impl Tables {
         (owner.signal_plus_one != 0).then_some(owner)
     }
 
-    /// Events observed in `row` over all stripes.
-    pub fn samples(&self, row: u32) -> u64 {
-        self.stripes_of(row)
+    /// Events observed in `row` over all stripes; `None` if its memory cannot be
+    /// shared just now.
+    pub fn samples(&self, row: u32) -> Option<u64> {
+        self.stripes_of(row).try_fold(0, |sum: u64, row| {
             // SAFETY: a live row; the kernel adds to it atomically.
-            .map(|row| unsafe { AtomicU64::from_ptr(&raw mut (*row).samples) }.load(Relaxed))
-            .fold(0, u64::wrapping_add)
+            let samples = unsafe { AtomicU64::from_ptr(&raw mut (*row?).samples) };
+            Some(sum.wrapping_add(samples.load(Relaxed)))
+        })
     }
 
     /// Reads `row` over all stripes into `last`, which holds what was read
     /// before. Calls `moved` with the position and the increase of each bucket
-    /// that grew; returns the increase of samples and sum.
+    /// that grew; returns the increase of samples and sum, `None` if the memory
+    /// cannot be shared just now.
     ///
     /// An event may be seen in its bucket and not yet in the samples, which the
     /// kernel counts later. It is a sample of the next time then, unless that
@@ -121,12 +124,13 @@ impl Tables {
         &self,
         row: u32,
         last: &mut Cumulative,
-        mut moved: impl FnMut(usize, u32),
-    ) -> (u64, u64) {
+        mut moved: impl FnMut(u8, u32),
+    ) -> Option<(u64, u64)> {
         let (mut samples, mut sum_ns) = (0u64, 0u64);
         // Two buckets at a time, and only those that moved are written.
         let mut pairs = [[0u32; 2]; BUCKETS / 2];
         for row in self.stripes_of(row) {
+            let row = row?;
             // SAFETY: a live row; the kernel adds to it atomically, and an
             // aligned pair of counters is read at once.
             unsafe {
@@ -144,51 +148,30 @@ impl Tables {
                 }
             }
         }
-        let mut counted = 0;
-        for (line, (now, before)) in pairs
-            .as_flattened()
-            .chunks_exact(LINE)
-            .zip(last.buckets.chunks_exact_mut(LINE))
-            .enumerate()
-        {
-            if now == before {
-                continue;
-            }
-            for (offset, (now, before)) in now.iter().zip(before).enumerate() {
-                let count = now.wrapping_sub(*before);
-                if count != 0 {
-                    *before = *now;
-                    counted += u64::from(count);
-                    moved(line * LINE + offset, count);
-                }
-            }
-        }
-        let sum_increase = sum_ns.wrapping_sub(last.sum_ns);
-        last.sum_ns = sum_ns;
-        (
-            take_samples(&mut last.samples, samples, counted),
-            sum_increase,
-        )
+        let now = Counters {
+            samples,
+            sum_ns,
+            buckets: pairs.as_flattened(),
+        };
+        Some(last.advance(&now, &mut moved))
     }
 
     /// Takes the maximum of the windows with the parity of `epoch`.
-    pub fn take_max_ns(&self, row: u32, epoch: u32) -> u64 {
-        self.stripes_of(row)
+    pub fn take_max_ns(&self, row: u32, epoch: u32) -> Option<u64> {
+        self.stripes_of(row).try_fold(0, |longest: u64, row| {
             // SAFETY: a live row; the kernel writes the other parity now.
-            .map(|row| unsafe {
-                AtomicU64::from_ptr(&raw mut (*row).max_ns[(epoch & 1) as usize]).swap(0, Relaxed)
-            })
-            .fold(0, u64::max)
+            let max_ns =
+                unsafe { AtomicU64::from_ptr(&raw mut (*row?).max_ns[(epoch & 1) as usize]) };
+            Some(longest.max(max_ns.swap(0, Relaxed)))
+        })
     }
 
-    fn stripes_of(&self, row: u32) -> impl Iterator<Item = *mut Row> {
+    fn stripes_of(&self, row: u32) -> impl Iterator<Item = Option<*mut Row>> {
         assert!(row < self.rows_per_stripe);
-        let first = self.rows.as_mut_ptr().cast::<Row>();
-        (0..self.stripes)
-            // SAFETY: in bounds of `stripes * rows_per_stripe` rows.
-            .map(move |stripe| unsafe {
-                first.add(stripe * self.rows_per_stripe as usize + row as usize)
-            })
+        (0..self.stripes).map(move |stripe| {
+            let place = stripe * self.rows_per_stripe as usize + row as usize;
+            self.rows.get(place).ok()
+        })
     }
 
     /// The service at `index`.
@@ -291,39 +274,6 @@ impl Tables {
     }
 }
 
-/// Moves `last` to `now`, but not by more than `counted` events if there were
-/// any; returns by how much, at most `counted`.
-fn take_samples(last: &mut u64, now: u64, counted: u64) -> u64 {
-    let increase = now.wrapping_sub(*last).min(counted);
-    *last = if counted == 0 {
-        now
-    } else {
-        last.wrapping_add(increase)
-    };
-    increase
-}
-
-/// The cumulative counters of one row, summed over stripes; they wrap.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cumulative {
-    /// Events observed.
-    pub samples: u64,
-    /// Weighted sum in nanoseconds.
-    pub sum_ns: u64,
-    /// Weighted counts.
-    pub buckets: [u32; BUCKETS],
-}
-
-impl Default for Cumulative {
-    fn default() -> Self {
-        Self {
-            samples: 0,
-            sum_ns: 0,
-            buckets: [0; BUCKETS],
-        }
-    }
-}
-
 /// Maps the memory of an mmap-able array of `entries` values of type `T`.
 fn share<T>(ebpf: &mut Ebpf, name: &'static str, entries: usize) -> Result<MmapRaw, KernelError> {
     let Some(Map::Array(data)) = ebpf.map(name) else {
@@ -388,27 +338,5 @@ fn object_info(fd: BorrowedFd<'_>, info: &mut [u8]) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn there_are_never_more_samples_than_events() {
-        let mut last = 0;
-        let mut check = |now, counted, expected| {
-            assert_eq!(take_samples(&mut last, now, counted), expected);
-        };
-        // One event is in its bucket only, then in the samples.
-        check(4, 5, 4);
-        check(7, 2, 2);
-        check(9, 3, 3);
-        // A sample whose event was taken before is given up.
-        check(10, 0, 0);
-        check(11, 1, 1);
-        // Sampled events weigh more than one.
-        check(12, 8, 1);
     }
 }

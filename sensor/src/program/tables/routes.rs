@@ -19,7 +19,12 @@ use sensor_common::{
     },
 };
 
-use super::{KernelError, Sizes, parts::Parts, share, take_samples};
+use super::{
+    KernelError, Sizes,
+    cumulative::{Counters, Cumulative},
+    parts::Parts,
+    share,
+};
 
 /// Typed views of the shared arrays.
 pub struct RouteTables {
@@ -27,18 +32,6 @@ pub struct RouteTables {
     rows: Parts<Row>,
     owners: MmapRaw,
     of_service: MmapRaw,
-}
-
-/// Counters of one row as last read; most buckets of a route stay empty, so
-/// only those that are not are kept. They wrap.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SparseCumulative {
-    /// Events observed.
-    pub samples: u64,
-    /// Weighted sum in nanoseconds.
-    pub sum_ns: u64,
-    /// Weighted counts by position, in ascending order.
-    buckets: Vec<(u8, u32)>,
 }
 
 impl RouteTables {
@@ -90,7 +83,7 @@ impl RouteTables {
     pub fn advance(
         &self,
         row: u32,
-        last: &mut SparseCumulative,
+        last: &mut Cumulative,
         mut moved: impl FnMut(u8, u32),
     ) -> Option<(u64, u64)> {
         let row = self.rows.get(row as usize).ok()?;
@@ -102,30 +95,13 @@ impl RouteTables {
                 &*(&raw const (*row).buckets).cast::<[AtomicU32; BUCKETS]>(),
             )
         };
-        let (mut known, mut counted) = (0, 0);
-        for (position, bucket) in (0u8..).zip(buckets) {
-            let now = bucket.load(Relaxed);
-            let before = last.buckets.get_mut(known).filter(|of| of.0 == position);
-            let before = match before {
-                Some(before) => before,
-                None if now == 0 => continue,
-                None => {
-                    last.buckets.insert(known, (position, 0));
-                    &mut last.buckets[known]
-                }
-            };
-            known += 1;
-            let count = now.wrapping_sub(before.1);
-            if count != 0 {
-                before.1 = now;
-                counted += u64::from(count);
-                moved(position, count);
-            }
-        }
-        let sum_increase = sum_ns.wrapping_sub(last.sum_ns);
-        last.sum_ns = sum_ns;
-        let samples = take_samples(&mut last.samples, samples, counted);
-        Some((samples, sum_increase))
+        let buckets = buckets.each_ref().map(|bucket| bucket.load(Relaxed));
+        let now = Counters {
+            samples,
+            sum_ns,
+            buckets: &buckets,
+        };
+        Some(last.advance(&now, &mut moved))
     }
 
     /// Takes the maximum of the windows with the parity of `epoch`.
