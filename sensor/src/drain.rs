@@ -15,10 +15,8 @@ use sensor_common::{
 
 mod names;
 mod routes;
-mod sparse;
 
 pub use routes::DrainedRoute;
-pub use sparse::SparseHistogram;
 
 use crate::{
     identity,
@@ -100,7 +98,7 @@ impl Drained {
         id: ServiceId,
         route: Route,
         status_class: u8,
-    ) -> &mut SparseHistogram {
+    ) -> &mut honeyguide_proto::SparseHistogram {
         let number = self.names.take(id);
         self.routes.histogram_of(number, route, status_class)
     }

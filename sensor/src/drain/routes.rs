@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, mem};
 
-use honeyguide_proto::Route;
+use honeyguide_proto::{Route, SparseHistogram};
 use sensor_common::{
     histogram::Totals,
     http::STATUS_CLASSES,
@@ -13,7 +13,7 @@ use sensor_common::{
 };
 use tracing::warn;
 
-use super::{Drained, NOWHERE, SparseHistogram, names::Names};
+use super::{Drained, NOWHERE, names::Names};
 use crate::{
     program::{
         Kernel,

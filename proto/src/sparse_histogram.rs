@@ -1,8 +1,8 @@
-//! A histogram of which only the occupied buckets are kept.
+//! A histogram of which only the occupied buckets are kept, as batches have it.
 
-use sensor_common::histogram::Totals;
+use sensor_common::{Histogram, histogram::Totals};
 
-/// There are many routes and a window of most of them occupies a few buckets.
+/// For what there is much of: a window of most routes occupies a few buckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SparseHistogram {
     buckets: Vec<(u8, u64)>,
@@ -25,6 +25,14 @@ impl SparseHistogram {
         self.totals.max_ns = self.totals.max_ns.max(totals.max_ns);
     }
 
+    /// Adds all of it to a histogram.
+    pub fn add_to(&self, histogram: &mut Histogram) {
+        for (position, count) in &self.buckets {
+            histogram.add(usize::from(*position), *count);
+        }
+        histogram.add_totals(self.totals);
+    }
+
     /// Empties it; its memory stays.
     pub fn clear(&mut self) {
         self.buckets.clear();
@@ -45,12 +53,21 @@ impl SparseHistogram {
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|(_, count)| count).sum()
     }
+
+    /// Gives back memory for buckets that are not there.
+    pub fn shrink_to_fit(&mut self) {
+        self.buckets.shrink_to_fit();
+    }
+
+    /// Heap bytes.
+    pub fn bytes(&self) -> usize {
+        self.buckets.capacity() * size_of::<(u8, u64)>()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sensor_common::Histogram;
 
     use super::*;
 
@@ -69,6 +86,9 @@ mod tests {
             prop_assert_eq!(sparse.buckets(), occupied.as_slice());
             prop_assert_eq!(sparse.totals(), full.totals());
             prop_assert_eq!(sparse.count(), full.count());
+            let mut added = Histogram::new();
+            sparse.add_to(&mut added);
+            prop_assert_eq!(added, full);
         }
     }
 }
