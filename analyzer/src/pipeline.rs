@@ -4,11 +4,13 @@
 
 mod hinting;
 mod outlook;
+mod requests;
 mod restore;
 mod steps;
 mod storing;
 
 pub use outlook::BREACH_SAMPLES_MIN;
+pub use requests::RouteTotal;
 pub(crate) use storing::store_every;
 
 use std::{
@@ -31,6 +33,7 @@ use crate::{
     hints::{Change, Policy},
     ingest::{Deduplication, Verdict},
     judge::Judge,
+    routes::{RecentSteps, Routes},
     series::Series,
 };
 
@@ -111,6 +114,12 @@ pub enum Drop {
     SeriesFull,
     /// The sensor is newer and measures what this analyzer does not know.
     UnknownSignal,
+    /// A series by route, of a protocol, method, signal or status class that
+    /// this analyzer does not know.
+    UnknownRoute,
+    /// A series by route for which there is no room, not even with the requests
+    /// that have no route of their own.
+    RoutesFull,
 }
 
 /// Counts since the start.
@@ -120,6 +129,11 @@ pub struct Counters {
     pub batches: u64,
     /// Series-windows taken.
     pub series_windows: u64,
+    /// Windows of series by route taken.
+    pub route_windows: u64,
+    /// Of those, counted with the requests that have no route of their own,
+    /// because of `analyzer.routes_per_service_max` or `analyzer.routes_max`.
+    pub route_windows_as_other: u64,
     /// Batches that never came.
     pub batches_missing: u64,
     /// Payloads that are no batch, by reason.
@@ -143,6 +157,8 @@ impl Counters {
     pub fn add(&mut self, other: &Counters) {
         self.batches += other.batches;
         self.series_windows += other.series_windows;
+        self.route_windows += other.route_windows;
+        self.route_windows_as_other += other.route_windows_as_other;
         self.batches_missing += other.batches_missing;
         for (reason, count) in &other.undecodable {
             *self.undecodable.entry(reason).or_default() += count;
@@ -166,6 +182,7 @@ struct Service {
     key: String,
     /// By signal.
     series: Vec<Series>,
+    routes: Routes,
 }
 
 impl Service {
@@ -173,6 +190,7 @@ impl Service {
         Self {
             key: id.key(),
             series: Vec::new(),
+            routes: Routes::default(),
         }
     }
 
@@ -218,6 +236,8 @@ pub struct Pipeline {
     deduplication: Deduplication,
     services: Services,
     series_count: usize,
+    route_count: usize,
+    recent_steps: RecentSteps,
     next_series_number: u32,
     open: BTreeMap<u64, OpenStep>,
     /// The next step to close; known from the first data on.
@@ -255,6 +275,8 @@ impl Pipeline {
             deduplication: Deduplication::default(),
             services: Services::new(),
             series_count: 0,
+            route_count: 0,
+            recent_steps: RecentSteps::default(),
             next_series_number: 0,
             open: BTreeMap::new(),
             next_step: None,
@@ -335,10 +357,14 @@ impl Pipeline {
         self.series_count
     }
 
-    /// Memory of all series in bytes.
+    /// Memory of all series and routes in bytes.
     pub fn bytes(&self) -> usize {
-        let series = self.services.values().flat_map(|service| &service.series);
-        series.map(Series::bytes).sum()
+        let services = self.services.values();
+        let of_service = services.map(|service| {
+            let series: usize = service.series.iter().map(Series::bytes).sum();
+            series + service.routes.bytes()
+        });
+        of_service.sum()
     }
 
     /// All events ever by series, in order; at most `max` series.
@@ -410,6 +436,7 @@ impl Pipeline {
             policy.take(&batch.header, batch.cost.as_ref(), &batch.services);
         }
         self.drop_data(Drop::UnknownSignal, batch.unknown_signals as u64);
+        self.drop_data(Drop::UnknownRoute, batch.unknown_routes as u64);
         let end_ns = batch.header.window_end_ns();
         if end_ns > now_ns + CLOCK_SKEW_MAX_NS || end_ns + BACKLOG_MAX_NS < now_ns {
             self.drop_data(Drop::ClockSkew, batch.series.len() as u64);
@@ -431,6 +458,7 @@ impl Pipeline {
             open.missing += missing;
         }
         self.collect(&batch, steps.clone());
+        self.collect_routes(&batch, &steps);
         (!late).then(|| *steps.end())
     }
 

@@ -6,7 +6,7 @@ use honeyguide_proto::v1;
 use super::{CATCH_UP_STEPS_MAX, Command, HistoryRow, Pipeline};
 use crate::ingest::Patience;
 
-/// Steps without events after which a series is forgotten.
+/// Steps without events after which a series or a route is forgotten.
 const FORGET_STEPS: u32 = 8640;
 
 impl Pipeline {
@@ -69,10 +69,12 @@ impl Pipeline {
         let completeness = open.as_ref().map_or(0.0, |open| {
             open.batches as f64 / (open.batches + open.missing).max(1) as f64
         });
+        self.recent_steps.close(step, open.is_some());
         let empty = without_events(completeness);
         // On the bus alone, history is kept with the state.
         let keeps_rows = !self.config.config.data_dir.as_os_str().is_empty();
         for service in self.services.values_mut() {
+            service.routes.close_step(step, u64::from(FORGET_STEPS));
             for series in &mut service.series {
                 if series.close_step(step, empty, completeness) && keeps_rows {
                     use honeyguide_models::History;
@@ -111,12 +113,11 @@ impl Pipeline {
             });
         }
         self.services
-            .retain(|_, service| !service.series.is_empty());
-        self.series_count = self
-            .services
-            .values()
-            .map(|service| service.series.len())
-            .sum();
+            .retain(|_, service| !service.series.is_empty() || !service.routes.is_empty());
+        let services = self.services.values();
+        self.series_count = services.map(|service| service.series.len()).sum();
+        let services = self.services.values();
+        self.route_count = services.map(|service| service.routes.len()).sum();
         for key in ended {
             for alert in self.judge.series_ended(&key, at_ns) {
                 self.commands.push_back(Command::Alert(Box::new(alert)));
