@@ -28,6 +28,7 @@ use crate::{
     frame::{HistoryError, HistoryStore},
     http,
     outbox::Outbox,
+    pipeline::RouteTotal,
     state::StateTopic,
     stores::Stores,
     worker::{Ended, Workers},
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     workers: Workers,
     not_published: Box<dyn Fn() -> u64 + Send + Sync>,
     series_max: usize,
+    routes_max: usize,
     pub(crate) stopping: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -88,6 +90,9 @@ impl Shared {
             .series
             .sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
         exposition.series.truncate(self.series_max);
+        let key = |one: &RouteTotal| (one.service.clone(), one.signal, one.route.clone());
+        exposition.routes.sort_by_cached_key(key);
+        exposition.routes.truncate(self.routes_max);
         let snapshot = self.board.snapshot();
         let shown = snapshot.forecasts().into_iter().take(self.series_max);
         exposition.forecasts = shown.cloned().collect();
@@ -144,6 +149,7 @@ impl Analyzer {
         };
         let board = Arc::new(Board::new(state.is_none()));
         let series_max = config.config.metrics_series_max;
+        let routes_max = config.config.metrics_routes_max;
         let stores = Arc::new(Stores {
             partitions: consumer.partitions(),
             config,
@@ -158,6 +164,7 @@ impl Analyzer {
             workers: workers.clone(),
             not_published: Box::new(move || outbox.as_ref().map_or(0, Outbox::not_published)),
             series_max,
+            routes_max,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });

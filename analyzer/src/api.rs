@@ -1,11 +1,13 @@
 //! The gRPC forecast service.
 
+mod routes;
+
 use std::sync::Arc;
 
 use honeyguide_proto::v1::{
     self, GetForecastRequest, GetForecastResponse, ListAlertsRequest, ListAlertsResponse,
-    ListHintsRequest, ListHintsResponse, ListSeriesRequest, ListSeriesResponse, SeriesFilter,
-    SeriesKey, WatchForecastsRequest, WatchForecastsResponse,
+    ListHintsRequest, ListHintsResponse, ListRoutesRequest, ListRoutesResponse, ListSeriesRequest,
+    ListSeriesResponse, SeriesFilter, SeriesKey, WatchForecastsRequest, WatchForecastsResponse,
     forecast_service_server::ForecastService,
 };
 use tokio::sync::broadcast::error::RecvError;
@@ -14,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::analyzer::Shared;
 
-/// Series of a page unless asked otherwise, and at most.
+/// Series or routes of a page unless asked otherwise, and at most.
 const PAGE_SIZE: usize = 1000;
 const PAGE_SIZE_MAX: usize = 10_000;
 /// Forecasts waiting for a slow watcher.
@@ -28,11 +30,27 @@ fn matches(filter: Option<&SeriesFilter>, key: &SeriesKey) -> bool {
     let Some(filter) = filter else {
         return true;
     };
-    let service = match filter.service.strip_suffix('*') {
-        Some(prefix) => key.service.starts_with(prefix),
-        None => filter.service.is_empty() || filter.service == key.service,
-    };
-    service && (filter.signal.is_empty() || filter.signal == key.signal)
+    matches_service(&filter.service, &key.service)
+        && (filter.signal.is_empty() || filter.signal == key.signal)
+}
+
+/// `pattern` is a key, a prefix ending in `*`, or empty for all.
+fn matches_service(pattern: &str, service: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => service.starts_with(prefix),
+        None => pattern.is_empty() || pattern == service,
+    }
+}
+
+fn page_size(asked: u32) -> Result<usize, Status> {
+    match asked as usize {
+        0 => Ok(PAGE_SIZE),
+        size if size <= PAGE_SIZE_MAX => Ok(size),
+        size => {
+            let text = format!("page_size is {size}, expected at most {PAGE_SIZE_MAX}");
+            Err(Status::invalid_argument(text))
+        }
+    }
 }
 
 /// Pages continue after the last key of the page before.
@@ -47,14 +65,7 @@ impl ForecastService for Api {
         request: Request<ListSeriesRequest>,
     ) -> Result<Response<ListSeriesResponse>, Status> {
         let request = request.into_inner();
-        let size = match request.page_size as usize {
-            0 => PAGE_SIZE,
-            size if size <= PAGE_SIZE_MAX => size,
-            size => {
-                let text = format!("page_size is {size}, expected at most {PAGE_SIZE_MAX}");
-                return Err(Status::invalid_argument(text));
-            }
-        };
+        let size = page_size(request.page_size)?;
         let snapshot = self.0.board.snapshot();
         let after = (!request.page_token.is_empty()).then_some(request.page_token);
         let mut found = snapshot.forecasts().into_iter().filter_map(|forecast| {
@@ -162,5 +173,14 @@ impl ForecastService for Api {
         _: Request<ListHintsRequest>,
     ) -> Result<Response<ListHintsResponse>, Status> {
         Ok(Response::new(self.0.board.snapshot().hints()))
+    }
+
+    async fn list_routes(
+        &self,
+        request: Request<ListRoutesRequest>,
+    ) -> Result<Response<ListRoutesResponse>, Status> {
+        let query = routes::Query::try_from(request.into_inner())?;
+        let snapshot = self.0.board.snapshot();
+        Ok(Response::new(query.page(snapshot.routes())))
     }
 }

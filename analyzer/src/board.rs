@@ -32,6 +32,8 @@ struct PartitionSnapshot {
     /// Those that fire first.
     alerts: Arc<Vec<v1::Alert>>,
     hints: Arc<v1::ListHintsResponse>,
+    /// By service, side and route.
+    routes: Arc<Vec<v1::RouteSummary>>,
     steps: u64,
 }
 
@@ -71,6 +73,12 @@ impl Snapshot {
             all.nodes.extend_from_slice(&partition.hints.nodes);
         }
         all
+    }
+
+    /// What routes do, by partition, service, side and route.
+    pub fn routes(&self) -> impl Iterator<Item = &v1::RouteSummary> {
+        let partitions = self.partitions.values();
+        partitions.flat_map(|partition| partition.routes.iter())
     }
 
     /// The forecast of a series.
@@ -240,6 +248,13 @@ impl Board {
         self.snapshots.send_modify(|snapshot| {
             let shown = snapshot.partitions.entry(partition).or_default();
             shown.hints = Arc::new(hints);
+        });
+    }
+
+    pub(crate) fn routes(&self, partition: PartitionId, routes: Vec<v1::RouteSummary>) {
+        self.snapshots.send_modify(|snapshot| {
+            let shown = snapshot.partitions.entry(partition).or_default();
+            shown.routes = Arc::new(routes);
         });
     }
 

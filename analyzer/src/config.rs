@@ -28,6 +28,12 @@ pub struct Config {
     pub series_max: usize,
     /// Series shown on `/metrics`.
     pub metrics_series_max: usize,
+    /// Routes kept in each partition.
+    pub routes_max: usize,
+    /// Routes kept of each service.
+    pub routes_per_service_max: usize,
+    /// Routes shown on `/metrics`.
+    pub metrics_routes_max: usize,
     /// Where the history is kept; empty: nowhere.
     pub data_dir: PathBuf,
     /// How often new history is written, and then committed on the bus.
@@ -152,6 +158,9 @@ impl Default for Config {
             lateness: Duration::from_secs(2),
             series_max: 20_000,
             metrics_series_max: 2_000,
+            routes_max: 10_000,
+            routes_per_service_max: 256,
+            metrics_routes_max: 1_000,
             data_dir: PathBuf::new(),
             store_interval: Duration::from_secs(300),
             retention: Duration::from_secs(7 * 86_400),
@@ -283,6 +292,14 @@ impl Config {
         if !(1..=1_000_000).contains(&self.series_max) {
             return Err(range("series_max", &self.series_max, "1 to 1000000"));
         }
+        for (key, value) in [
+            ("routes_max", self.routes_max),
+            ("routes_per_service_max", self.routes_per_service_max),
+        ] {
+            if value > 1_000_000 {
+                return Err(range(key, &value, "at most 1000000"));
+            }
+        }
         if !HINTS_BUDGET.contains(&self.hints.budget) {
             let expected = "0.0001 to 1 of a node's CPUs";
             return Err(range("hints.budget", &self.hints.budget, expected));
@@ -365,7 +382,8 @@ mod tests {
     #[test]
     fn wrong_values_are_errors_that_name_the_key() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 9] = [
+            ("routes_max", |c| c.routes_max = 2_000_000),
             ("hints.budget", |c| c.hints.budget = 0.0),
             ("hints.budget", |c| c.hints.budget = f64::NAN),
             ("analyzer.step", |c| c.step = Duration::from_millis(1500)),

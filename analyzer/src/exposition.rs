@@ -5,6 +5,7 @@
 //! native histograms; it gets the same counts at one bucket per doubling.
 
 mod own;
+mod routes;
 mod steering;
 
 use honeyguide_proto::{native_histogram, v1};
@@ -19,13 +20,17 @@ use prometheus_client::{
 };
 use sensor_common::{Histogram, Signal, histogram::lower_bound_ns};
 
-use crate::pipeline::Counters;
+use crate::pipeline::{Counters, RouteTotal};
 
 /// Everything that one scrape shows.
 #[derive(Debug, Default)]
 pub struct Exposition {
     /// All events ever, by service and signal.
     pub series: Vec<(String, Signal, Histogram)>,
+    /// All requests ever by route, in the order of (service, signal, route).
+    pub routes: Vec<RouteTotal>,
+    /// Routes known, shown or not.
+    pub route_count: usize,
     /// The newest forecasts.
     pub forecasts: Vec<v1::Forecast>,
     /// Alerts that fire.
@@ -59,6 +64,7 @@ type Encoded = Result<(), std::fmt::Error>;
 impl Collector for Exposition {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Encoded {
         self.latencies(&mut encoder)?;
+        self.requests(&mut encoder)?;
         self.observed(&mut encoder)?;
         self.forecasts(&mut encoder)?;
         self.steering(&mut encoder)?;
@@ -70,6 +76,8 @@ impl Exposition {
     /// Adds what another thread has.
     pub fn add(&mut self, other: Exposition) {
         self.series.extend(other.series);
+        self.routes.extend(other.routes);
+        self.route_count += other.route_count;
         self.counters.add(&other.counters);
         self.sensor_conflicts += other.sensor_conflicts;
         self.series_count += other.series_count;

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`pipeline`] is the logic, pure; [`ingest`] takes each
 //! batch once; [`series`] and [`ring`] keep the history that models read;
-//! [`judge`] turns risks into alerts; [`hints`] says how closely sensors look; [`frame`] keeps history on disk and is the
+//! [`routes`] are requests by route, which have no models; [`judge`] turns risks into alerts; [`hints`] says how closely sensors look; [`frame`] keeps history on disk and is the
 //! only module that knows polars; [`state`] is what another analyzer needs to go
 //! on; [`service`] is what `honeyguide-analyzer` runs; [`analyzer`] is the shell with the clock, the bus and the interfaces.
 //!
@@ -23,6 +23,7 @@ pub mod judge;
 mod outbox;
 pub mod pipeline;
 pub mod ring;
+pub mod routes;
 pub mod series;
 pub mod service;
 pub mod state;

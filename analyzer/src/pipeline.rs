@@ -4,17 +4,22 @@
 
 mod hinting;
 mod outlook;
+mod requests;
 mod restore;
+mod steps;
+mod storing;
 
 pub use outlook::BREACH_SAMPLES_MIN;
+pub use requests::RouteTotal;
+pub(crate) use storing::store_every;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::RangeInclusive,
 };
 
-use honeyguide_bus::{Delivery, PartitionId, Position, Topic};
-use honeyguide_models::{TARGETS, Target, Window};
+use honeyguide_bus::{Delivery, PartitionId, Position};
+use honeyguide_models::Window;
 use honeyguide_proto::{
     ServiceId,
     batch::{Batch, DecodeError, SeriesWindow},
@@ -26,8 +31,9 @@ use sensor_common::{Histogram, Signal};
 use crate::{
     config::ValidConfig,
     hints::{Change, Policy},
-    ingest::{Deduplication, Patience, Verdict},
+    ingest::{Deduplication, Verdict},
     judge::Judge,
+    routes::{RecentSteps, Routes},
     series::Series,
 };
 
@@ -37,13 +43,6 @@ const CLOCK_SKEW_MAX_NS: u64 = 10 * 60 * 1_000_000_000;
 const BACKLOG_MAX_NS: u64 = 7 * 86_400 * 1_000_000_000;
 /// Steps without data that are forecast in one go after a pause.
 const CATCH_UP_STEPS_MAX: u64 = 360;
-/// Steps without events after which a series is forgotten.
-const FORGET_STEPS: u32 = 8640;
-
-/// Rows kept while they cannot be stored: some 30 MB.
-const ROWS_KEPT_MAX: usize = 250_000;
-/// Steps after which a failed store is tried again.
-const STORE_RETRY_STEPS: u64 = 3;
 
 /// What happened.
 #[derive(Debug)]
@@ -115,6 +114,12 @@ pub enum Drop {
     SeriesFull,
     /// The sensor is newer and measures what this analyzer does not know.
     UnknownSignal,
+    /// A series by route, of a protocol, method, signal or status class that
+    /// this analyzer does not know.
+    UnknownRoute,
+    /// A series by route for which there is no room, not even with the requests
+    /// that have no route of their own.
+    RoutesFull,
 }
 
 /// Counts since the start.
@@ -124,6 +129,11 @@ pub struct Counters {
     pub batches: u64,
     /// Series-windows taken.
     pub series_windows: u64,
+    /// Windows of series by route taken.
+    pub route_windows: u64,
+    /// Of those, counted with the requests that have no route of their own,
+    /// because of `analyzer.routes_per_service_max` or `analyzer.routes_max`.
+    pub route_windows_as_other: u64,
     /// Batches that never came.
     pub batches_missing: u64,
     /// Payloads that are no batch, by reason.
@@ -147,6 +157,8 @@ impl Counters {
     pub fn add(&mut self, other: &Counters) {
         self.batches += other.batches;
         self.series_windows += other.series_windows;
+        self.route_windows += other.route_windows;
+        self.route_windows_as_other += other.route_windows_as_other;
         self.batches_missing += other.batches_missing;
         for (reason, count) in &other.undecodable {
             *self.undecodable.entry(reason).or_default() += count;
@@ -170,6 +182,7 @@ struct Service {
     key: String,
     /// By signal.
     series: Vec<Series>,
+    routes: Routes,
 }
 
 impl Service {
@@ -177,6 +190,7 @@ impl Service {
         Self {
             key: id.key(),
             series: Vec::new(),
+            routes: Routes::default(),
         }
     }
 
@@ -222,6 +236,8 @@ pub struct Pipeline {
     deduplication: Deduplication,
     services: Services,
     series_count: usize,
+    route_count: usize,
+    recent_steps: RecentSteps,
     next_series_number: u32,
     open: BTreeMap<u64, OpenStep>,
     /// The next step to close; known from the first data on.
@@ -259,6 +275,8 @@ impl Pipeline {
             deduplication: Deduplication::default(),
             services: Services::new(),
             series_count: 0,
+            route_count: 0,
+            recent_steps: RecentSteps::default(),
             next_series_number: 0,
             open: BTreeMap::new(),
             next_step: None,
@@ -339,10 +357,14 @@ impl Pipeline {
         self.series_count
     }
 
-    /// Memory of all series in bytes.
+    /// Memory of all series and routes in bytes.
     pub fn bytes(&self) -> usize {
-        let series = self.services.values().flat_map(|service| &service.series);
-        series.map(Series::bytes).sum()
+        let services = self.services.values();
+        let of_service = services.map(|service| {
+            let series: usize = service.series.iter().map(Series::bytes).sum();
+            series + service.routes.bytes()
+        });
+        of_service.sum()
     }
 
     /// All events ever by series, in order; at most `max` series.
@@ -414,6 +436,7 @@ impl Pipeline {
             policy.take(&batch.header, batch.cost.as_ref(), &batch.services);
         }
         self.drop_data(Drop::UnknownSignal, batch.unknown_signals as u64);
+        self.drop_data(Drop::UnknownRoute, batch.unknown_routes as u64);
         let end_ns = batch.header.window_end_ns();
         if end_ns > now_ns + CLOCK_SKEW_MAX_NS || end_ns + BACKLOG_MAX_NS < now_ns {
             self.drop_data(Drop::ClockSkew, batch.series.len() as u64);
@@ -435,6 +458,7 @@ impl Pipeline {
             open.missing += missing;
         }
         self.collect(&batch, steps.clone());
+        self.collect_routes(&batch, &steps);
         (!late).then(|| *steps.end())
     }
 
@@ -511,200 +535,6 @@ impl Pipeline {
         self.take_places(places);
         let service = self.services.get_mut(id).filter(|_| made)?;
         service.series(signal, &mut places)
-    }
-
-    fn close_due_steps(&mut self) {
-        let now_ns = self.newest_ns;
-        let step_ns = self.config.step_ns();
-        let lateness_ns = self.config.config.lateness.as_nanos() as u64;
-        let next_step_ns = self.next_step.unwrap_or(0) * step_ns;
-        let complete_until = self.deduplication.complete_until(Patience {
-            lateness_ns,
-            from_ns: next_step_ns.saturating_sub(step_ns),
-        });
-        // Where nobody is waited for, time passes all the same: a window with
-        // its middle in a step ends at most half a step later.
-        let until = complete_until.unwrap_or(now_ns.saturating_sub(step_ns / 2 + lateness_ns));
-        // Not even where a sensor's clock is ahead.
-        if let Some(due) = (until.min(now_ns) / step_ns).checked_sub(1) {
-            self.close_until(due);
-        }
-    }
-
-    /// Closes the steps up to and including `last`.
-    fn close_until(&mut self, last: u64) {
-        let Some(next) = self.next_step else {
-            return;
-        };
-        let forecast_from = (last + 1).saturating_sub(CATCH_UP_STEPS_MAX);
-        let mut skipped = 0;
-        for step in next..=last {
-            if step >= forecast_from || self.open.contains_key(&step) {
-                self.skip(std::mem::take(&mut skipped));
-                self.close(step);
-            } else {
-                skipped += 1;
-            }
-        }
-        self.skip(skipped);
-        self.next_step = self.next_step.map(|next| next.max(last + 1));
-    }
-
-    /// Steps of which nothing is known, and which nobody asks for any more.
-    fn skip(&mut self, steps: u64) {
-        if steps == 0 {
-            return;
-        }
-        for service in self.services.values_mut() {
-            for series in &mut service.series {
-                series.ring.skip(steps);
-                let idle = u32::try_from(steps).unwrap_or(u32::MAX);
-                series.facts.idle_steps = series.facts.idle_steps.saturating_add(idle);
-            }
-        }
-    }
-
-    fn close(&mut self, step: u64) {
-        self.refit();
-        self.next_step = Some(step + 1);
-        self.counters.steps += 1;
-        let open = self.open.remove(&step);
-        let completeness = open.as_ref().map_or(0.0, |open| {
-            open.batches as f64 / (open.batches + open.missing).max(1) as f64
-        });
-        let empty = without_events(completeness);
-        // On the bus alone, history is kept with the state.
-        let keeps_rows = !self.config.config.data_dir.as_os_str().is_empty();
-        for service in self.services.values_mut() {
-            for series in &mut service.series {
-                if series.close_step(step, empty, completeness) && keeps_rows {
-                    use honeyguide_models::History;
-                    self.rows.push(HistoryRow {
-                        step,
-                        service: service.key.clone(),
-                        signal: series.signal,
-                        window: series.ring.window(0),
-                    });
-                }
-            }
-        }
-        self.forget_idle(step);
-        self.forecast(step);
-        self.hint(step);
-        self.steps_until_store = self.steps_until_store.saturating_sub(1);
-        if self.steps_until_store == 0 {
-            self.store();
-        }
-    }
-
-    fn forget_idle(&mut self, step: u64) {
-        let at_ns = (step + 1) * self.config.step_ns();
-        let mut ended = Vec::new();
-        for service in self.services.values_mut() {
-            let key = &service.key;
-            service.series.retain(|series| {
-                let idle = series.facts.idle_steps >= FORGET_STEPS;
-                if idle || series.facts.idle_steps == crate::series::IDLE_STEPS_MAX {
-                    ended.push(v1::SeriesKey {
-                        service: key.clone(),
-                        signal: series.signal.name().to_owned(),
-                    });
-                }
-                !idle
-            });
-        }
-        self.services
-            .retain(|_, service| !service.series.is_empty());
-        self.series_count = self
-            .services
-            .values()
-            .map(|service| service.series.len())
-            .sum();
-        for key in ended {
-            for alert in self.judge.series_ended(&key, at_ns) {
-                self.commands.push_back(Command::Alert(Box::new(alert)));
-            }
-        }
-    }
-
-    /// Hands over the rows of closed steps; open steps stay open.
-    pub fn store(&mut self) {
-        let Some(last) = self.next_step.and_then(|next| next.checked_sub(1)) else {
-            return;
-        };
-        if self.storing {
-            return;
-        }
-        self.steps_until_store = store_every(&self.config);
-        self.storing = true;
-        self.commands.push_back(Command::Store {
-            step: last,
-            rows: std::mem::take(&mut self.rows),
-        });
-    }
-
-    /// Keeps the rows and does not commit, so that a full disk loses nothing
-    /// for a while. Then the oldest rows are given up and committed: otherwise
-    /// the bus would fill and forecasts would stop with the disk.
-    fn not_stored(&mut self, mut rows: Vec<HistoryRow>) {
-        self.storing = false;
-        self.counters.store_failures += 1;
-        self.steps_until_store = STORE_RETRY_STEPS;
-        rows.append(&mut self.rows);
-        self.rows = rows;
-        let excess = self.rows.len().saturating_sub(ROWS_KEPT_MAX);
-        if excess == 0 {
-            return;
-        }
-        let last = self.rows[excess - 1].step;
-        let end = self.rows.partition_point(|row| row.step <= last);
-        self.rows.drain(..end);
-        self.counters.rows_given_up += end as u64;
-        self.commit_until(last);
-    }
-
-    fn stored(&mut self, step: u64) {
-        self.storing = false;
-        self.commit_until(step);
-    }
-
-    fn commit_until(&mut self, step: u64) {
-        self.stored_step = Some(step);
-        let mut positions = Vec::new();
-        for (partition, uncommitted) in &mut self.uncommitted {
-            let mut offset = None;
-            while let Some((done, _)) = uncommitted.pop_front_if(|(_, touched)| *touched <= step) {
-                offset = Some(done + 1);
-            }
-            positions.extend(offset.map(|offset| Position {
-                topic: Topic::Histograms,
-                partition: *partition,
-                offset,
-            }));
-        }
-        if !positions.is_empty() {
-            self.commands.push_back(Command::Commit(positions));
-        }
-    }
-}
-
-/// Steps between two stores.
-pub(crate) fn store_every(config: &ValidConfig) -> u64 {
-    let config = &config.config;
-    (config.store_interval.as_secs() / config.step.as_secs()).max(1)
-}
-
-/// A window in which sensors reported, but nothing of this series.
-fn without_events(completeness: f64) -> Window {
-    if completeness == 0.0 {
-        return Window::MISSING;
-    }
-    let mut y = [f32::NAN; TARGETS];
-    y[Target::Rate.index()] = 0.0;
-    Window {
-        y,
-        samples: 0.0,
-        completeness: completeness as f32,
     }
 }
 

@@ -172,17 +172,17 @@ impl Series {
 }
 
 /// Sensor windows of one series that fell into one step.
-#[derive(Clone, Debug, Default)]
-pub struct Collected {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected<H = Histogram> {
     /// Merged.
-    pub histogram: Histogram,
+    pub histogram: H,
     /// Sum of the windows' durations, of distinct times.
     pub covered_ns: u64,
     /// Newest window end merged, to count each span of time once.
     pub covered_until_ns: u64,
 }
 
-impl Collected {
+impl<H> Collected<H> {
     /// Notes that a window was merged. Windows of several sensors cover the
     /// same time: it counts once.
     pub fn cover(&mut self, start_ns: u64, end_ns: u64) {
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn overlapping_windows_cover_a_time_once() {
-        let mut collected = Collected::default();
+        let mut collected: Collected = Collected::default();
         collected.cover(0, 10);
         collected.cover(0, 10);
         collected.cover(10, 20);

@@ -24,8 +24,8 @@ pub use topic::StateTopic;
 pub const VERSION: u32 = 3;
 /// Bytes of a piece, about: below what brokers accept as a record.
 pub(crate) const PIECE_LEN: usize = 800_000;
-/// Series of one encoded batch.
-const SERIES_PER_BATCH: usize = 4096;
+/// Series, or routes, of one encoded batch.
+pub(crate) const SERIES_PER_BATCH: usize = 4096;
 
 /// Why a state cannot be restored.
 #[derive(Debug, thiserror::Error)]
@@ -97,12 +97,9 @@ pub(crate) fn take_from_bytes<'a, T: Deserialize<'a>>(
     postcard::take_from_bytes(bytes).map_err(|_| StateError::Damaged(what))
 }
 
-/// Encodes histograms, which must not be empty, in the order given (by
-/// service, then signal).
-pub(crate) fn encode_series<'a>(
-    series: impl Iterator<Item = (&'a ServiceId, Signal, &'a Histogram)>,
-) -> Vec<Vec<u8>> {
-    let header = Header {
+/// Of batches in a state, where it says nothing.
+pub(crate) fn header() -> Header {
+    Header {
         sensor_id: "state".to_owned(),
         boot_id: [0; 16],
         seq: 1,
@@ -110,7 +107,15 @@ pub(crate) fn encode_series<'a>(
         window_start_ns: 0,
         window_duration_ns: *WINDOW_DURATION_NS.start(),
         more: false,
-    };
+    }
+}
+
+/// Encodes histograms, which must not be empty, in the order given (by
+/// service, then signal).
+pub(crate) fn encode_series<'a>(
+    series: impl Iterator<Item = (&'a ServiceId, Signal, &'a Histogram)>,
+) -> Vec<Vec<u8>> {
+    let header = header();
     let all: Vec<_> = series.collect();
     let encoded = all.chunks(SERIES_PER_BATCH).map(|chunk| {
         let mut services: Vec<ServiceId> = Vec::new();
@@ -122,7 +127,7 @@ pub(crate) fn encode_series<'a>(
             references.push(SeriesRef {
                 service: services.len() as u32 - 1,
                 signal: *signal,
-                histogram,
+                histogram: *histogram,
             });
         }
         encode(&header, &services, references, &[], None)

@@ -211,6 +211,7 @@ fn claim(
     };
     board.forecasts(partition, pipeline.last_forecasts());
     board.alerts(partition, pipeline.alerts());
+    board.routes(partition, pipeline.routes());
     TakenOver {
         claimed,
         pipeline,
@@ -404,6 +405,7 @@ impl Worker {
                         let delay_ns = now_ns().saturating_sub(made_at_ns);
                         self.forecast_delay.record(delay_ns);
                     }
+                    self.board.routes(partition, shard.pipeline.routes());
                     let alerts = shard.pipeline.alerts();
                     self.board.step(partition, forecasts, alerts);
                     self.board.hints(partition, shard.pipeline.hints());
@@ -440,6 +442,7 @@ impl Worker {
 
     fn exposition(&self) -> Exposition {
         let series_max = self.stores.config.config.metrics_series_max;
+        let routes_max = self.stores.config.config.metrics_routes_max;
         let mut exposition = Exposition {
             partitions: self.shards.len(),
             forecast_delay: (*self.forecast_delay).clone(),
@@ -449,6 +452,9 @@ impl Worker {
         for Shard { pipeline, .. } in self.shards.values() {
             let room = series_max - exposition.series.len();
             exposition.series.extend(pipeline.cumulative(room));
+            let room = routes_max - exposition.routes.len();
+            exposition.routes.extend(pipeline.route_totals(room));
+            exposition.route_count += pipeline.route_count();
             exposition.counters.add(pipeline.counters());
             exposition.sensor_conflicts += pipeline.sensor_conflicts();
             exposition.series_count += pipeline.series_count();

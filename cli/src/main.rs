@@ -11,6 +11,7 @@ mod forecast;
 mod hints;
 mod record;
 mod replay;
+mod routes;
 mod settings;
 mod topics;
 mod up;
@@ -59,6 +60,8 @@ enum Command {
     Replay(replay::Args),
     /// Show forecasts of a running analyzer.
     Forecast(forecast::Args),
+    /// Show what requests by route do: rate, errors and latency.
+    Routes(routes::Args),
     /// Show alerts of a running analyzer.
     Alerts(alerts::Args),
     /// Show what a running analyzer tells sensors, and why.
@@ -125,6 +128,7 @@ fn run(
             replay::run(args, settings, settings_args)
         }
         Command::Forecast(args) => forecast::run(args),
+        Command::Routes(args) => routes::run(args),
         Command::Alerts(args) => alerts::run(args),
         Command::Hints(args) => hints::run(args),
         Command::Doctor(args) => doctor::run(args, settings),

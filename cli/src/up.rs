@@ -28,7 +28,7 @@ use crate::{
     settings::Settings,
     view::{
         self,
-        table::{Screen, SensorView, draw},
+        table::{ROUTES_MAX, Screen, SensorView, draw},
     },
 };
 
@@ -41,6 +41,7 @@ const LOG_LINES: usize = 3;
 #[command(after_help = "\
 Needs root, or CAP_BPF and CAP_PERFMON. While it runs:
   honeyguide forecast                     asks it for forecasts
+  honeyguide routes                       asks it for requests by route
   curl http://127.0.0.1:9453/metrics      is what Prometheus scrapes
 
 Examples:
@@ -132,6 +133,10 @@ impl Sources {
         let status = self.status.borrow_and_update().clone();
         let mut screen = Screen {
             forecasts: snapshot.forecasts().into_iter().cloned().collect(),
+            routes: view::routes::worst(snapshot.routes(), ROUTES_MAX)
+                .into_iter()
+                .cloned()
+                .collect(),
             alerts: snapshot.alerts(),
             sensor: sensor_view(&status),
             log: Vec::new(),

@@ -1,8 +1,9 @@
-//! Forecasts and alerts as text: one line, a report, or rows of the live table.
+//! Forecasts, routes and alerts as text: one line, a report, or rows of the live table.
 //!
 //! Pure: protobuf values in, strings out.
 
 pub mod json;
+pub mod routes;
 pub mod table;
 
 use std::fmt::Write;

@@ -17,10 +17,12 @@ pub mod native_histogram;
 pub mod otlp;
 pub mod route;
 pub mod service;
+mod sparse_histogram;
 
 pub use hint::Hint;
 pub use route::Route;
 pub use service::{ServiceId, ServiceKind};
+pub use sparse_histogram::SparseHistogram;
 
 /// Generated from `honeyguide/v1/*.proto`.
 #[allow(

@@ -230,7 +230,11 @@ impl<'a> Content<'a> {
 
 #[cfg(test)]
 mod tests {
-    use honeyguide_proto::{ServiceKind, batch::Batch, route::Template};
+    use honeyguide_proto::{
+        ServiceKind,
+        batch::Batch,
+        route::{Protocol, Template},
+    };
     use sensor_common::{
         histogram::{BUCKETS, Totals},
         http::Method,
@@ -242,9 +246,13 @@ mod tests {
         let mut drained = Drained::default();
         for index in 0..services {
             let service = ServiceId::named(ServiceKind::Process, &format!("service-{index}"));
-            drained
-                .histogram_of(service, Signal::RunQueue)
-                .add((index % BUCKETS) as u8, 1);
+            let histogram = drained.histogram_of(service, Signal::RunQueue);
+            histogram.add(40, 1);
+            histogram.add_totals(Totals {
+                samples: 1,
+                sum_ns: 30_000 + index as u64,
+                max_ns: 30_000 + index as u64,
+            });
         }
         drained
     }
@@ -274,15 +282,11 @@ mod tests {
     fn requests_by_route_are_with_their_service_and_no_events_of_their_own() {
         let mut drained = drained(50);
         let template = Template::new("/users/{id}").unwrap();
-        let method = Method::Get;
         for index in 0..50 {
             let service = ServiceId::named(ServiceKind::Process, &format!("service-{index}"));
             for route in [
-                Route::Other,
-                Route::Http {
-                    method,
-                    template: template.clone(),
-                },
+                Route::other(Protocol::Http),
+                Route::http(Method::Get, template.clone()),
             ] {
                 let histogram = drained.requests_of(service.clone(), route, 2);
                 histogram.add(40, 3);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use honeyguide_proto::{Route, ServiceId};
+use honeyguide_proto::{Route, ServiceId, SparseHistogram};
 use sensor_common::{
     Signal,
     histogram::Totals,
@@ -15,10 +15,8 @@ use sensor_common::{
 
 mod names;
 mod routes;
-mod sparse;
 
 pub use routes::DrainedRoute;
-pub use sparse::SparseHistogram;
 
 use crate::{
     identity,
@@ -100,7 +98,7 @@ impl Drained {
         id: ServiceId,
         route: Route,
         status_class: u8,
-    ) -> &mut SparseHistogram {
+    ) -> &mut honeyguide_proto::SparseHistogram {
         let number = self.names.take(id);
         self.routes.histogram_of(number, route, status_class)
     }
@@ -363,9 +361,9 @@ mod tests {
         let (one, two) = (window.names.take(id("x")), window.names.take(id("x")));
         let other = window.names.take(id("y"));
         for number in [one, other, two] {
-            window.histogram(number, Signal::RunQueue).record(1000);
+            window.histogram(number, Signal::RunQueue).add(40, 1);
         }
-        window.histogram(one, Signal::BlockIo).record(1000);
+        window.histogram(one, Signal::BlockIo).add(40, 1);
         let counts: Vec<_> = window
             .series()
             .iter()
@@ -384,12 +382,12 @@ mod tests {
     fn a_window_begins_empty() {
         let mut window = Drained::default();
         let number = window.names.take(id("x"));
-        window.histogram(number, Signal::RunQueue).record(1000);
+        window.histogram(number, Signal::RunQueue).add(40, 1);
         window.clear();
         assert!(window.series().is_empty());
-        window.histogram(number, Signal::BlockIo).record(5);
+        window.histogram(number, Signal::BlockIo).add(5, 1);
         assert_eq!(window.series().len(), 1);
         assert_eq!(window.series()[0].signal, Signal::BlockIo);
-        assert_eq!(window.series()[0].histogram.sum_ns(), 5);
+        assert_eq!(window.series()[0].histogram.buckets(), [(5, 1)]);
     }
 }

@@ -59,7 +59,9 @@ fn window(drain: &mut Drain, kernel: &mut Kernel) -> BTreeMap<(ServiceId, Signal
         .iter()
         .map(|series| {
             let service = window.service(series.service).clone();
-            ((service, series.signal), series.histogram.to_histogram())
+            let mut histogram = Histogram::new();
+            series.histogram.add_to(&mut histogram);
+            ((service, series.signal), histogram)
         })
         .collect()
 }

@@ -20,6 +20,16 @@ impl Exposition {
                 counters.series_windows,
             ),
             (
+                "analyzer_route_windows",
+                "Windows of requests by route taken",
+                counters.route_windows,
+            ),
+            (
+                "analyzer_route_windows_as_other",
+                "Of those, without a route of their own because there are too many",
+                counters.route_windows_as_other,
+            ),
+            (
                 "analyzer_batches_missing",
                 "Batches that never came",
                 counters.batches_missing,
@@ -75,6 +85,7 @@ impl Exposition {
             .iter()
             .map(|(reason, count)| (reason.name(), *count));
         let hidden = self.series_count.saturating_sub(self.series.len()) as u64;
+        let routes_hidden = self.route_count.saturating_sub(self.routes.len());
         for (reason, count) in undecodable.chain(dropped) {
             ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason)])?)?;
         }
@@ -126,6 +137,12 @@ impl Exposition {
                 "Series left out of this page",
                 hidden as i64,
             ),
+            ("analyzer_routes", "Routes known", self.route_count as i64),
+            (
+                "analyzer_routes_not_shown",
+                "Routes left out of this page",
+                routes_hidden as i64,
+            ),
             (
                 "analyzer_alerts_firing",
                 "Alerts that fire",
@@ -148,6 +165,8 @@ impl Drop {
             Drop::ClockSkew => "clock_skew",
             Drop::SeriesFull => "series_full",
             Drop::UnknownSignal => "unknown_signal",
+            Drop::UnknownRoute => "unknown_route",
+            Drop::RoutesFull => "routes_full",
         }
     }
 }

@@ -7,9 +7,10 @@ use honeyguide_bus::Offset;
 use honeyguide_proto::{ServiceId, v1};
 use sensor_common::Signal;
 
-use super::{HistoryRow, OpenStep, Pipeline};
+use super::{HistoryRow, OpenStep, Pipeline, service};
 use crate::{
     ring::{Columns, Ring, StoredColumns},
+    routes,
     series::{Collected, Series},
     state::{
         PIECE_LEN, StateError, StoredSeries, StoredState, StoredWindows, decode_series,
@@ -77,7 +78,40 @@ impl Pipeline {
             watched,
             resolved,
             next_series_number: self.next_series_number,
+            routes: self.routes_state(),
         }
+    }
+
+    fn routes_state(&self) -> Option<v1::RoutesState> {
+        let services = self.services.iter();
+        let all =
+            services.flat_map(|(id, service)| service.routes.iter().map(move |one| (id, one)));
+        routes::stored(all, &self.recent_steps)
+    }
+
+    fn restore_routes(
+        &mut self,
+        state: v1::RoutesState,
+        same_step: bool,
+    ) -> Result<(), StateError> {
+        let (recent_steps, restored) = routes::restored(state)?;
+        if same_step {
+            self.recent_steps = recent_steps;
+        }
+        let first_step = self.newest_ns / self.config.step_ns();
+        for mut one in restored {
+            if !same_step {
+                one.keep_totals(first_step);
+            }
+            let places = self.places();
+            let mut room = self.room();
+            let before = room.free;
+            if let Some(service) = service(&mut self.services, &one.service, places) {
+                service.routes.restore(one, &mut room);
+            }
+            self.route_count += before - room.free;
+        }
+        Ok(())
     }
 
     fn series_pieces(&self) -> Vec<Vec<u8>> {
@@ -171,6 +205,9 @@ impl Pipeline {
             }
         }
         self.newest_ns = state.newest_ns;
+        if let Some(routes) = state.routes {
+            self.restore_routes(routes, same_step)?;
+        }
         self.next_offset = state.next_offset;
         Ok(self.next_offset)
     }

@@ -1,11 +1,12 @@
-use honeyguide_bus::Record;
+use honeyguide_bus::{Record, Topic};
+use honeyguide_models::Target;
 use honeyguide_proto::{
     ServiceKind,
     batch::{Header, SeriesRef, encode},
 };
 use proptest::prelude::*;
 
-use super::*;
+use super::{storing::ROWS_KEPT_MAX, *};
 use crate::config::Config;
 
 const STEP_NS: u64 = 10_000_000_000;

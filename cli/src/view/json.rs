@@ -1,7 +1,10 @@
-//! Forecasts, alerts and hints as JSON, for scripts: seconds, and the field names of
+//! Forecasts, routes, alerts and hints as JSON, for scripts: seconds, and the field names of
 //! the protobuf messages.
 
-use honeyguide_proto::v1::{Alert, BreachForecast, Forecast, Hint, NodeCost, Reason, SeriesKey};
+use honeyguide_proto::v1::{
+    Alert, BreachForecast, Forecast, Hint, LatencyQuantiles, NodeCost, Reason, RouteSummary,
+    SeriesKey,
+};
 use serde_json::{Value, json};
 
 use super::target_name;
@@ -14,13 +17,7 @@ pub fn forecast(forecast: &Forecast) -> Value {
         "rate_per_sec": now.map(|now| now.rate_per_sec),
         "sampling_ratio": now.map(|now| now.sampling_ratio),
         "completeness": now.map(|now| now.completeness),
-        "latency": now.and_then(|now| now.latency.as_ref()).map(|latency| json!({
-            "p50": latency.p50,
-            "p90": latency.p90,
-            "p99": latency.p99,
-            "p999": latency.p999,
-            "max": latency.max,
-        })),
+        "latency": latency(now.and_then(|now| now.latency.as_ref())),
         "points": forecast.points.iter().map(|point| json!({
             "horizon": secs(point.horizon.as_ref()),
             "target": target_name(point.target()),
@@ -34,6 +31,30 @@ pub fn forecast(forecast: &Forecast) -> Value {
         "breaches": forecast.breaches.iter().map(breach).collect::<Vec<_>>(),
         "reasons": forecast.reasons.iter().map(reason).collect::<Vec<_>>(),
         "history_windows": forecast.history_windows,
+    })
+}
+
+pub fn route(route: &RouteSummary) -> Value {
+    json!({
+        "service": route.service,
+        "side": super::routes::side(route.side()),
+        "protocol": super::routes::protocol(route.protocol()),
+        "method": route.method,
+        "template": route.template,
+        "peer": route.peer,
+        "route": route.route,
+        "window_end": route.window_end.as_ref().map(|at| at.seconds),
+        "window": secs(route.window.as_ref()),
+        "latency": latency(route.latency.as_ref()),
+        "rate_per_sec": route.rate_per_sec,
+        "errors_per_sec": route.errors_per_sec,
+        "error_ratio": route.error_ratio,
+        "sampling_ratio": route.sampling_ratio,
+        "classes": route.classes.iter().map(|class| json!({
+            "status_class": class.status_class,
+            "rate_per_sec": class.rate_per_sec,
+            "requests": class.requests,
+        })).collect::<Vec<_>>(),
     })
 }
 
@@ -72,6 +93,16 @@ pub fn node(node: &NodeCost) -> Value {
         "full_cost_ratio": node.full_cost_ratio,
         "budget_ratio": node.budget_ratio,
     })
+}
+
+fn latency(latency: Option<&LatencyQuantiles>) -> Value {
+    json!(latency.map(|latency| json!({
+        "p50": latency.p50,
+        "p90": latency.p90,
+        "p99": latency.p99,
+        "p999": latency.p999,
+        "max": latency.max,
+    })))
 }
 
 fn key(key: Option<&SeriesKey>) -> Value {
@@ -117,5 +148,14 @@ mod tests {
         assert_eq!(value["points"][0]["yhat_upper_80"], 1.1);
         assert_eq!(value["breaches"][0]["eta"], 540.0);
         assert_eq!(value["breaches"][0]["budget_exhausted_in"], Value::Null);
+    }
+
+    #[test]
+    fn route_keeps_the_field_names_of_the_messages() {
+        let value = route(&crate::view::routes::tests::example());
+        assert_eq!(value["side"], "server");
+        assert_eq!(value["template"], "/users/{id}");
+        assert_eq!(value["latency"]["p999"], 0.05);
+        assert_eq!(value["classes"][1]["requests"], 15);
     }
 }

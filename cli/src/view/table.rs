@@ -2,7 +2,7 @@
 //!
 //! Pure: [`draw`] puts a [`Screen`] on a frame; the terminal belongs to the caller.
 
-use honeyguide_proto::v1::{Alert, Forecast, Target};
+use honeyguide_proto::v1::{Alert, Forecast, LatencyQuantiles, RouteSummary, Side, Target};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -11,8 +11,12 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row, Table},
 };
 
-use super::{alert_line, is_firing, latency, point, rate, reason, time_to, worst_breach};
+use super::{
+    alert_line, is_firing, latency, point, rate, reason, routes::share, time_to, worst_breach,
+};
 
+/// Routes shown beneath the series, those that need attention.
+pub const ROUTES_MAX: usize = 5;
 /// Alerts shown at the foot.
 const ALERTS_MAX: usize = 4;
 /// Log lines shown at the foot.
@@ -22,6 +26,8 @@ const LOG_LINES_MAX: usize = 3;
 #[derive(Clone, Debug, Default)]
 pub struct Screen {
     pub forecasts: Vec<Forecast>,
+    /// The worst ones first.
+    pub routes: Vec<RouteSummary>,
     pub alerts: Vec<Alert>,
     pub sensor: SensorView,
     pub log: Vec<String>,
@@ -79,15 +85,22 @@ fn name(forecast: &Forecast) -> (&str, &str) {
 pub fn draw(frame: &mut Frame<'_>, screen: &Screen) {
     let alerts = screen.alerts.len().clamp(1, ALERTS_MAX) as u16;
     let log = screen.log.len().min(LOG_LINES_MAX) as u16;
-    let [head, table, alerts, log] = Layout::vertical([
+    // With their header and a line above; nothing where there are none.
+    let routes = match screen.routes.len().min(ROUTES_MAX) as u16 {
+        0 => 0,
+        routes => routes + 2,
+    };
+    let [head, table, routes, alerts, log] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Min(3),
+        Constraint::Length(routes),
         Constraint::Length(alerts),
         Constraint::Length(log),
     ])
     .areas(frame.area());
     frame.render_widget(Paragraph::new(head_lines(&screen.sensor)), head);
     draw_table(frame, table, &screen.forecasts);
+    draw_routes(frame, routes, &screen.routes);
     frame.render_widget(Paragraph::new(alert_lines(&screen.alerts)), alerts);
     let lines = screen.log.iter().rev().take(LOG_LINES_MAX).rev();
     let lines: Vec<Line<'_>> = lines.map(|line| Line::from(line.as_str()).dim()).collect();
@@ -219,6 +232,52 @@ fn row(forecast: &Forecast) -> Row<'_> {
     ])
 }
 
+fn draw_routes(frame: &mut Frame<'_>, area: Rect, routes: &[RouteSummary]) {
+    if routes.is_empty() {
+        return;
+    }
+    let [_, area] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
+    let header = Row::new(["SERVICE", "ROUTE", "RATE", "ERRORS", "P50", "P99"])
+        .style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED));
+    let table = Table::new(
+        routes.iter().take(ROUTES_MAX).map(route_row),
+        [
+            Constraint::Max(32),
+            Constraint::Min(24),
+            Constraint::Length(9),
+            Constraint::Length(8),
+            Constraint::Length(8),
+            Constraint::Length(8),
+        ],
+    )
+    .header(header);
+    frame.render_widget(table, area);
+}
+
+fn route_row(route: &RouteSummary) -> Row<'_> {
+    let of = |value: fn(&LatencyQuantiles) -> f64| {
+        let quantiles = route.latency.as_ref();
+        quantiles.map_or_else(|| "–".to_owned(), |quantiles| latency(value(quantiles)))
+    };
+    let style = match route.error_ratio {
+        0.0 => Style::new(),
+        ratio if ratio < 0.05 => Style::new().fg(Color::Yellow),
+        _ => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
+    };
+    let name = match route.side() {
+        Side::Client => format!("→ {}", route.route),
+        _ => route.route.clone(),
+    };
+    Row::new([
+        Cell::from(route.service.as_str()),
+        Cell::from(name),
+        Cell::from(rate(route.rate_per_sec)),
+        Cell::from(share(route.error_ratio)).style(style),
+        Cell::from(of(|quantiles| quantiles.p50)),
+        Cell::from(of(|quantiles| quantiles.p99)),
+    ])
+}
+
 fn risk_style(risk: f64) -> Style {
     match risk {
         r if r >= 0.8 => Style::new().fg(Color::Red).add_modifier(Modifier::BOLD),
@@ -288,6 +347,27 @@ mod tests {
     #[test]
     fn empty_screen_says_what_it_waits_for() {
         assert!(drawn(&Screen::default()).contains("waiting for the first window"));
+    }
+
+    #[test]
+    fn routes_are_beneath_the_series() {
+        let of = crate::view::routes::tests::example();
+        let screen = Screen {
+            forecasts: vec![example()],
+            routes: vec![of; ROUTES_MAX + 2],
+            ..Default::default()
+        };
+        let text = drawn(&screen);
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("GET /")).collect();
+        // Twelve lines have room for three of the series and these.
+        assert!((1..=ROUTES_MAX).contains(&lines.len()), "{text}");
+        let words: Vec<_> = lines[0].trim_matches('"').split_whitespace().collect();
+        assert_eq!(
+            words.join(" "),
+            "systemd/nginx.service GET /users/{id} 12.5/s 2.00 % 470 µs 12.0 ms"
+        );
+        assert!(text.contains("12.3 k/s"), "the series went\n{text}");
+        assert!(text.contains("ROUTE"), "{text}");
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Observer {
         for series in window.series() {
             let key = (name(series.service), series.signal);
             let histogram = seen.histograms.entry(key).or_insert_with(Histogram::new);
-            histogram.merge(&series.histogram.to_histogram());
+            series.histogram.add_to(histogram);
         }
         for series in window.routes() {
             let (service, route) = window.route(series.route);

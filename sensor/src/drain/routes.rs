@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, mem};
 
-use honeyguide_proto::Route;
+use honeyguide_proto::{Route, SparseHistogram};
 use sensor_common::{
     histogram::Totals,
     http::STATUS_CLASSES,
@@ -13,7 +13,7 @@ use sensor_common::{
 };
 use tracing::warn;
 
-use super::{Drained, NOWHERE, SparseHistogram, names::Names};
+use super::{Drained, NOWHERE, names::Names};
 use crate::{
     program::{
         Kernel,
@@ -213,12 +213,12 @@ impl Routes {
         let mut name = (service, route);
         let number = names.number(&name);
         let is_live = number.is_some_and(|number| self.live.contains_key(&number));
-        if name.1 != Route::Other && !is_live {
+        if !name.1.is_other() && !is_live {
             let routes = self.of_service.entry(service).or_default();
             if *routes < self.of_service_max {
                 *routes += 1;
             } else {
-                name.1 = Route::Other;
+                name.1 = Route::other(name.1.protocol());
             }
         }
         let number = names.take(name);
@@ -310,7 +310,7 @@ impl Routes {
                 *live -= 1;
                 if *live == 0 {
                     self.live.remove(&route.number);
-                    if *window.routes.name(route.number).1 != Route::Other {
+                    if !window.routes.name(route.number).1.is_other() {
                         let routes = self.of_service.entry(route.service).or_default();
                         *routes = routes.saturating_sub(1);
                     }
@@ -368,10 +368,7 @@ mod tests {
     use super::*;
 
     fn get(template: &str) -> Route {
-        Route::Http {
-            method: Method::Get,
-            template: Template::new(template).unwrap(),
-        }
+        Route::http(Method::Get, Template::new(template).unwrap())
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! A histogram of which only the occupied buckets are kept.
+//! A histogram of which only the occupied buckets are kept, as batches have it.
 
-use honeyguide_proto::batch::Counted;
 use sensor_common::{Histogram, histogram::Totals};
 
-/// There are many series, and a window of most of them occupies a few buckets.
+use crate::batch::Counted;
+
+/// For what there is much of: a window of most series occupies a few buckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SparseHistogram {
     buckets: Vec<(u8, u64)>,
@@ -26,6 +27,14 @@ impl SparseHistogram {
         self.totals.max_ns = self.totals.max_ns.max(totals.max_ns);
     }
 
+    /// Adds all of it to a histogram.
+    pub fn add_to(&self, histogram: &mut Histogram) {
+        for (position, count) in &self.buckets {
+            histogram.add(usize::from(*position), *count);
+        }
+        histogram.add_totals(self.totals);
+    }
+
     /// Empties it; its memory stays.
     pub fn clear(&mut self) {
         self.buckets.clear();
@@ -42,19 +51,19 @@ impl SparseHistogram {
         self.totals
     }
 
-    /// The same with every bucket.
-    pub fn to_histogram(&self) -> Histogram {
-        let mut histogram = Histogram::new();
-        for (position, count) in &self.buckets {
-            histogram.add(usize::from(*position), *count);
-        }
-        histogram.add_totals(self.totals);
-        histogram
-    }
-
     /// Estimated events.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Gives back memory for buckets that are not there.
+    pub fn shrink_to_fit(&mut self) {
+        self.buckets.shrink_to_fit();
+    }
+
+    /// Heap bytes.
+    pub fn bytes(&self) -> usize {
+        self.buckets.capacity() * size_of::<(u8, u64)>()
     }
 }
 
@@ -74,8 +83,9 @@ impl Counted for SparseHistogram {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]
@@ -92,7 +102,9 @@ mod tests {
             prop_assert_eq!(sparse.buckets(), occupied.as_slice());
             prop_assert_eq!(sparse.totals(), full.totals());
             prop_assert_eq!(sparse.count(), full.count());
-            prop_assert_eq!(sparse.to_histogram(), full);
+            let mut added = Histogram::new();
+            sparse.add_to(&mut added);
+            prop_assert_eq!(added, full);
         }
     }
 }

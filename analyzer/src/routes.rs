@@ -1,0 +1,349 @@
+//! Requests by route: what a service's requests to, or by, each route took, and
+//! how they ended, ever and lately.
+//!
+//! A route is no series: it has no model and no history of hours, because there
+//! are many more of them. The requests of routes are in the series of their
+//! service, so nothing here is added to anything there.
+
+mod stored;
+mod summary;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use honeyguide_proto::{
+    Route, SparseHistogram,
+    batch::{Batch, RouteSeriesWindow},
+};
+use sensor_common::Signal;
+
+use crate::series::Collected;
+
+pub(crate) use stored::{restored, stored};
+
+/// Steps whose requests count as those of now: a minute of 10 s.
+pub const RECENT_STEPS: u64 = 6;
+
+/// Whether requests are measured by route under this signal.
+pub fn is_measured(signal: Signal) -> bool {
+    matches!(signal, Signal::ServerRequest | Signal::ClientRequest)
+}
+
+/// Whether a response of `status_class` is an error of the side that `signal`
+/// measures (OpenTelemetry, semantic conventions of HTTP spans, "Status"): a
+/// server that tells a client of the client's error did nothing wrong.
+pub fn is_error(signal: Signal, status_class: u8) -> bool {
+    match status_class {
+        5 => true,
+        4 => signal == Signal::ClientRequest,
+        _ => false,
+    }
+}
+
+/// Requests by status class, each class at most once, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Classes(Vec<(u8, SparseHistogram)>);
+
+impl Classes {
+    /// The requests of a class, none so far if it is new.
+    pub fn of(&mut self, status_class: u8) -> &mut SparseHistogram {
+        let at = self.0.partition_point(|(class, _)| *class < status_class);
+        if self
+            .0
+            .get(at)
+            .is_none_or(|(class, _)| *class != status_class)
+        {
+            self.0
+                .insert(at, (status_class, SparseHistogram::default()));
+        }
+        &mut self.0[at].1
+    }
+
+    /// Classes that had requests, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (u8, &SparseHistogram)> {
+        self.0.iter().map(|(class, histogram)| (*class, histogram))
+    }
+
+    /// Gives back what they grew by for more requests.
+    fn settle(&mut self) {
+        self.0.shrink_to_fit();
+        for (_, histogram) in &mut self.0 {
+            histogram.shrink_to_fit();
+        }
+    }
+
+    /// Heap bytes.
+    fn bytes(&self) -> usize {
+        let buckets = self.0.iter().map(|(_, histogram)| histogram.bytes());
+        self.0.capacity() * size_of::<(u8, SparseHistogram)>() + buckets.sum::<usize>()
+    }
+}
+
+/// Requests of one side of a route.
+#[derive(Debug)]
+pub struct RouteRequests {
+    /// Which side: requests served, or issued.
+    pub signal: Signal,
+    /// Which requests.
+    pub route: Route,
+    /// All of them ever, for `/metrics`.
+    pub total: Classes,
+    /// Of steps that still collect, by step.
+    open: Vec<(u64, Collected<Classes>)>,
+    /// Of the last closed steps, oldest first.
+    recent: VecDeque<(u64, Collected<Classes>)>,
+    /// The first and the last step with requests.
+    first_step: u64,
+    last_step: u64,
+}
+
+impl RouteRequests {
+    fn new(signal: Signal, route: Route, step: u64) -> Self {
+        Self {
+            signal,
+            route,
+            total: Classes::default(),
+            open: Vec::new(),
+            recent: VecDeque::new(),
+            first_step: step,
+            last_step: step,
+        }
+    }
+
+    fn key(&self) -> (Signal, &Route) {
+        (self.signal, &self.route)
+    }
+
+    /// What `step` has collected; it must not be closed.
+    fn open(&mut self, step: u64) -> &mut Collected<Classes> {
+        let at = self.open.partition_point(|(known, _)| *known < step);
+        if self.open.get(at).is_none_or(|(known, _)| *known != step) {
+            self.open.insert(at, (step, Collected::default()));
+        }
+        self.last_step = self.last_step.max(step);
+        &mut self.open[at].1
+    }
+
+    fn close(&mut self, step: u64) {
+        let closed = self.open.partition_point(|(open, _)| *open <= step);
+        // Steps that were skipped after a pause go unused.
+        let last = self.open.drain(..closed).next_back();
+        if let Some((step, mut closed)) = last.filter(|(open, _)| *open == step) {
+            closed.histogram.settle();
+            self.recent.push_back((step, closed));
+        }
+        let is_old = |(recent, _): &mut (u64, _)| *recent + RECENT_STEPS <= step;
+        while self.recent.pop_front_if(is_old).is_some() {}
+    }
+
+    /// Memory in bytes.
+    fn bytes(&self) -> usize {
+        let collected = self.open.iter().chain(&self.recent);
+        let windows: usize = collected.map(|(_, of)| of.histogram.bytes()).sum();
+        let text = self.route.method().len()
+            + self.route.template().len()
+            + self.route.peer().map_or(0, str::len);
+        let slots = self.open.capacity() + self.recent.capacity();
+        size_of::<Self>()
+            + text
+            + self.total.bytes()
+            + windows
+            + slots * size_of::<(u64, Collected<Classes>)>()
+    }
+}
+
+/// How many routes there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Of one service, those of [`Route::other`] not counted.
+    pub of_service: usize,
+    /// In all, from now on.
+    pub free: usize,
+}
+
+/// What became of series by route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Counted, whether under their own route or not.
+    pub taken: u64,
+    /// Of those, counted as [`Route::other`], because the service has so many.
+    pub as_other: u64,
+    /// Not counted, because there is no room at all.
+    pub full: u64,
+    /// Not counted, because of a signal that is not one of requests.
+    pub unknown: u64,
+}
+
+impl std::ops::AddAssign for Taken {
+    fn add_assign(&mut self, other: Self) {
+        self.taken += other.taken;
+        self.as_other += other.as_other;
+        self.full += other.full;
+        self.unknown += other.unknown;
+    }
+}
+
+/// The routes of one service.
+#[derive(Debug, Default)]
+pub struct Routes {
+    /// By signal and route.
+    all: Vec<RouteRequests>,
+    /// Those that are not [`Route::other`].
+    named: usize,
+}
+
+impl Routes {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// In the order of (signal, route).
+    pub fn iter(&self) -> impl Iterator<Item = &RouteRequests> {
+        self.all.iter()
+    }
+
+    /// Adds series by route of one service: to what each of `steps` collects,
+    /// and to the totals. A route that comes new has `next_step` for its first
+    /// step if there are no steps, because they are closed.
+    pub fn collect(
+        &mut self,
+        batch: &Batch,
+        windows: &[RouteSeriesWindow],
+        steps: &std::ops::RangeInclusive<u64>,
+        next_step: u64,
+        room: &mut Room,
+    ) -> Taken {
+        let mut taken = Taken::default();
+        let first_step = if steps.is_empty() {
+            next_step
+        } else {
+            *steps.start()
+        };
+        for window in windows {
+            let signal = window.series.signal;
+            if !is_measured(signal) {
+                taken.unknown += 1;
+                continue;
+            }
+            let (place, as_other) = self.place(signal, batch.route(window), first_step, room);
+            let Some(place) = place else {
+                taken.full += 1;
+                continue;
+            };
+            taken.taken += 1;
+            taken.as_other += u64::from(as_other);
+            let requests = &mut self.all[place];
+            let header = &batch.header;
+            for step in steps.clone() {
+                let collected = requests.open(step);
+                let of_class = collected.histogram.of(window.status_class);
+                add(of_class, batch, window);
+                collected.cover(header.window_start_ns, header.window_end_ns());
+            }
+            add(requests.total.of(window.status_class), batch, window);
+        }
+        taken
+    }
+
+    /// Where requests of a route are counted, and whether that is with those
+    /// that have none of their own; `None` where there is no room.
+    fn place(
+        &mut self,
+        signal: Signal,
+        route: &Route,
+        step: u64,
+        room: &mut Room,
+    ) -> (Option<usize>, bool) {
+        match self.find(signal, route) {
+            Ok(at) => (Some(at), false),
+            Err(at) if room.free > 0 && (route.is_other() || self.named < room.of_service) => {
+                self.insert(at, RouteRequests::new(signal, route.clone(), step));
+                room.free -= 1;
+                (Some(at), false)
+            }
+            Err(_) => {
+                let other = Route::other(route.protocol());
+                let at = match self.find(signal, &other) {
+                    Ok(at) => Some(at),
+                    Err(_) if room.free == 0 => None,
+                    Err(at) => {
+                        self.insert(at, RouteRequests::new(signal, other, step));
+                        room.free -= 1;
+                        Some(at)
+                    }
+                };
+                (at, at.is_some())
+            }
+        }
+    }
+
+    fn find(&self, signal: Signal, route: &Route) -> Result<usize, usize> {
+        self.all
+            .binary_search_by(|known| known.key().cmp(&(signal, route)))
+    }
+
+    fn insert(&mut self, at: usize, requests: RouteRequests) {
+        self.named += usize::from(!requests.route.is_other());
+        self.all.insert(at, requests);
+    }
+
+    /// Closes `step`; routes that had no requests for `forget_steps` go.
+    pub fn close_step(&mut self, step: u64, forget_steps: u64) {
+        self.all
+            .iter_mut()
+            .for_each(|requests| requests.close(step));
+        let before = self.all.len();
+        self.all
+            .retain(|requests| requests.last_step + forget_steps > step);
+        if self.all.len() < before {
+            let named = self.all.iter().filter(|known| !known.route.is_other());
+            self.named = named.count();
+        }
+    }
+
+    /// Memory in bytes.
+    pub fn bytes(&self) -> usize {
+        self.all.iter().map(RouteRequests::bytes).sum()
+    }
+}
+
+fn add(histogram: &mut SparseHistogram, batch: &Batch, window: &RouteSeriesWindow) {
+    for (position, count) in batch.buckets(&window.series) {
+        histogram.add(*position, *count);
+    }
+    histogram.add_totals(window.series.totals);
+}
+
+/// The last closed steps of which anything is known; what routes did then is
+/// what they do now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecentSteps(BTreeSet<u64>);
+
+impl RecentSteps {
+    /// Notes that `step` was closed, with data of any sensor.
+    pub fn close(&mut self, step: u64, is_known: bool) {
+        if is_known {
+            self.0.insert(step);
+        }
+        self.0.retain(|recent| recent + RECENT_STEPS > step);
+    }
+
+    /// In order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = u64> {
+        self.0.iter().copied()
+    }
+}
+
+impl FromIterator<u64> for RecentSteps {
+    fn from_iter<T: IntoIterator<Item = u64>>(steps: T) -> Self {
+        Self(steps.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
