@@ -65,6 +65,35 @@ type IoVector = [u64; 2];
 const MESSAGE_VECTORS: u64 = 16;
 
 impl UserBuffer {
+    /// `len` bytes at `address`.
+    #[inline(always)]
+    pub fn new(address: u64, len: u64) -> UserBuffer {
+        UserBuffer { address, len }
+    }
+
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.address
+    }
+
+    #[inline(always)]
+    pub fn len(self) -> u64 {
+        self.len
+    }
+
+    /// Fills the first `MAX` of `bytes` from the begin; returns how much there was.
+    #[inline(always)]
+    pub fn fill_front<const MAX: usize>(self, bytes: &mut [u8]) -> Option<usize> {
+        let len = self.len.min(MAX as u64) as u32;
+        if len == 0 || len > MAX as u32 || bytes.len() < MAX {
+            return None;
+        }
+        let to = bytes.as_mut_ptr().cast();
+        // SAFETY: there is room for `len`; the helper checks the address.
+        let result = unsafe { bpf_probe_read_user_bytes(to, len, self.address as *const _) };
+        (result == 0).then_some(len as usize)
+    }
+
     #[inline(always)]
     fn current(transferred: u32) -> Option<UserBuffer> {
         // SAFETY: the current task is trusted; the fields are the registers'.
