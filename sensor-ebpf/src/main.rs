@@ -3,7 +3,7 @@
 //! Each program measures one thing and is loaded and attached on its own.
 //! Entry points live in [`probes`], one file per subject; what they share is
 //! in [`service`] (who is charged), [`histogram`] (how a value is counted),
-//! [`http`] and [`mod@route`] (which request it was) and [`kernel`] (how kernel
+//! [`requests`] and [`mod@route`] (which request it was) and [`kernel`] (how kernel
 //! memory is read).
 //!
 //! Deliberately absent: ring buffers and any other per-event output.
@@ -17,11 +17,13 @@
 
 mod config;
 mod histogram;
-mod http;
 mod kernel;
 mod loss;
+mod pipeline;
 mod probes;
+mod requests;
 mod route;
+mod scan;
 mod service;
 mod storage;
 mod user_buffer;

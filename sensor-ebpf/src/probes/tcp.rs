@@ -8,7 +8,7 @@
 //! - Client: the request begins with the first send.
 //!
 //! Pipelined and multiplexed requests are one exchange here. Where system calls
-//! are seen and routes are wanted, [`Http`] looks at the begin of what a server
+//! are seen and routes are wanted, [`Requests`] looks at the begin of what a server
 //! reads and writes; whatever it finds, exchanges are timed all the same.
 
 use aya_ebpf::{
@@ -24,15 +24,17 @@ use sensor_common::{
 use crate::{
     config::{self, Draw, SignalNumber},
     histogram::{Event, record},
-    http::Http,
     kernel::{
         OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_SRTT, Object,
         current_task, load, now_ns, tcp_sock,
     },
     loss,
+    pipeline::Charge,
     probes::tcp_packets::ByAddress,
+    requests::{Answer, Requests},
     service::{self, Charged},
     storage::SocketStorage,
+    user_buffer::{OfSystemCall, Source},
 };
 
 #[unsafe(link_section = ".maps")]
@@ -43,7 +45,7 @@ static SOCKETS: SocketStorage<Socket> = SocketStorage::new();
 pub(super) trait Sockets {
     /// Whether requests are looked at: only where the task that receives or
     /// sends is the current one.
-    const READS_HTTP: bool = false;
+    const READS_REQUESTS: bool = false;
 
     /// The state of `socket` if it has one.
     ///
@@ -99,10 +101,10 @@ impl Sockets for InStorage {
 }
 
 /// With the socket, requests looked at.
-struct WithHttp;
+struct WithRequests;
 
-impl Sockets for WithHttp {
-    const READS_HTTP: bool = true;
+impl Sockets for WithRequests {
+    const READS_REQUESTS: bool = true;
 
     #[inline(always)]
     unsafe fn existing(socket: Object) -> Option<&'static mut Socket> {
@@ -150,7 +152,7 @@ pub(super) struct Socket {
     ready_shift: u8,
     /// End of what was transmitted so far (see `tcp_packets`).
     pub(super) transmitted: u32,
-    http: Http,
+    requests: Requests,
 }
 
 impl Socket {
@@ -168,7 +170,7 @@ impl Socket {
         rtt_in: 0,
         ready_shift: 0,
         transmitted: 0,
-        http: Http::NEW,
+        requests: Requests::NEW,
     };
 }
 
@@ -246,9 +248,9 @@ pub fn tcp_receive(context: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
-pub fn tcp_receive_http(context: BtfTracePointContext) -> i32 {
+pub fn tcp_receive_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { receive::<WithHttp>(&context) };
+    unsafe { receive::<WithRequests>(&context) };
     0
 }
 
@@ -259,21 +261,21 @@ unsafe fn receive<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
         return None;
     }
     // SAFETY: the caller's promise.
-    unsafe { on_receive::<S>(context.arg(0), length as u32) }
+    unsafe { on_receive::<S>(context.arg(0), OfSystemCall(length as u32)) }
 }
 
-/// So many bytes were read.
+/// Something was read.
 #[inline(always)]
-pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, length: u32) -> Option<()> {
+pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
             if state.phase != phase::REQUEST {
-                server_request_begins::<S>(state, length);
-            } else if S::READS_HTTP && state.http.has_begun() {
+                server_request_begins::<S>(state, read);
+            } else if S::READS_REQUESTS && state.requests.has_begun() {
                 let global = config::global()?;
-                state.http.request_goes_on(global, state.index, length);
+                state.requests.request_goes_on(global, state.index, read);
             }
             return Some(());
         }
@@ -298,9 +300,9 @@ pub fn tcp_send(context: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sock_send_length")]
-pub fn tcp_send_http(context: BtfTracePointContext) -> i32 {
+pub fn tcp_send_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { send::<WithHttp>(&context) };
+    unsafe { send::<WithRequests>(&context) };
     0
 }
 
@@ -314,7 +316,7 @@ unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
     unsafe {
         let socket: Object = context.arg(0);
         let state = get_or_create::<S>(socket)?;
-        sent::<S>(socket, state, length as u32)
+        sent::<S>(socket, state, OfSystemCall(length as u32))
     }
 }
 
@@ -327,12 +329,12 @@ fn response_is_not_sampled(state: &mut Socket) {
     }
 }
 
-/// New data of the connection was sent, so many bytes.
+/// New data of the connection was sent.
 #[inline(always)]
 pub(super) unsafe fn sent<S: Sockets>(
     socket: Object,
     state: &mut Socket,
-    length: u32,
+    written: impl Source,
 ) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
@@ -348,17 +350,53 @@ pub(super) unsafe fn sent<S: Sockets>(
         }
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
-            server_response_begins::<S>(socket, state, now_ns, length);
+            server_response_begins::<S>(socket, state, now_ns, written);
+        } else if S::READS_REQUESTS && state.requests.has_pending() {
+            others_answered(state, now_ns, written, false);
         }
         state.last_ns = now_ns;
     }
     Some(())
 }
 
+/// Responses to requests that were read with the one that is answered.
 #[inline(always)]
-fn server_request_begins<S: Sockets>(state: &mut Socket, length: u32) -> Option<()> {
+fn others_answered(
+    state: &mut Socket,
+    now_ns: u64,
+    written: impl Source,
+    begins: bool,
+) -> Option<()> {
+    let charge = charge_of_request(state, now_ns)?;
+    state.requests.others_answered(written, begins, charge);
+    Some(())
+}
+
+/// A request that was read with the one under way and ended at `end_ns`.
+#[inline(always)]
+fn charge_of_request(state: &Socket, end_ns: u64) -> Option<Charge> {
+    if state.request_ns < config::global()?.resumed_ns {
+        return None;
+    }
+    let event = Event {
+        signal: Signal::ServerRequest as u32,
+        value_ns: end_ns.checked_sub(state.request_ns)?,
+        weight: state.weight,
+    };
+    Some(Charge {
+        index: state.index,
+        generation: state.generation,
+        event,
+    })
+}
+
+#[inline(always)]
+fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ServerResponse as u32);
+    if S::READS_REQUESTS && state.requests.has_pending() {
+        give_up_pending(state);
+    }
     state.phase = phase::REQUEST;
     let ready_ns = core::mem::take(&mut state.ready_ns);
     if ready_ns == NOT_SAMPLED {
@@ -377,9 +415,16 @@ fn server_request_begins<S: Sockets>(state: &mut Socket, length: u32) -> Option<
         state.read_ns = now_ns();
         state.request_ns = ready_ns;
     }
-    if S::READS_HTTP {
-        state.http.request_begins(global, state.index, length);
+    if S::READS_REQUESTS {
+        state.requests.request_begins(global, state.index, read);
     }
+    Some(())
+}
+
+#[inline(always)]
+fn give_up_pending(state: &mut Socket) -> Option<()> {
+    let charge = charge_of_request(state, state.last_ns)?;
+    state.requests.give_up_pending(charge);
     Some(())
 }
 
@@ -388,8 +433,16 @@ unsafe fn server_response_begins<S: Sockets>(
     socket: Object,
     state: &mut Socket,
     now_ns: u64,
-    length: u32,
+    written: impl Source,
 ) -> Option<()> {
+    let answer = if S::READS_REQUESTS {
+        state.requests.answer(written)
+    } else {
+        Answer::None
+    };
+    if let Answer::Interim = answer {
+        return None;
+    }
     state.phase = phase::RESPONSE;
     // What arrived meanwhile belongs to this request.
     state.ready_ns = 0;
@@ -404,15 +457,19 @@ unsafe fn server_response_begins<S: Sockets>(
     ] {
         count(global, charged, weight, signal, begin_ns, end_ns);
     }
-    if S::READS_HTTP && request_ns >= global.resumed_ns && request_ns <= now_ns {
+    if let Answer::Final(outcome) = answer
+        && request_ns >= global.resumed_ns
+        && request_ns <= now_ns
+    {
         let event = Event {
             signal: Signal::ServerRequest as u32,
             value_ns: now_ns - request_ns,
             weight,
         };
-        state
-            .http
-            .response_begins(global, state.index, length, event);
+        state.requests.ends(global, state.index, outcome, event);
+        if state.requests.has_pending() {
+            others_answered(state, now_ns, written, true);
+        }
     }
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe { round_trip::<S>(global, socket, state, charged) }

@@ -1,0 +1,263 @@
+//! Servers, clients, and what the sensor published of them.
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use honeyguide_bus::{
+    Consumer, ConsumerEvent, Topic,
+    memory::{self, MemoryBus},
+};
+use honeyguide_proto::batch::Batch;
+use honeyguide_sensor::{AttachedSensor, Config, Metrics, program::probe::Probe};
+use prometheus_client::registry::Registry;
+use sensor_common::{Histogram, Signal};
+
+/// What was published of services whose key ends in a name.
+#[derive(Debug)]
+pub struct Published {
+    /// Requests by route and status class.
+    pub by_route: BTreeMap<(String, u8), u64>,
+    /// Requests of the service as a whole.
+    pub requests: u64,
+    /// Their latency, and that of those in routes.
+    pub latency: Histogram,
+    pub latency_in_routes: Histogram,
+    /// Kernel losses by reason number.
+    pub losses: BTreeMap<u32, u64>,
+}
+
+impl Published {
+    /// `by_route` with borrowed names.
+    pub fn routes(&self) -> BTreeMap<(&str, u8), u64> {
+        let routes = self.by_route.iter();
+        routes
+            .map(|((route, class), count)| ((route.as_str(), *class), *count))
+            .collect()
+    }
+
+    /// Every request is in a route, with the same latency.
+    pub fn check_whole(&self) {
+        assert_eq!(self.by_route.values().sum::<u64>(), self.requests);
+        let [in_routes, all] = [&self.latency_in_routes, &self.latency]
+            .map(|latency| (latency.buckets(), latency.sum_ns(), latency.max_ns()));
+        assert_eq!(in_routes, all);
+    }
+}
+
+pub fn config() -> Config {
+    Config {
+        flush_interval: Duration::from_secs(1),
+        // Exact counts, whatever else this machine does.
+        cost_ceiling: 1.0,
+        probes: vec![Probe::Tcp],
+        ..Config::default()
+    }
+}
+
+/// Runs `work` under the sensor; returns what it published of `name`.
+pub async fn published<W: FnOnce() + Send + 'static>(
+    config: Config,
+    name: &str,
+    work: W,
+) -> Published {
+    let bus = MemoryBus::new(memory::Config::default());
+    let mut consumer = bus.consumer("test", Topic::Histograms);
+    let attached = AttachedSensor::attach(config.validate().unwrap()).unwrap();
+    let metrics = Metrics::register(&mut Registry::default());
+    let sensor = attached.start(Arc::new(bus.clone()), metrics).unwrap();
+    tokio::task::spawn_blocking(work).await.unwrap();
+    sensor.stop().await;
+    bus.close();
+    let mut published = Published {
+        by_route: BTreeMap::new(),
+        requests: 0,
+        latency: Histogram::new(),
+        latency_in_routes: Histogram::new(),
+        losses: BTreeMap::new(),
+    };
+    while let Ok(event) = consumer.next().await {
+        if let ConsumerEvent::Delivery(delivery) = event {
+            add(&mut published, &delivery.record.payload, name);
+        }
+    }
+    published
+}
+
+pub fn add(published: &mut Published, payload: &[u8], name: &str) {
+    let batch = Batch::decode(payload).unwrap();
+    assert_eq!(batch.unknown_routes, 0);
+    let is_of = |service: u32| batch.services[service as usize].key().ends_with(name);
+    for series in batch.series.iter().filter(|series| is_of(series.service)) {
+        if series.signal == Signal::ServerRequest {
+            published.requests += series.count;
+            published.latency.merge(&batch.histogram(series));
+        }
+    }
+    for of in &batch.route_series {
+        if is_of(of.series.service) {
+            assert_eq!(of.series.signal, Signal::ServerRequest);
+            let route = batch.route(of).to_string();
+            let key = (route, of.status_class);
+            *published.by_route.entry(key).or_default() += of.series.count;
+            let histogram = batch.histogram(&of.series);
+            published.latency_in_routes.merge(&histogram);
+        }
+    }
+    for (reason, count) in &batch.losses {
+        *published.losses.entry(*reason).or_default() += count;
+    }
+}
+
+/// A server in another process, killed at the end.
+pub struct Server {
+    pub child: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a program under a name of its own; it prints its port.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let address = format!("127.0.0.1:{}", line.trim()).parse().unwrap();
+        Self { child, address }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client that keeps its connection; panics unless the status is as expected.
+pub struct Client(pub BufReader<TcpStream>);
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self(BufReader::new(socket))
+    }
+
+    pub fn request(&mut self, line: &str, status: u16) {
+        let (method, path) = line.split_once(' ').unwrap();
+        self.send(&[format!(
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"
+        )
+        .as_bytes()]);
+        assert_eq!(self.response(), status, "{line}");
+    }
+
+    pub fn send(&mut self, parts: &[&[u8]]) {
+        for (number, part) in parts.iter().enumerate() {
+            if number > 0 {
+                thread::sleep(Duration::from_millis(5));
+            }
+            self.0.get_mut().write_all(part).unwrap();
+        }
+    }
+
+    /// Reads a response with its body; returns its status.
+    pub fn response(&mut self) -> u16 {
+        let mut status = 0;
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "no response");
+            let line = line.trim_end();
+            if status == 0 {
+                status = line.split(' ').nth(1).unwrap().parse().unwrap();
+            }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().unwrap();
+            }
+            if line.is_empty() {
+                let mut body = vec![0; length];
+                self.0.read_exact(&mut body).unwrap();
+                return status;
+            }
+        }
+    }
+}
+
+/// Servers of this process are one service, so tests of them take turns.
+pub static OWN_SERVICE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The name of this test's executable, of which its own servers are a service.
+pub fn own_name() -> String {
+    let executable = std::env::current_exe().unwrap();
+    executable
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// A server in this process that answers each request after its head with
+/// what `respond` gives for its first line, until the client closes.
+pub fn serve(connections: usize, respond: fn(&str) -> Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for _ in 0..connections {
+            let (socket, _) = listener.accept().unwrap();
+            thread::spawn(move || serve_connection(socket, respond));
+        }
+    });
+    address
+}
+
+pub fn serve_connection(mut socket: TcpStream, respond: fn(&str) -> Vec<u8>) {
+    socket.set_nodelay(true).unwrap();
+    let (mut pending, mut buffer) = (Vec::new(), vec![0; 65_536]);
+    loop {
+        let Ok(read @ 1..) = socket.read(&mut buffer) else {
+            return;
+        };
+        pending.extend_from_slice(&buffer[..read]);
+        while let Some(end) = pending.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&pending[..end]).into_owned();
+            pending.drain(..end + 4);
+            let response = respond(head.lines().next().unwrap_or_default());
+            if socket.write_all(&response).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until something listens there.
+pub fn wait_for(address: SocketAddr) {
+    let listens = (0..200).any(|_| {
+        thread::sleep(Duration::from_millis(50));
+        TcpStream::connect(address).is_ok()
+    });
+    assert!(listens, "nothing listens at {address}");
+}
+
+/// A port that nothing listens on.
+pub fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
+}
+
+/// The service of a process, as keys of published services end.
+pub fn name_of(child: &Child) -> String {
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap();
+    format!("/{}", comm.trim_end())
+}
