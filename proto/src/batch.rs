@@ -76,6 +76,8 @@ pub struct Batch {
     routes: Vec<(u32, Option<Route>)>,
     /// Occupied buckets of all series: (position, count), count > 0.
     buckets: Vec<(u8, u64)>,
+    /// Who answers at some addresses.
+    pub endpoints: Vec<Endpoint>,
     /// Events lost by the sensor in this window, by reason number.
     pub losses: Vec<(u32, u64)>,
     /// What the sensor cost in this window.
@@ -86,6 +88,20 @@ pub struct Batch {
     /// protocol, method, signal or status class.
     pub unknown_routes: usize,
 }
+
+/// Who accepts connections at an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// As [`Route::peer`] has it.
+    pub address: String,
+    /// Who answers there.
+    pub service: ServiceId,
+    /// Index in [`Batch::services`] of the only one it is so for; `None`: all.
+    pub asked_by: Option<u32>,
+}
+
+/// Endpoints of a batch at most.
+pub const ENDPOINTS_MAX: usize = 4096;
 
 /// One series by route; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,17 +25,20 @@ pub enum Protocol {
     Kafka = 5,
     /// DNS.
     Dns = 6,
+    /// TCP, whatever is spoken on it.
+    Tcp = 7,
 }
 
 impl Protocol {
     /// Every protocol, ordered by number.
-    pub const ALL: [Protocol; 6] = [
+    pub const ALL: [Protocol; 7] = [
         Protocol::Http,
         Protocol::Grpc,
         Protocol::Redis,
         Protocol::Postgresql,
         Protocol::Kafka,
         Protocol::Dns,
+        Protocol::Tcp,
     ];
 
     /// The number that stands for it on the wire.
@@ -57,7 +60,13 @@ impl Protocol {
             Protocol::Postgresql => "postgresql",
             Protocol::Kafka => "kafka",
             Protocol::Dns => "dns",
+            Protocol::Tcp => "tcp",
         }
+    }
+
+    /// Whether nothing is told apart but who answers.
+    const fn has_only_peers(self) -> bool {
+        matches!(self, Protocol::Tcp)
     }
 
     /// Whether its templates are paths.
@@ -150,7 +159,7 @@ impl Route {
         operation: &str,
         template: &str,
     ) -> Result<Self, RouteError> {
-        if protocol.has_paths() {
+        if protocol.has_paths() || protocol.has_only_peers() {
             return Err(RouteError::NoOperations(protocol));
         }
         if !is_printable(operation, OPERATION_LEN_MAX) {
@@ -171,11 +180,7 @@ impl Route {
     /// # Errors
     /// [`RouteError::Peer`].
     pub fn with_peer(self, peer: &str) -> Result<Self, RouteError> {
-        let parts = peer.rsplit_once(':');
-        let is_valid = parts.is_some_and(|(host, port)| {
-            !host.is_empty() && port.parse::<u16>().is_ok() && !peer.contains(' ')
-        });
-        if !is_valid || !is_printable(peer, PEER_LEN_MAX) {
+        if !is_peer(peer) {
             return Err(RouteError::Peer);
         }
         let peer = peer.to_owned();
@@ -238,6 +243,15 @@ impl fmt::Display for Route {
             (method, template) => f.pad(&format!("{method} {template}")),
         }
     }
+}
+
+/// Whether a text is `address:port`.
+pub(crate) fn is_peer(text: &str) -> bool {
+    let parts = text.rsplit_once(':');
+    let is_valid = parts.is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok() && !text.contains(' ')
+    });
+    is_valid && is_printable(text, PEER_LEN_MAX)
 }
 
 /// Printable ASCII, at least one byte; spaces only inside.

@@ -19,6 +19,7 @@ mod config;
 mod histogram;
 mod kernel;
 mod loss;
+mod peers;
 mod pipeline;
 mod probes;
 mod requests;

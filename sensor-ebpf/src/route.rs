@@ -13,12 +13,13 @@ use aya_ebpf::{
 };
 use sensor_common::{
     http::{Learned, PATH_LEN_MAX, STATUS_CLASSES},
+    peer::PEERS_PER_SERVICE_MAX,
     postgresql::HEAD_LEN,
     record::{GlobalConfig, Loss, Row, SERVICES_MAX},
     route::{
         EVERY_SERVICE, IS_LITERAL, LESSONS_MAX, LessonKey, NO_ROUTE, Path, ROUTE_ROWS_MAX,
         ROUTES_MAX, Route, RouteKey, RouteRowOwner, RoutesOfService, TAKES_ANY, has_path,
-        is_others, lesson_bit, others,
+        is_others, is_peer, lesson_bit, others,
     },
 };
 
@@ -172,15 +173,16 @@ pub fn find(global: &GlobalConfig, key: &RouteKey, path: &Path) -> u32 {
             return *slot;
         }
     }
-    if has_room(global, key.service) && WAITING_PATHS.insert(key, path, 0).is_err() {
+    if has_room(global, key) && WAITING_PATHS.insert(key, path, 0).is_err() {
         loss::count(Loss::StateFull);
     }
     NO_ROUTE
 }
 
 #[inline(always)]
-fn has_room(global: &GlobalConfig, service: u32) -> bool {
-    match ROUTES_OF_SERVICE.get(service) {
+fn has_room(global: &GlobalConfig, key: &RouteKey) -> bool {
+    match ROUTES_OF_SERVICE.get(key.service) {
+        Some(of) if is_peer(key.method) => of.peers < PEERS_PER_SERVICE_MAX,
         Some(of) => of.routes < global.routes_per_service,
         None => false,
     }
@@ -253,7 +255,7 @@ fn route(
     if let Some(slot) = unsafe { ROUTES_BY_KEY.get(key) } {
         return at(*slot, key);
     }
-    if outcome.is_known && !is_others(key.method) && has_room(global, key.service) {
+    if outcome.is_known && !is_others(key.method) && has_room(global, key) {
         if !has_path(key.method) {
             return take(key, &NO_PATH);
         }
@@ -299,7 +301,13 @@ fn take(key: &RouteKey, path: &Path) -> Option<(u32, *mut Route)> {
             && let Some(of) = ROUTES_OF_SERVICE.get_ptr_mut(key.service)
         {
             // SAFETY: a live map value.
-            unsafe { add_u64(&raw mut (*of).routes, 1) };
+            unsafe {
+                if is_peer(key.method) {
+                    add_u64(&raw mut (*of).peers, 1);
+                } else {
+                    add_u64(&raw mut (*of).routes, 1);
+                }
+            }
         }
         return Some((slot, route));
     }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use honeyguide_bus::{PartitionId, Record, Topic, partition_of};
 use honeyguide_proto::{
     Route, ServiceId,
-    batch::{Contents, Header, RouteSeriesRef, SERVICES_MAX, SeriesRef},
+    batch::{Contents, Endpoint, Header, RouteSeriesRef, SERVICES_MAX, SeriesRef},
+    route::Protocol,
     v1::SensorCost,
 };
 use sensor_common::Signal;
 
-use crate::drain::{Drained, DrainedRoute, DrainedSeries};
+use crate::drain::{Drained, DrainedEndpoint, DrainedRoute, DrainedSeries};
 
 /// Bytes of a payload at most: a record with its key and headers stays below
 /// the 1,048,588 that brokers accept by default (`message.max.bytes`).
@@ -70,7 +71,9 @@ impl Batches {
             let (service, route) = drained.route(series.route);
             Entry::Route(service, route, series)
         });
-        for entry in series.chain(routes) {
+        let answerers = drained.endpoints().iter();
+        let answerers = answerers.filter_map(|of| Some(Entry::Answerer(of.asked_by?, of)));
+        for entry in series.chain(routes).chain(answerers) {
             let service = entry.service();
             let partition = *partition_of_service.entry(service).or_insert_with(|| {
                 partition_of(drained.service(service).key().as_bytes(), partitions)
@@ -82,20 +85,26 @@ impl Batches {
             .iter()
             .map(|(reason, count)| (*reason as u32, *count))
             .collect();
+        let listeners = drained.endpoints().iter();
+        let listeners: Vec<_> = listeners
+            .filter(|of| of.asked_by.is_none())
+            .map(|of| endpoint(of, None))
+            .collect();
         let mut batches = Vec::new();
         for partition in 0..partitions {
             let mut entries = by_partition.remove(&partition).unwrap_or_default();
             entries.sort_by_key(Entry::service);
             // Halved until each part fits; the first comes out first.
             let mut parts: Vec<&[Entry<'_>]> = vec![&entries];
-            let mut first = partition == 0;
+            let (mut first, mut listeners) = (partition == 0, &listeners[..]);
             while let Some(part) = parts.pop() {
                 let (losses, cost) = if first {
                     (&losses[..], Some(cost.clone()))
                 } else {
                     (&[][..], None)
                 };
-                let content = Content::of(drained, part, losses, cost);
+                let mut content = Content::of(drained, part, losses, cost);
+                content.endpoints.extend_from_slice(listeners);
                 let many = content.services.len() > SERVICES_MAX;
                 let more = !parts.is_empty();
                 let record = self.record(window, (partition, more), content);
@@ -105,7 +114,7 @@ impl Batches {
                     continue;
                 }
                 self.seqs[partition as usize] += 1;
-                first = false;
+                (first, listeners) = (false, &[]);
                 let events = part.iter().map(Entry::events).sum();
                 batches.push(EncodedBatch { record, events });
             }
@@ -145,13 +154,15 @@ enum Entry<'a> {
     Series(&'a DrainedSeries),
     /// Number of the service, route.
     Route(u32, &'a Route, &'a DrainedRoute),
+    /// Number of the service that asks.
+    Answerer(u32, &'a DrainedEndpoint),
 }
 
 impl Entry<'_> {
     fn service(&self) -> u32 {
         match self {
             Entry::Series(series) => series.service,
-            Entry::Route(service, ..) => *service,
+            Entry::Route(service, ..) | Entry::Answerer(service, _) => *service,
         }
     }
 
@@ -159,8 +170,24 @@ impl Entry<'_> {
     fn events(&self) -> u64 {
         match self {
             Entry::Series(series) => series.histogram.count(),
-            Entry::Route(..) => 0,
+            Entry::Route(..) | Entry::Answerer(..) => 0,
         }
+    }
+}
+
+/// The side that a route is of.
+fn signal_of(route: &Route) -> Signal {
+    match route.protocol() {
+        Protocol::Tcp => Signal::ClientRequest,
+        _ => Signal::ServerRequest,
+    }
+}
+
+fn endpoint(of: &DrainedEndpoint, asked_by: Option<u32>) -> Endpoint {
+    Endpoint {
+        address: of.address.clone(),
+        service: of.service.clone(),
+        asked_by,
     }
 }
 
@@ -169,6 +196,7 @@ struct Content<'a> {
     services: Vec<ServiceId>,
     series: Vec<SeriesRef<'a>>,
     route_series: Vec<RouteSeriesRef<'a>>,
+    endpoints: Vec<Endpoint>,
     losses: &'a [(u32, u64)],
     cost: Option<SensorCost>,
 }
@@ -185,6 +213,7 @@ impl<'a> Content<'a> {
             services: Vec::new(),
             series: Vec::with_capacity(part.len()),
             route_series: Vec::new(),
+            endpoints: Vec::new(),
             losses,
             cost,
         };
@@ -206,11 +235,12 @@ impl<'a> Content<'a> {
                 Entry::Route(_, route, series) => content.route_series.push(RouteSeriesRef {
                     service,
                     route,
-                    signal: Signal::ServerRequest,
+                    signal: signal_of(route),
                     status_class: series.status_class,
                     buckets: series.histogram.buckets(),
                     totals: series.histogram.totals(),
                 }),
+                Entry::Answerer(_, of) => content.endpoints.push(endpoint(of, Some(service))),
             }
         }
         content
@@ -221,6 +251,7 @@ impl<'a> Content<'a> {
             services: &self.services,
             series: self.series,
             route_series: self.route_series,
+            endpoints: &self.endpoints,
             losses: self.losses,
             cost: self.cost,
         };

@@ -14,8 +14,10 @@ use sensor_common::{
 };
 
 mod names;
+mod peers;
 mod routes;
 
+pub use peers::DrainedEndpoint;
 pub use routes::DrainedRoute;
 
 use crate::{
@@ -37,6 +39,7 @@ pub struct Drained {
     /// Place in `series` by service and signal, [`NOWHERE`] if none.
     places: Vec<u32>,
     routes: routes::Window,
+    endpoints: Vec<DrainedEndpoint>,
     /// Losses by reason, of this window, each reason at most once.
     pub losses: Vec<(Loss, u64)>,
 }
@@ -76,11 +79,17 @@ impl Drained {
         self.routes.name(number)
     }
 
+    /// What is to be said of who answers where.
+    pub fn endpoints(&self) -> &[DrainedEndpoint] {
+        &self.endpoints
+    }
+
     fn clear(&mut self) {
         self.used = 0;
         self.routes.clear();
         self.places.clear();
         self.losses.clear();
+        self.endpoints.clear();
         self.names.settle();
     }
 
@@ -134,6 +143,7 @@ pub struct Drain {
     snapshots: Vec<Option<Box<Cumulative>>>,
     names: identity::Names,
     routes: routes::Routes,
+    peers: peers::Peers,
     services: BTreeMap<u32, KnownService>,
     losses: [u64; Loss::ALL.len()],
     /// Windows without events after which a service is retired.
@@ -167,6 +177,7 @@ impl Drain {
             snapshots: (0..tables.rows()).map(|_| None).collect(),
             names,
             routes: routes::Routes::new(tables.routes().rows(), routes_per_service, rules),
+            peers: peers::Peers::default(),
             services: BTreeMap::new(),
             losses: [0; Loss::ALL.len()],
             idle_windows_max,
@@ -243,6 +254,8 @@ impl Drain {
         let service_of = |index| services.get(&index).map(|known| known.number);
         self.routes
             .drain(tables, epoch, &mut self.window, service_of);
+        self.peers
+            .drain(kernel, &self.routes, &self.services, &mut self.window);
         self.retire_and_recycle(kernel);
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! programs at the best [`level`](probe::Level) this kernel allows.
 
 pub mod btf;
+pub mod peers;
 pub mod probe;
 pub mod tables;
 
@@ -24,6 +25,7 @@ use sensor_common::{
 
 use self::{
     btf::{TypeError, TypeFormat},
+    peers::{Answering, Peers},
     probe::{OFFSETS, Probe, ProbeState, ProbeStatus, Refusal},
     tables::Tables,
 };
@@ -118,6 +120,7 @@ pub struct Kernel {
     free_routes: Stack<MapData, u32>,
     free_route_rows: Stack<MapData, u32>,
     lessons: HashMap<MapData, LessonKey, u8>,
+    peers: Peers,
 }
 
 impl Kernel {
@@ -185,6 +188,7 @@ impl Kernel {
         let services_by_key = typed(&mut ebpf, "SERVICES_BY_KEY", HashMap::try_from)?;
         let routes_by_key = typed(&mut ebpf, "ROUTES_BY_KEY", HashMap::try_from)?;
         let lessons = typed(&mut ebpf, "LESSONS", HashMap::try_from)?;
+        let peers = Peers::of(&mut ebpf)?;
         let free_services = free(&mut ebpf, "FREE_SERVICES", FIRST_SERVICE..sizes.services)?;
         let free_rows = free(&mut ebpf, "FREE_ROWS", 1..rows)?;
         let free_routes = free(&mut ebpf, "FREE_ROUTES", 1..sizes.routes)?;
@@ -206,11 +210,17 @@ impl Kernel {
             free_routes,
             free_route_rows,
             lessons,
+            peers,
         };
         kernel.fill_syscall_tables()?;
         kernel.fill_listening_ports()?;
         kernel.seed_random()?;
         Ok(kernel)
+    }
+
+    /// Who answers where, if that changed since the last time.
+    pub fn peers(&mut self) -> Option<Answering> {
+        self.peers.changed()
     }
 
     /// The memory shared with the kernel.

@@ -6,7 +6,10 @@
 //! gets a good share of the requests there (`/users/me`) is spelled out all the
 //! same.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv6Addr, SocketAddr},
+};
 
 use honeyguide_proto::{
     Route,
@@ -14,7 +17,9 @@ use honeyguide_proto::{
 };
 use sensor_common::{
     http::{self, Learned, Method, ROOT, Steps, child},
-    kafka, postgresql, protocol, redis,
+    kafka,
+    peer::Endpoint,
+    postgresql, protocol, redis,
     route::{IS_LITERAL, Path, TAKES_ANY, is_others, parts},
 };
 
@@ -148,6 +153,7 @@ impl Rules {
             protocol::POSTGRESQL => named(Protocol::Postgresql, postgresql::name(number)),
             protocol::KAFKA => named(Protocol::Kafka, kafka::name(number)),
             protocol::GRPC if is_others(method) => Some(Route::other(Protocol::Grpc)),
+            protocol::TCP => Some(peer(method, path)),
             _ => None,
         };
         if let Some(operation) = operation {
@@ -216,6 +222,26 @@ impl Rules {
             && own.len() + lesson.len() <= LESSONS_MAX;
         teaches.then_some(lesson)
     }
+}
+
+/// What is asked of one address, or of all further ones.
+fn peer(method: u32, path: &Path) -> Route {
+    let all = Route::other(Protocol::Tcp);
+    let endpoint = bytes(path)
+        .first_chunk()
+        .map(|bytes| Endpoint::from_bytes(*bytes));
+    match endpoint {
+        Some(endpoint) if !is_others(method) => {
+            all.clone().with_peer(&text(&endpoint)).unwrap_or(all)
+        }
+        _ => all,
+    }
+}
+
+/// An endpoint as `address:port`.
+pub(crate) fn text(endpoint: &Endpoint) -> String {
+    let address = Ipv6Addr::from(endpoint.address).to_canonical();
+    SocketAddr::new(address, endpoint.port as u16).to_string()
 }
 
 fn bytes(path: &Path) -> &[u8] {

@@ -146,7 +146,11 @@ fn labels(of: &RouteTotal, status_class: u8) -> Labels<'_> {
             labels.push(("messaging_operation_name", method));
             labels.push(("messaging_destination_template", template));
         }
-        Protocol::Redis | Protocol::Postgresql | Protocol::Kafka | Protocol::Dns => {
+        Protocol::Redis
+        | Protocol::Postgresql
+        | Protocol::Kafka
+        | Protocol::Dns
+        | Protocol::Tcp => {
             labels.push(("network_protocol_name", protocol.name()));
             labels.push(("operation_name", method));
             labels.push(("operation_template", template));

@@ -77,6 +77,7 @@ pub fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Postgresql => "postgresql",
         Protocol::Kafka => "kafka",
         Protocol::Dns => "dns",
+        Protocol::Tcp => "tcp",
         Protocol::Unspecified => "?",
     }
 }

@@ -11,12 +11,13 @@ use sensor_common::{
 };
 
 use super::{
-    Batch, COUNT_MAX, Header, MIXED, PAYLOAD_LEN_MAX, ROUTES_MAX, RouteSeriesWindow, SERIES_MAX,
-    SERVICES_MAX, SHIFT_MAX, SeriesWindow, WINDOW_DURATION_NS, expected_max_ns, expected_sum_ns,
+    Batch, COUNT_MAX, ENDPOINTS_MAX, Endpoint, Header, MIXED, PAYLOAD_LEN_MAX, ROUTES_MAX,
+    RouteSeriesWindow, SERIES_MAX, SERVICES_MAX, SHIFT_MAX, SeriesWindow, WINDOW_DURATION_NS,
+    expected_max_ns, expected_sum_ns,
 };
 use crate::{
     Route, ServiceId, ServiceKind,
-    route::{Protocol, Template},
+    route::{Protocol, Template, is_peer},
     service::{PART_LEN_MAX, ServiceIdError},
     v1,
 };
@@ -77,6 +78,14 @@ pub enum DecodeError {
         /// What is wrong.
         what: &'static str,
     },
+    /// An endpoint is not as it must be.
+    #[error("endpoint {index}: {what}")]
+    Endpoint {
+        /// Its place in the batch.
+        index: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A series is not as it must be.
     #[error("series {index}: {what}")]
     Series {
@@ -99,6 +108,7 @@ impl DecodeError {
             DecodeError::Series { .. } => "bad_series",
             DecodeError::Route { .. } => "bad_route",
             DecodeError::RouteSeries { .. } => "bad_route_series",
+            DecodeError::Endpoint { .. } => "bad_endpoint",
         }
     }
 }
@@ -134,6 +144,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Batch, DecodeError> {
         cost: message.cost.map(cost).transpose()?,
         route_series: Vec::new(),
         routes: Vec::new(),
+        endpoints: Vec::new(),
         unknown_signals: 0,
         unknown_routes: 0,
     };
@@ -142,7 +153,41 @@ pub(super) fn decode(payload: &[u8]) -> Result<Batch, DecodeError> {
     if let Some(columns) = &message.route_series {
         decode_route_series(&mut batch, columns)?;
     }
+    batch.endpoints = endpoints(&message.endpoints, &message.strings, batch.services.len())?;
     Ok(batch)
+}
+
+fn endpoints(
+    endpoints: &[v1::Endpoint],
+    strings: &[String],
+    services: usize,
+) -> Result<Vec<Endpoint>, DecodeError> {
+    if endpoints.len() > ENDPOINTS_MAX {
+        let expected = "at most 4096 entries";
+        return Err(field("endpoints", endpoints.len() as u64, expected));
+    }
+    let decode = |(index, endpoint): (usize, &v1::Endpoint)| {
+        let wrong = |what| DecodeError::Endpoint { index, what };
+        let address = (endpoint.address as usize).checked_sub(1);
+        let address = address.and_then(|index| strings.get(index));
+        let address = address.ok_or(wrong("has no address"))?;
+        if !is_peer(address) {
+            return Err(wrong("its address is not address:port"));
+        }
+        let service = endpoint.service.as_ref().ok_or(wrong("has no service"))?;
+        let service =
+            decode_service(service, strings).map_err(|_| wrong("its service has no valid name"))?;
+        let asked_by = endpoint.asked_by.checked_sub(1);
+        if asked_by.is_some_and(|index| index as usize >= services) {
+            return Err(wrong("is asked by a service that is not there"));
+        }
+        Ok(Endpoint {
+            address: address.clone(),
+            service,
+            asked_by,
+        })
+    };
+    endpoints.iter().enumerate().map(decode).collect()
 }
 
 fn field(field: &'static str, value: u64, expected: &'static str) -> DecodeError {

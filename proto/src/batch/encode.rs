@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use prost::Message;
 use sensor_common::{Histogram, Signal, histogram::Totals};
 
-use super::{Header, MIXED, SHIFT_MAX, expected_max_ns, expected_sum_ns};
+use super::{Endpoint, Header, MIXED, SHIFT_MAX, expected_max_ns, expected_sum_ns};
 use crate::{Route, ServiceId, ServiceKind, v1};
 
 /// A histogram to encode, however it is kept.
@@ -74,6 +74,8 @@ pub struct Contents<'a> {
     pub series: Vec<SeriesRef<'a>>,
     /// Each (service, route, signal, status class) may stand once.
     pub route_series: Vec<RouteSeriesRef<'a>>,
+    /// Who answers at some addresses.
+    pub endpoints: &'a [Endpoint],
     /// Events lost, by reason number.
     pub losses: &'a [(u32, u64)],
     /// What the sensor cost.
@@ -93,6 +95,7 @@ pub fn encode(
         services,
         series,
         route_series: Vec::new(),
+        endpoints: &[],
         losses,
         cost,
     };
@@ -122,6 +125,11 @@ impl Contents<'_> {
             .map(|service| dictionary.service(service))
             .collect();
         let (routes, route_series) = route_columns(&self.route_series, &mut dictionary);
+        let endpoints = self
+            .endpoints
+            .iter()
+            .map(|endpoint| dictionary.endpoint(endpoint))
+            .collect();
         let message = v1::HistogramBatch {
             sensor_id: header.sensor_id.clone(),
             boot_id: header.boot_id.to_vec(),
@@ -144,6 +152,7 @@ impl Contents<'_> {
             more: header.more,
             routes,
             route_series,
+            endpoints,
         };
         message.encode_to_vec()
     }
@@ -163,6 +172,14 @@ impl Dictionary {
             namespace: self.index(namespace),
             name: self.index(name),
             container: self.index(container),
+        }
+    }
+
+    fn endpoint(&mut self, endpoint: &Endpoint) -> v1::Endpoint {
+        v1::Endpoint {
+            address: self.index(&endpoint.address),
+            service: Some(self.service(&endpoint.service)),
+            asked_by: endpoint.asked_by.map_or(0, |service| service + 1),
         }
     }
 

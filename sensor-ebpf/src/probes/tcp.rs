@@ -18,6 +18,7 @@ use aya_ebpf::{
 };
 use sensor_common::{
     Signal,
+    peer::ServiceRef,
     record::{GlobalConfig, Loss},
 };
 
@@ -29,6 +30,7 @@ use crate::{
         current_task, load, now_ns, tcp_sock,
     },
     loss,
+    peers::Peer,
     pipeline::Charge,
     probes::tcp_packets::ByAddress,
     requests::{Answer, Requests},
@@ -153,6 +155,7 @@ pub(super) struct Socket {
     /// End of what was transmitted so far (see `tcp_packets`).
     pub(super) transmitted: u32,
     requests: Requests,
+    peer: Peer,
 }
 
 impl Socket {
@@ -171,6 +174,7 @@ impl Socket {
         ready_shift: 0,
         transmitted: 0,
         requests: Requests::NEW,
+        peer: Peer::NEW,
     };
 }
 
@@ -273,6 +277,13 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
         if state.role == role::SERVER {
             if state.phase != phase::REQUEST {
                 server_request_begins::<S>(state, read);
+                if S::READS_REQUESTS && !state.peer.is_known() && state.index != 0 {
+                    let server = ServiceRef {
+                        index: state.index,
+                        generation: state.generation,
+                    };
+                    state.peer.accepted(config::global()?, socket, server);
+                }
             } else if S::READS_REQUESTS && state.requests.has_begun() {
                 let global = config::global()?;
                 state.requests.request_goes_on(global, state.index, read);
@@ -341,6 +352,10 @@ pub(super) unsafe fn sent<S: Sockets>(
         if state.role == role::CLIENT {
             if state.phase != phase::REQUEST {
                 client_request_begins(state);
+                if S::READS_REQUESTS && !state.peer.is_known() && state.index != 0 {
+                    let global = config::global()?;
+                    state.peer.connected(global, socket, state.index);
+                }
             }
             return Some(());
         }
@@ -502,6 +517,18 @@ unsafe fn client_response_begins<S: Sockets>(
         state.request_ns,
         now_ns,
     );
+    if S::READS_REQUESTS
+        && state.peer.is_known()
+        && state.request_ns >= global.resumed_ns
+        && state.request_ns <= now_ns
+    {
+        let event = Event {
+            signal: Signal::ClientRequest as u32,
+            value_ns: now_ns - state.request_ns,
+            weight: state.weight,
+        };
+        state.peer.record(global, state.index, event);
+    }
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe { round_trip::<S>(global, socket, state, charged) }
 }
@@ -642,7 +669,14 @@ pub(super) unsafe fn on_state<S: Sockets>(socket: Object, old: i32, new: i32) ->
         }
         match (old, new) {
             (_, tcp::SYN_SENT) => connect_begins(S::create(socket)?),
-            (tcp::SYN_SENT, tcp::ESTABLISHED) => connect_ends(S::existing(socket)?),
+            (tcp::SYN_SENT, tcp::ESTABLISHED) => {
+                let state = S::existing(socket)?;
+                if state.index != 0 {
+                    let global = config::global()?;
+                    state.peer.connected(global, socket, state.index);
+                }
+                connect_ends(state)
+            }
             (tcp::SYN_RECV, tcp::ESTABLISHED) => {
                 S::create(socket)?.role = role::SERVER;
                 Some(())
@@ -657,6 +691,8 @@ pub(super) unsafe fn on_state<S: Sockets>(socket: Object, old: i32, new: i32) ->
 fn connect_begins(state: &mut Socket) -> Option<()> {
     state.role = role::CLIENT;
     let global = config::global()?;
+    // Also where it is not sampled: later, no task is there to tell who connects.
+    charged(global, state)?;
     charge(global, state, Signal::TcpConnect as u32)?;
     state.ready_ns = now_ns();
     Some(())

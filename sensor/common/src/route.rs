@@ -75,7 +75,14 @@ pub const fn parts(method: u32) -> (u8, u16) {
 #[inline(always)]
 pub const fn has_path(method: u32) -> bool {
     let protocol = (method >> PROTOCOL_SHIFT) as u8;
-    (protocol == crate::protocol::HTTP || protocol == crate::protocol::GRPC) && !is_others(method)
+    let has_paths = protocol == crate::protocol::HTTP || protocol == crate::protocol::GRPC;
+    (has_paths || is_peer(method)) && !is_others(method)
+}
+
+/// Whether it is what is asked of one address, or of all further ones.
+#[inline(always)]
+pub const fn is_peer(method: u32) -> bool {
+    (method >> PROTOCOL_SHIFT) as u8 == crate::protocol::TCP
 }
 
 /// The path that a route was taken for.
@@ -136,6 +143,8 @@ pub const fn lesson_bit(path: u64) -> u64 {
 pub struct RoutesOfService {
     /// Routes it has, its others not counted.
     pub routes: u64,
+    /// Addresses it asks, its others not counted.
+    pub peers: u64,
     /// [`lesson_bit`] of all lessons for it.
     pub lessons: u64,
 }

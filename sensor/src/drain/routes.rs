@@ -9,7 +9,7 @@ use honeyguide_proto::{Route, SparseHistogram};
 use sensor_common::{
     histogram::Totals,
     http::STATUS_CLASSES,
-    route::{Path, RouteKey, RouteRowOwner, has_path},
+    route::{Path, RouteKey, RouteRowOwner, has_path, is_others, is_peer},
 };
 use tracing::warn;
 
@@ -120,6 +120,15 @@ struct KnownRoute {
     idle_windows: u32,
 }
 
+/// What a service asks of one address.
+pub(super) struct Asked {
+    pub slot: u32,
+    /// Of its name.
+    pub number: u32,
+    /// Number of the service's name.
+    pub service: u32,
+}
+
 impl Routes {
     /// Knows no route; a service may have `of_service_max`.
     pub fn new(rows: u32, of_service_max: u32, rules: Rules) -> Self {
@@ -137,6 +146,18 @@ impl Routes {
 
     pub fn len(&self) -> usize {
         self.known.len()
+    }
+
+    /// Those that are what a service asks of one address.
+    pub fn peers(&self) -> impl Iterator<Item = Asked> {
+        self.known
+            .iter()
+            .filter(|(_, route)| is_peer(route.key.method) && !is_others(route.key.method))
+            .map(|(slot, route)| Asked {
+                slot: *slot,
+                number: route.number,
+                service: route.service,
+            })
     }
 
     /// Adds to `window` what happened since the last drain. `service_of` gives
@@ -331,7 +352,8 @@ impl Routes {
             return Vec::new();
         }
         for (slot, route) in &self.known {
-            if has_path(route.key.method) && !self.retired.contains(slot) {
+            let method = route.key.method;
+            if has_path(method) && !is_peer(method) && !self.retired.contains(slot) {
                 let samples = route.rows.iter().map(|row| {
                     let snapshot = self.snapshots[*row as usize].as_deref();
                     snapshot.map_or(0, |snapshot| snapshot.samples)

@@ -90,6 +90,13 @@ pub const OFFSETS: &[(&str, &str)] = &[
     ("OFFSET_SOCK_PROTOCOL", "sock.sk_protocol"),
     ("OFFSET_SOCK_NUM", "sock_common.skc_num"),
     ("OFFSET_TCP_SRTT", "tcp_sock.srtt_us"),
+    ("OFFSET_SOCK_DADDR", "sock_common.skc_daddr"),
+    ("OFFSET_SOCK_RCV_SADDR", "sock_common.skc_rcv_saddr"),
+    ("OFFSET_SOCK_V6_DADDR", "sock_common.skc_v6_daddr"),
+    ("OFFSET_SOCK_V6_RCV_SADDR", "sock_common.skc_v6_rcv_saddr"),
+    ("OFFSET_SOCK_DPORT", "sock_common.skc_dport"),
+    ("OFFSET_SOCK_NET", "sock_common.skc_net"),
+    ("OFFSET_NET_INODE", "net.ns.inum"),
     ("OFFSET_SKB_SOCK", "sk_buff.sk"),
     ("OFFSET_SKB_LEN", "sk_buff.len"),
     ("OFFSET_SKB_HEAD", "sk_buff.head"),
@@ -123,7 +130,34 @@ const SERVICE: &[&str] = &[
     "OFFSET_KERNFS_ID",
 ];
 const SOCKET: &[&str] = &["OFFSET_SOCK_FAMILY", "OFFSET_SOCK_PROTOCOL"];
-const REGISTERS: &[&str] = &["OFFSET_REGISTERS_SYSCALL", "OFFSET_REGISTERS_SECOND"];
+/// Of who is at both ends of a connection, too.
+const ENDS: &[&str] = &[
+    "OFFSET_SOCK_FAMILY",
+    "OFFSET_SOCK_PROTOCOL",
+    "OFFSET_SOCK_NUM",
+    "OFFSET_SOCK_DADDR",
+    "OFFSET_SOCK_RCV_SADDR",
+    "OFFSET_SOCK_V6_DADDR",
+    "OFFSET_SOCK_V6_RCV_SADDR",
+    "OFFSET_SOCK_DPORT",
+    "OFFSET_SOCK_NET",
+    "OFFSET_NET_INODE",
+];
+/// Of requests: [`ENDS`], and the buffer of the system call.
+const REQUESTS: &[&str] = &[
+    "OFFSET_SOCK_FAMILY",
+    "OFFSET_SOCK_PROTOCOL",
+    "OFFSET_SOCK_NUM",
+    "OFFSET_SOCK_DADDR",
+    "OFFSET_SOCK_RCV_SADDR",
+    "OFFSET_SOCK_V6_DADDR",
+    "OFFSET_SOCK_V6_RCV_SADDR",
+    "OFFSET_SOCK_DPORT",
+    "OFFSET_SOCK_NET",
+    "OFFSET_NET_INODE",
+    "OFFSET_REGISTERS_SYSCALL",
+    "OFFSET_REGISTERS_SECOND",
+];
 
 impl Probe {
     /// Every probe.
@@ -253,16 +287,16 @@ const TCP: &[Level] = &[
     Level {
         what: "exchanges with queue wait and service time, both sides, and routes of HTTP/1.1",
         programs: &[
-            spec("tcp_state", "inet_sock_set_state", SOCKET),
+            spec("tcp_state", "inet_sock_set_state", ENDS),
             spec("tcp_data_ready", "sk_data_ready", SOCKET),
-            spec("tcp_receive_requests", "sock_recv_length", REGISTERS),
-            spec("tcp_send_requests", "sock_send_length", REGISTERS),
+            spec("tcp_receive_requests", "sock_recv_length", REQUESTS),
+            spec("tcp_send_requests", "sock_send_length", REQUESTS),
         ],
     },
     Level {
         what: "exchanges with queue wait and service time, both sides",
         programs: &[
-            spec("tcp_state", "inet_sock_set_state", SOCKET),
+            spec("tcp_state", "inet_sock_set_state", ENDS),
             spec("tcp_data_ready", "sk_data_ready", SOCKET),
             spec("tcp_receive", "sock_recv_length", SOCKET),
             spec("tcp_send", "sock_send_length", SOCKET),
@@ -293,7 +327,7 @@ const TCP: &[Level] = &[
     },
     Level {
         what: "connects only",
-        programs: &[spec("tcp_state", "inet_sock_set_state", SOCKET)],
+        programs: &[spec("tcp_state", "inet_sock_set_state", ENDS)],
     },
 ];
 

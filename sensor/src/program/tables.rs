@@ -275,7 +275,11 @@ impl Tables {
 }
 
 /// Maps the memory of an mmap-able array of `entries` values of type `T`.
-fn share<T>(ebpf: &mut Ebpf, name: &'static str, entries: usize) -> Result<MmapRaw, KernelError> {
+pub(super) fn share<T>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    entries: usize,
+) -> Result<MmapRaw, KernelError> {
     let Some(Map::Array(data)) = ebpf.map(name) else {
         return Err(KernelError::NoObject);
     };

@@ -15,7 +15,8 @@ use sensor_common::{
     http::STATUS_CLASSES,
     record::{Row, SERVICES_MAX},
     route::{
-        NO_ROUTE, OTHER_ROUTES, Path, RETIRED, Route, RouteKey, RouteRowOwner, RoutesOfService,
+        NO_ROUTE, Path, RETIRED, Route, RouteKey, RouteRowOwner, RoutesOfService, is_others,
+        is_peer,
     },
 };
 
@@ -122,10 +123,17 @@ impl RouteTables {
             unsafe { AtomicU32::from_ptr(&raw mut (*route).key.method) }
                 .store(key.method | RETIRED, Relaxed);
         }
-        if key.method != OTHER_ROUTES && key.service < SERVICES_MAX {
+        if !is_others(key.method) && key.service < SERVICES_MAX {
             let of_service = self.of_service_ptr(key.service);
             // SAFETY: in bounds; the kernel adds to it atomically.
-            unsafe { AtomicU64::from_ptr(&raw mut (*of_service).routes) }.fetch_sub(1, Relaxed);
+            unsafe {
+                let count = if is_peer(key.method) {
+                    &raw mut (*of_service).peers
+                } else {
+                    &raw mut (*of_service).routes
+                };
+                AtomicU64::from_ptr(count).fetch_sub(1, Relaxed);
+            }
         }
     }
 
