@@ -8,7 +8,7 @@ use sensor_common::{
     http::PATH_LEN_MAX,
     peer::{Endpoint, PEER, PEERS_MAX, ServiceRef},
     record::GlobalConfig,
-    route::{Path, RouteKey},
+    route::{NO_ROUTE, Path, RouteKey},
 };
 
 use crate::{
@@ -109,12 +109,15 @@ impl Peer {
 
     /// A request to the peer was answered.
     #[inline(always)]
-    pub fn record(&self, global: &GlobalConfig, service: u32, event: Event) {
+    pub fn record(&mut self, global: &GlobalConfig, service: u32, event: Event) {
         let key = RouteKey {
             shape: self.shape,
             service,
             method: PEER,
         };
+        if self.slot == NO_ROUTE {
+            self.slot = route::existing(&key);
+        }
         route::record(global, &key, self.slot, Outcome::of_class(0), event);
     }
 }

@@ -179,6 +179,13 @@ pub fn find(global: &GlobalConfig, key: &RouteKey, path: &Path) -> u32 {
     NO_ROUTE
 }
 
+/// The slot of `key`, [`NO_ROUTE`] if it has none.
+#[inline(always)]
+pub fn existing(key: &RouteKey) -> u32 {
+    // SAFETY: a plain number.
+    unsafe { ROUTES_BY_KEY.get(key) }.map_or(NO_ROUTE, |slot| *slot)
+}
+
 #[inline(always)]
 fn has_room(global: &GlobalConfig, key: &RouteKey) -> bool {
     match ROUTES_OF_SERVICE.get(key.service) {

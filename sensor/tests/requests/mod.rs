@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
@@ -32,6 +32,10 @@ pub struct Published {
     pub latency_in_routes: Histogram,
     /// Kernel losses by reason number.
     pub losses: BTreeMap<u32, u64>,
+    /// Requests to each address.
+    pub by_peer: BTreeMap<String, u64>,
+    /// Who answers there: address, service, and whether only for this service.
+    pub endpoints: BTreeSet<(String, String, bool)>,
 }
 
 impl Published {
@@ -82,6 +86,8 @@ pub async fn published<W: FnOnce() + Send + 'static>(
         latency: Histogram::new(),
         latency_in_routes: Histogram::new(),
         losses: BTreeMap::new(),
+        by_peer: BTreeMap::new(),
+        endpoints: BTreeSet::new(),
     };
     while let Ok(event) = consumer.next().await {
         if let ConsumerEvent::Delivery(delivery) = event {
@@ -102,13 +108,26 @@ pub fn add(published: &mut Published, payload: &[u8], name: &str) {
         }
     }
     for of in &batch.route_series {
-        if is_of(of.series.service) {
-            assert_eq!(of.series.signal, Signal::ServerRequest);
+        if !is_of(of.series.service) {
+            continue;
+        }
+        if let Some(peer) = batch.route(of).peer() {
+            assert_eq!(of.series.signal, Signal::ClientRequest);
+            *published.by_peer.entry(peer.to_owned()).or_default() += of.series.count;
+        } else if of.series.signal == Signal::ServerRequest {
             let route = batch.route(of).to_string();
             let key = (route, of.status_class);
             *published.by_route.entry(key).or_default() += of.series.count;
             let histogram = batch.histogram(&of.series);
             published.latency_in_routes.merge(&histogram);
+        }
+    }
+    for endpoint in &batch.endpoints {
+        if endpoint.asked_by.is_none_or(is_of) {
+            let service = endpoint.service.key().to_owned();
+            let only_for_us = endpoint.asked_by.is_some();
+            let entry = (endpoint.address.clone(), service, only_for_us);
+            published.endpoints.insert(entry);
         }
     }
     for (reason, count) in &batch.losses {
