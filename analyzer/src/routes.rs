@@ -1,10 +1,12 @@
 //! Requests by route: what a service's requests to, or by, each route took, and
 //! how they ended, ever and lately.
 //!
-//! A route is no series: it has no model and no history of hours, because there
-//! are many more of them. The requests of routes are in the series of their
+//! A route is no series: it has no history of hours and no objectives, because
+//! there are many more of them. Those with most requests have a model, which
+//! forecasts them. The requests of routes are in the series of their
 //! service, so nothing here is added to anything there.
 
+mod forecast;
 mod stored;
 mod summary;
 
@@ -18,6 +20,7 @@ use sensor_common::Signal;
 
 use crate::series::Collected;
 
+pub use forecast::ClosingStep;
 pub(crate) use stored::{restored, stored};
 
 /// Steps whose requests count as those of now: a minute of 10 s.
@@ -94,6 +97,8 @@ pub struct RouteRequests {
     /// The first and the last step with requests.
     first_step: u64,
     last_step: u64,
+    /// Of those that are forecast.
+    model: Option<Box<forecast::RouteModel>>,
 }
 
 impl RouteRequests {
@@ -106,6 +111,7 @@ impl RouteRequests {
             recent: VecDeque::new(),
             first_step: step,
             last_step: step,
+            model: None,
         }
     }
 
@@ -123,14 +129,20 @@ impl RouteRequests {
         &mut self.open[at].1
     }
 
-    fn close(&mut self, step: u64) {
+    fn close(&mut self, closing: &ClosingStep) {
+        let step = closing.step;
         let closed = self.open.partition_point(|(open, _)| *open <= step);
         // Steps that were skipped after a pause go unused.
         let last = self.open.drain(..closed).next_back();
-        if let Some((step, mut closed)) = last.filter(|(open, _)| *open == step) {
-            closed.histogram.settle();
-            self.recent.push_back((step, closed));
+        let mut last = last.filter(|(open, _)| *open == step);
+        if let Some(model) = &mut self.model {
+            let collected = last.as_ref().map(|(_, collected)| collected);
+            model.ring.push(&closing.window(collected));
         }
+        if let Some((_, closed)) = &mut last {
+            closed.histogram.settle();
+        }
+        self.recent.extend(last);
         let is_old = |(recent, _): &mut (u64, _)| *recent + RECENT_STEPS <= step;
         while self.recent.pop_front_if(is_old).is_some() {}
     }
@@ -142,11 +154,13 @@ impl RouteRequests {
         let text = self.route.method().len()
             + self.route.template().len()
             + self.route.peer().map_or(0, str::len);
+        let model = self.model.as_ref().map_or(0, |model| model.bytes());
         let slots = self.open.capacity() + self.recent.capacity();
         size_of::<Self>()
             + text
             + self.total.bytes()
             + windows
+            + model
             + slots * size_of::<(u64, Collected<Classes>)>()
     }
 }
@@ -292,11 +306,12 @@ impl Routes {
         self.all.insert(at, requests);
     }
 
-    /// Closes `step`; routes that had no requests for `forget_steps` go.
-    pub fn close_step(&mut self, step: u64, forget_steps: u64) {
+    /// Closes a step; routes that had no requests for `forget_steps` go.
+    pub fn close_step(&mut self, closing: &ClosingStep, forget_steps: u64) {
+        let step = closing.step;
         self.all
             .iter_mut()
-            .for_each(|requests| requests.close(step));
+            .for_each(|requests| requests.close(closing));
         let before = self.all.len();
         self.all
             .retain(|requests| requests.last_step + forget_steps > step);
