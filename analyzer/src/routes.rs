@@ -10,7 +10,10 @@ mod forecast;
 mod stored;
 mod summary;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ops::RangeInclusive,
+};
 
 use honeyguide_proto::{
     Route, SparseHistogram,
@@ -196,6 +199,18 @@ impl std::ops::AddAssign for Taken {
     }
 }
 
+/// A batch, and what it counts for.
+#[derive(Clone, Debug)]
+pub struct Arrival<'a> {
+    /// Whose series by route are taken.
+    pub batch: &'a Batch,
+    /// Steps that collect them; none if all of them are closed, and then they
+    /// are in the totals alone.
+    pub steps: RangeInclusive<u64>,
+    /// The first step in which a route that comes new can have requests.
+    pub first_step: u64,
+}
+
 /// The routes of one service.
 #[derive(Debug, Default)]
 pub struct Routes {
@@ -221,30 +236,23 @@ impl Routes {
         self.all.iter()
     }
 
-    /// Adds series by route of one service: to what each of `steps` collects,
-    /// and to the totals. A route that comes new has `next_step` for its first
-    /// step if there are no steps, because they are closed.
+    /// Adds series by route of one service, as far as there is room.
     pub fn collect(
         &mut self,
-        batch: &Batch,
+        arrival: &Arrival<'_>,
         windows: &[RouteSeriesWindow],
-        steps: &std::ops::RangeInclusive<u64>,
-        next_step: u64,
         room: &mut Room,
     ) -> Taken {
         let mut taken = Taken::default();
-        let first_step = if steps.is_empty() {
-            next_step
-        } else {
-            *steps.start()
-        };
+        let batch = arrival.batch;
         for window in windows {
             let signal = window.series.signal;
             if !is_measured(signal) {
                 taken.unknown += 1;
                 continue;
             }
-            let (place, as_other) = self.place(signal, batch.route(window), first_step, room);
+            let (place, as_other) =
+                self.place(signal, batch.route(window), arrival.first_step, room);
             let Some(place) = place else {
                 taken.full += 1;
                 continue;
@@ -253,7 +261,7 @@ impl Routes {
             taken.as_other += u64::from(as_other);
             let requests = &mut self.all[place];
             let header = &batch.header;
-            for step in steps.clone() {
+            for step in arrival.steps.clone() {
                 let collected = requests.open(step);
                 let of_class = collected.histogram.of(window.status_class);
                 add(of_class, batch, window);

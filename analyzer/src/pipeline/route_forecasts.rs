@@ -53,7 +53,8 @@ impl Pipeline {
     /// gives the same.
     pub(super) fn refresh_routes(&mut self, step: u64) {
         let params = &self.config.params;
-        for service in self.services.values_mut() {
+        let services = self.services.values_mut();
+        for service in services.filter(|service| service.routes.models() > 0) {
             let drivers = drivers(&service.series, None);
             for route in service.routes.models_mut() {
                 let forecast =
@@ -68,7 +69,8 @@ impl Pipeline {
         let params = &self.config.params;
         let most = REFITS_MIN + self.config.config.route_forecasts_max / REFIT_SPREAD_STEPS;
         let mut refits = 0;
-        for service in self.services.values_mut() {
+        let services = self.services.values_mut();
+        for service in services.filter(|service| service.routes.models() > 0) {
             let drivers = drivers(&service.series, None);
             for route in service.routes.models_mut() {
                 if refits < most && route.refit_due(params) {

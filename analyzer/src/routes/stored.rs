@@ -198,8 +198,9 @@ pub(crate) fn restored(
             }
         }
     }
+    let mut in_order: Vec<&mut RouteRequests> = all.values_mut().collect();
     for model in &state.models {
-        let Some(requests) = all.values_mut().nth(model.route as usize) else {
+        let Some(requests) = in_order.get_mut(model.route as usize) else {
             return Err(wrong);
         };
         requests.model = Some(Box::new(restored_model(model)?));

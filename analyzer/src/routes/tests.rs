@@ -71,7 +71,12 @@ const ROOMY: Room = Room {
 
 fn collect(routes: &mut Routes, step: u64, requests: &[Requests], room: &mut Room) -> Taken {
     let batch = Batch::decode(&payload(&header(1, step), requests)).unwrap();
-    routes.collect(&batch, &batch.route_series, &(step..=step), step, room)
+    let arrival = Arrival {
+        batch: &batch,
+        steps: step..=step,
+        first_step: step,
+    };
+    routes.collect(&arrival, &batch.route_series, room)
 }
 
 fn close(routes: &mut Routes, recent: &mut RecentSteps, step: u64) {
