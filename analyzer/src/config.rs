@@ -32,6 +32,8 @@ pub struct Config {
     pub routes_max: usize,
     /// Routes kept of each service.
     pub routes_per_service_max: usize,
+    /// Routes forecast in each partition, those with most requests.
+    pub route_forecasts_max: usize,
     /// Routes shown on `/metrics`.
     pub metrics_routes_max: usize,
     /// Where the history is kept; empty: nowhere.
@@ -160,6 +162,7 @@ impl Default for Config {
             metrics_series_max: 2_000,
             routes_max: 10_000,
             routes_per_service_max: 256,
+            route_forecasts_max: 100,
             metrics_routes_max: 1_000,
             data_dir: PathBuf::new(),
             store_interval: Duration::from_secs(300),
@@ -295,6 +298,7 @@ impl Config {
         for (key, value) in [
             ("routes_max", self.routes_max),
             ("routes_per_service_max", self.routes_per_service_max),
+            ("route_forecasts_max", self.route_forecasts_max),
         ] {
             if value > 1_000_000 {
                 return Err(range(key, &value, "at most 1000000"));

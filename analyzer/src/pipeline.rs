@@ -6,6 +6,7 @@ mod hinting;
 mod outlook;
 mod requests;
 mod restore;
+mod route_forecasts;
 mod steps;
 mod storing;
 

@@ -114,6 +114,12 @@ impl Ring {
         next_step.max(last_step + 1)
     }
 
+    /// Appends stored windows to a ring, as they were.
+    pub(crate) fn append(&mut self, windows: StoredColumns<'_>) {
+        let len = windows.len as u64;
+        self.restore(windows, len.saturating_sub(1), None);
+    }
+
     /// Appends one window, of `step`, likewise.
     pub(crate) fn restore_one(
         &mut self,

@@ -1,14 +1,19 @@
 //! Requests by route: what a service's requests to, or by, each route took, and
 //! how they ended, ever and lately.
 //!
-//! A route is no series: it has no model and no history of hours, because there
-//! are many more of them. The requests of routes are in the series of their
+//! A route is no series: it has no history of hours and no objectives, because
+//! there are many more of them. Those with most requests have a model, which
+//! forecasts them. The requests of routes are in the series of their
 //! service, so nothing here is added to anything there.
 
+mod forecast;
 mod stored;
 mod summary;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ops::RangeInclusive,
+};
 
 use honeyguide_proto::{
     Route, SparseHistogram,
@@ -18,6 +23,7 @@ use sensor_common::Signal;
 
 use crate::series::Collected;
 
+pub use forecast::ClosingStep;
 pub(crate) use stored::{restored, stored};
 
 /// Steps whose requests count as those of now: a minute of 10 s.
@@ -94,6 +100,8 @@ pub struct RouteRequests {
     /// The first and the last step with requests.
     first_step: u64,
     last_step: u64,
+    /// Of those that are forecast.
+    model: Option<Box<forecast::RouteModel>>,
 }
 
 impl RouteRequests {
@@ -106,6 +114,7 @@ impl RouteRequests {
             recent: VecDeque::new(),
             first_step: step,
             last_step: step,
+            model: None,
         }
     }
 
@@ -123,14 +132,20 @@ impl RouteRequests {
         &mut self.open[at].1
     }
 
-    fn close(&mut self, step: u64) {
+    fn close(&mut self, closing: &ClosingStep) {
+        let step = closing.step;
         let closed = self.open.partition_point(|(open, _)| *open <= step);
         // Steps that were skipped after a pause go unused.
         let last = self.open.drain(..closed).next_back();
-        if let Some((step, mut closed)) = last.filter(|(open, _)| *open == step) {
-            closed.histogram.settle();
-            self.recent.push_back((step, closed));
+        let mut last = last.filter(|(open, _)| *open == step);
+        if let Some(model) = &mut self.model {
+            let collected = last.as_ref().map(|(_, collected)| collected);
+            model.ring.push(&closing.window(collected));
         }
+        if let Some((_, closed)) = &mut last {
+            closed.histogram.settle();
+        }
+        self.recent.extend(last);
         let is_old = |(recent, _): &mut (u64, _)| *recent + RECENT_STEPS <= step;
         while self.recent.pop_front_if(is_old).is_some() {}
     }
@@ -142,11 +157,13 @@ impl RouteRequests {
         let text = self.route.method().len()
             + self.route.template().len()
             + self.route.peer().map_or(0, str::len);
+        let model = self.model.as_ref().map_or(0, |model| model.bytes());
         let slots = self.open.capacity() + self.recent.capacity();
         size_of::<Self>()
             + text
             + self.total.bytes()
             + windows
+            + model
             + slots * size_of::<(u64, Collected<Classes>)>()
     }
 }
@@ -182,6 +199,18 @@ impl std::ops::AddAssign for Taken {
     }
 }
 
+/// A batch, and what it counts for.
+#[derive(Clone, Debug)]
+pub struct Arrival<'a> {
+    /// Whose series by route are taken.
+    pub batch: &'a Batch,
+    /// Steps that collect them; none if all of them are closed, and then they
+    /// are in the totals alone.
+    pub steps: RangeInclusive<u64>,
+    /// The first step in which a route that comes new can have requests.
+    pub first_step: u64,
+}
+
 /// The routes of one service.
 #[derive(Debug, Default)]
 pub struct Routes {
@@ -207,30 +236,23 @@ impl Routes {
         self.all.iter()
     }
 
-    /// Adds series by route of one service: to what each of `steps` collects,
-    /// and to the totals. A route that comes new has `next_step` for its first
-    /// step if there are no steps, because they are closed.
+    /// Adds series by route of one service, as far as there is room.
     pub fn collect(
         &mut self,
-        batch: &Batch,
+        arrival: &Arrival<'_>,
         windows: &[RouteSeriesWindow],
-        steps: &std::ops::RangeInclusive<u64>,
-        next_step: u64,
         room: &mut Room,
     ) -> Taken {
         let mut taken = Taken::default();
-        let first_step = if steps.is_empty() {
-            next_step
-        } else {
-            *steps.start()
-        };
+        let batch = arrival.batch;
         for window in windows {
             let signal = window.series.signal;
             if !is_measured(signal) {
                 taken.unknown += 1;
                 continue;
             }
-            let (place, as_other) = self.place(signal, batch.route(window), first_step, room);
+            let (place, as_other) =
+                self.place(signal, batch.route(window), arrival.first_step, room);
             let Some(place) = place else {
                 taken.full += 1;
                 continue;
@@ -239,7 +261,7 @@ impl Routes {
             taken.as_other += u64::from(as_other);
             let requests = &mut self.all[place];
             let header = &batch.header;
-            for step in steps.clone() {
+            for step in arrival.steps.clone() {
                 let collected = requests.open(step);
                 let of_class = collected.histogram.of(window.status_class);
                 add(of_class, batch, window);
@@ -292,11 +314,12 @@ impl Routes {
         self.all.insert(at, requests);
     }
 
-    /// Closes `step`; routes that had no requests for `forget_steps` go.
-    pub fn close_step(&mut self, step: u64, forget_steps: u64) {
+    /// Closes a step; routes that had no requests for `forget_steps` go.
+    pub fn close_step(&mut self, closing: &ClosingStep, forget_steps: u64) {
+        let step = closing.step;
         self.all
             .iter_mut()
-            .for_each(|requests| requests.close(step));
+            .for_each(|requests| requests.close(closing));
         let before = self.all.len();
         self.all
             .retain(|requests| requests.last_step + forget_steps > step);

@@ -57,7 +57,12 @@ pub fn time_to(duration: &prost_types::Duration) -> String {
 
 /// The forecast of `target` at [`HORIZON_SECS`].
 pub fn point(forecast: &Forecast, target: Target) -> Option<&ForecastPoint> {
-    forecast.points.iter().find(|point| {
+    point_of(&forecast.points, target)
+}
+
+/// Of `points` that of `target` at [`HORIZON_SECS`].
+pub fn point_of(points: &[ForecastPoint], target: Target) -> Option<&ForecastPoint> {
+    points.iter().find(|point| {
         point.target() == target
             && point
                 .horizon

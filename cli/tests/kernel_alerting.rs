@@ -18,7 +18,7 @@ use std::{
 use kafka_node::Lent;
 use running::{
     Running, free_port, get,
-    loads::{Process, VICTIM, leave_cpu_0, pinned_bash, victim},
+    loads::{Process, SHOP, Shop, VICTIM, leave_cpu_0, pinned_bash, victim},
     wait_for,
 };
 use serde_json::Value;
@@ -207,10 +207,10 @@ fn hurried(rules: &str) -> String {
 }
 
 /// A dashboard's expression with what a user has chosen.
-fn chosen(expression: &str) -> String {
+fn chosen(expression: &str, service: &str) -> String {
     let choices = [
         ("$__rate_interval", "15s"),
-        ("$service", VICTIM),
+        ("$service", service),
         ("$signal", "runq"),
         ("$objective", "run-queue"),
         ("$quantile", "0.99"),
@@ -225,11 +225,18 @@ fn chosen(expression: &str) -> String {
     replaced
 }
 
-/// Every query of every panel has an answer, and every variable the victim's value.
+/// Every query of every panel has an answer, and every variable the victim's
+/// value, or where requests are shown the shop's.
 fn check_dashboards(monitoring: &Monitoring) {
     let mut queries = 0;
     for (name, text) in chart_files("dashboards", "json") {
         let dashboard: Value = serde_json::from_str(&text).unwrap();
+        let service = if name == "requests.json" {
+            SHOP
+        } else {
+            VICTIM
+        };
+        let chosen = |expression: &str| chosen(expression, service);
         for panel in dashboard["panels"].as_array().unwrap() {
             for target in panel["targets"].as_array().into_iter().flatten() {
                 let expression = chosen(target["expr"].as_str().unwrap());
@@ -293,6 +300,14 @@ fn a_bottleneck_ends_as_an_alert_that_resolves_and_panels_show_it() {
     leave_cpu_0();
     let broker = Runtime::new().unwrap().block_on(Lent::take()).unwrap();
     let _victim = victim(directory);
+    let shop = Shop::start(directory);
+    thread::spawn(move || {
+        // Until the test ends.
+        loop {
+            let _ = (get(shop.port, "/orders/1"), get(shop.port, "/orders/fail"));
+            thread::sleep(Duration::from_millis(200));
+        }
+    });
     let honeyguide = Running::on_kafka(directory, CONFIG, &broker);
     let monitoring = Monitoring::start(directory, &honeyguide);
     wait_for_calm(&honeyguide);

@@ -1,11 +1,12 @@
 //! `cargo xtask dashboards`: writes Grafana's dashboards into the chart.
 //!
 //! They are code, so that panels look alike, and so that a query is written
-//! once. [`panel`] has the pieces, [`overview`] and [`service`] say what is
-//! shown. A test of the `honeyguide` crate asks a real Prometheus every query.
+//! once. [`panel`] has the pieces, [`overview`], [`requests`] and [`service`]
+//! say what is shown. A test of the `honeyguide` crate asks a real Prometheus every query.
 
 mod overview;
 mod panel;
+mod requests;
 mod service;
 
 use std::{fs, path::PathBuf};
@@ -46,9 +47,10 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Every dashboard with its file's name.
-fn all() -> [(&'static str, Value); 2] {
+fn all() -> [(&'static str, Value); 3] {
     [
         ("overview.json", overview::dashboard()),
+        ("requests.json", requests::dashboard()),
         ("service.json", service::dashboard()),
     ]
 }

@@ -107,6 +107,7 @@ impl Pipeline {
                 service.series[at].model = Some(model);
             }
         }
+        self.refit_routes(step);
     }
 
     /// The forecasts of the last closed step once more: of restored models,
@@ -136,6 +137,7 @@ impl Pipeline {
             }
         }
         self.services = services;
+        self.refresh_routes(step);
         forecasts
     }
 
@@ -276,6 +278,19 @@ struct Risk {
     usual: Option<f64>,
 }
 
+/// Series as drivers of another one; of all but the one at `but`.
+pub(super) fn drivers(series: &[Series], but: Option<usize>) -> Vec<Driver<'_, Ring>> {
+    let others = series.iter().enumerate();
+    let others = others.filter(|(other, _)| Some(*other) != but);
+    others
+        .map(|(_, series)| Driver {
+            id: DriverId(u32::from(series.signal.number())),
+            role: role(series.signal),
+            history: &series.ring,
+        })
+        .collect()
+}
+
 /// Calls `read` with the series and its neighbours as the model sees them.
 fn with_input<T>(
     service: &Service,
@@ -283,18 +298,7 @@ fn with_input<T>(
     step: u64,
     read: impl FnOnce(SeriesInput<'_, Ring>) -> T,
 ) -> T {
-    let neighbours = service
-        .series
-        .iter()
-        .enumerate()
-        .filter(|(other, _)| *other != at);
-    let drivers: Vec<Driver<'_, Ring>> = neighbours
-        .map(|(_, series)| Driver {
-            id: DriverId(u32::from(series.signal.number())),
-            role: role(series.signal),
-            history: &series.ring,
-        })
-        .collect();
+    let drivers = drivers(&service.series, Some(at));
     read(SeriesInput {
         step,
         own: &service.series[at].ring,
@@ -312,7 +316,8 @@ fn refresh(
     with_input(service, at, step, |input| model.refresh(params, input))
 }
 
-fn message(key: &v1::SeriesKey, series: &Series, at_ns: u64, forecast: &Forecast) -> v1::Forecast {
+/// What is forecast, by horizon and target.
+pub(super) fn points(forecast: &Forecast) -> Vec<v1::ForecastPoint> {
     let mut points = Vec::new();
     for (horizon, secs) in HORIZON_SECS.into_iter().enumerate() {
         for target in Target::ALL {
@@ -329,11 +334,15 @@ fn message(key: &v1::SeriesKey, series: &Series, at_ns: u64, forecast: &Forecast
             }
         }
     }
+    points
+}
+
+fn message(key: &v1::SeriesKey, series: &Series, at_ns: u64, forecast: &Forecast) -> v1::Forecast {
     v1::Forecast {
         key: Some(key.clone()),
         made_at: Some(timestamp(at_ns)),
         now: Some(summary_of(key, series, at_ns)),
-        points,
+        points: points(forecast),
         anomaly_score: forecast.anomaly_score.into(),
         breaches: Vec::new(),
         reasons: Vec::new(),

@@ -6,7 +6,7 @@ use honeyguide_proto::{batch::Batch, v1};
 use sensor_common::Signal;
 
 use super::{Drop, Pipeline, service};
-use crate::routes::{Classes, Room, Taken};
+use crate::routes::{Arrival, Classes, Room, Taken};
 
 /// All requests ever of one side of a route.
 #[derive(Clone, Debug)]
@@ -28,6 +28,11 @@ impl Pipeline {
             return;
         }
         let next_step = self.next_step.unwrap_or(0);
+        let arrival = Arrival {
+            batch,
+            steps: steps.clone(),
+            first_step: next_step.max(*steps.start()),
+        };
         let places = self.places();
         let before = self.room();
         let mut room = before;
@@ -40,7 +45,7 @@ impl Pipeline {
             taken += match service(&mut self.services, id, places) {
                 Some(service) => {
                     let routes = &mut service.routes;
-                    routes.collect(batch, windows, steps, next_step, &mut room)
+                    routes.collect(&arrival, windows, &mut room)
                 }
                 None => Taken {
                     full: windows.len() as u64,

@@ -4,7 +4,7 @@ use honeyguide_models::{TARGETS, Target, Window};
 use honeyguide_proto::v1;
 
 use super::{CATCH_UP_STEPS_MAX, Command, HistoryRow, Pipeline};
-use crate::ingest::Patience;
+use crate::{ingest::Patience, routes::ClosingStep};
 
 /// Steps without events after which a series or a route is forgotten.
 const FORGET_STEPS: u32 = 8640;
@@ -53,6 +53,7 @@ impl Pipeline {
             return;
         }
         for service in self.services.values_mut() {
+            service.routes.skip(steps);
             for series in &mut service.series {
                 series.ring.skip(steps);
                 let idle = u32::try_from(steps).unwrap_or(u32::MAX);
@@ -71,10 +72,16 @@ impl Pipeline {
         });
         self.recent_steps.close(step, open.is_some());
         let empty = without_events(completeness);
+        let closing = ClosingStep {
+            step,
+            step_ns: self.config.step_ns(),
+            empty,
+            completeness,
+        };
         // On the bus alone, history is kept with the state.
         let keeps_rows = !self.config.config.data_dir.as_os_str().is_empty();
         for service in self.services.values_mut() {
-            service.routes.close_step(step, u64::from(FORGET_STEPS));
+            service.routes.close_step(&closing, u64::from(FORGET_STEPS));
             for series in &mut service.series {
                 if series.close_step(step, empty, completeness) && keeps_rows {
                     use honeyguide_models::History;
@@ -88,6 +95,7 @@ impl Pipeline {
             }
         }
         self.forget_idle(step);
+        self.forecast_routes(&closing);
         self.forecast(step);
         self.hint(step);
         self.steps_until_store = self.steps_until_store.saturating_sub(1);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use honeyguide_models::History;
 use honeyguide_proto::{
     Route, ServiceId,
     batch::{Batch, Contents, RouteSeriesRef},
@@ -9,8 +10,11 @@ use honeyguide_proto::{
 };
 use sensor_common::Signal;
 
-use super::{Classes, Collected, RecentSteps, Room, RouteRequests, Routes};
-use crate::state::{SERIES_PER_BATCH, StateError, header};
+use super::{Classes, Collected, RecentSteps, Room, RouteRequests, Routes, forecast::RouteModel};
+use crate::{
+    ring::{Columns, Ring, StoredColumns},
+    state::{SERIES_PER_BATCH, StateError, header, take_from_bytes, to_bytes},
+};
 
 /// A route with its service.
 type Key = (ServiceId, Signal, Route);
@@ -49,6 +53,37 @@ pub(crate) fn stored<'a>(
         last_step: all.iter().map(|(_, one)| one.last_step).collect(),
         recent_steps: recent.iter().collect(),
         steps: steps.collect(),
+        models: models(all.iter().map(|(_, requests)| *requests)),
+    })
+}
+
+fn models<'a>(all: impl Iterator<Item = &'a RouteRequests>) -> Vec<v1::RouteModelState> {
+    let models = (0..).zip(all);
+    let models = models.filter_map(|(route, requests)| {
+        let model = requests.model.as_ref()?;
+        let mut columns = Columns::default();
+        model.ring.write_newest(model.ring.len(), &mut columns);
+        let mut windows = Vec::new();
+        columns.write_to(&mut windows);
+        Some(v1::RouteModelState {
+            route,
+            model: to_bytes(&model.model),
+            windows,
+        })
+    });
+    models.collect()
+}
+
+fn restored_model(state: &v1::RouteModelState) -> Result<RouteModel, StateError> {
+    let (model, _) = take_from_bytes(&state.model, "models of routes")?;
+    let windows = StoredColumns::read(&state.windows);
+    let windows = windows.ok_or(StateError::Damaged("windows of routes"))?;
+    let mut ring = Ring::default();
+    ring.append(windows);
+    Ok(RouteModel {
+        ring,
+        model,
+        points: Vec::new(),
     })
 }
 
@@ -109,6 +144,7 @@ impl RestoredRoute {
         let requests = &mut self.requests;
         requests.open.clear();
         requests.recent.clear();
+        requests.model = None;
         (requests.first_step, requests.last_step) = (step, step);
     }
 }
@@ -161,6 +197,13 @@ pub(crate) fn restored(
                 requests.recent.push_back((step.step, collected));
             }
         }
+    }
+    let mut in_order: Vec<&mut RouteRequests> = all.values_mut().collect();
+    for model in &state.models {
+        let Some(requests) = in_order.get_mut(model.route as usize) else {
+            return Err(wrong);
+        };
+        requests.model = Some(Box::new(restored_model(model)?));
     }
     let restored = all
         .into_iter()

@@ -90,6 +90,10 @@ impl RouteRequests {
                 merged.samples() as f64 / count as f64
             },
             classes: classes.collect(),
+            points: self
+                .model
+                .as_ref()
+                .map_or_else(Vec::new, |model| model.points.clone()),
         }
     }
 }

@@ -71,12 +71,26 @@ const ROOMY: Room = Room {
 
 fn collect(routes: &mut Routes, step: u64, requests: &[Requests], room: &mut Room) -> Taken {
     let batch = Batch::decode(&payload(&header(1, step), requests)).unwrap();
-    routes.collect(&batch, &batch.route_series, &(step..=step), step, room)
+    let arrival = Arrival {
+        batch: &batch,
+        steps: step..=step,
+        first_step: step,
+    };
+    routes.collect(&arrival, &batch.route_series, room)
 }
 
 fn close(routes: &mut Routes, recent: &mut RecentSteps, step: u64) {
     recent.close(step, true);
-    routes.close_step(step, 100);
+    routes.close_step(&closing(step), 100);
+}
+
+fn closing(step: u64) -> ClosingStep {
+    ClosingStep {
+        step,
+        step_ns: STEP_NS,
+        empty: honeyguide_models::Window::MISSING,
+        completeness: 1.0,
+    }
 }
 
 #[test]
@@ -157,7 +171,7 @@ fn steps_of_which_nothing_is_known_do_not_count() {
     );
     close(&mut routes, &mut recent, 7);
     recent.close(8, false);
-    routes.close_step(8, 100);
+    routes.close_step(&closing(8), 100);
     let of = routes
         .summaries("process/x", &recent, STEP_NS)
         .next()

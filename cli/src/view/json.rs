@@ -2,8 +2,8 @@
 //! the protobuf messages.
 
 use honeyguide_proto::v1::{
-    Alert, BreachForecast, Forecast, Hint, LatencyQuantiles, NodeCost, Reason, RouteSummary,
-    SeriesKey,
+    Alert, BreachForecast, Forecast, ForecastPoint, Hint, LatencyQuantiles, NodeCost, Reason,
+    RouteSummary, SeriesKey,
 };
 use serde_json::{Value, json};
 
@@ -18,15 +18,7 @@ pub fn forecast(forecast: &Forecast) -> Value {
         "sampling_ratio": now.map(|now| now.sampling_ratio),
         "completeness": now.map(|now| now.completeness),
         "latency": latency(now.and_then(|now| now.latency.as_ref())),
-        "points": forecast.points.iter().map(|point| json!({
-            "horizon": secs(point.horizon.as_ref()),
-            "target": target_name(point.target()),
-            "yhat": point.yhat,
-            "yhat_lower_80": point.yhat_lower_80,
-            "yhat_upper_80": point.yhat_upper_80,
-            "yhat_lower_95": point.yhat_lower_95,
-            "yhat_upper_95": point.yhat_upper_95,
-        })).collect::<Vec<_>>(),
+        "points": points(&forecast.points),
         "anomaly_score": forecast.anomaly_score,
         "breaches": forecast.breaches.iter().map(breach).collect::<Vec<_>>(),
         "reasons": forecast.reasons.iter().map(reason).collect::<Vec<_>>(),
@@ -55,6 +47,7 @@ pub fn route(route: &RouteSummary) -> Value {
             "rate_per_sec": class.rate_per_sec,
             "requests": class.requests,
         })).collect::<Vec<_>>(),
+        "points": points(&route.points),
     })
 }
 
@@ -93,6 +86,21 @@ pub fn node(node: &NodeCost) -> Value {
         "full_cost_ratio": node.full_cost_ratio,
         "budget_ratio": node.budget_ratio,
     })
+}
+
+fn points(points: &[ForecastPoint]) -> Value {
+    let points = points.iter().map(|point| {
+        json!({
+            "horizon": secs(point.horizon.as_ref()),
+            "target": target_name(point.target()),
+            "yhat": point.yhat,
+            "yhat_lower_80": point.yhat_lower_80,
+            "yhat_upper_80": point.yhat_upper_80,
+            "yhat_lower_95": point.yhat_lower_95,
+            "yhat_upper_95": point.yhat_upper_95,
+        })
+    });
+    points.collect()
 }
 
 fn latency(latency: Option<&LatencyQuantiles>) -> Value {

@@ -2,9 +2,9 @@
 //!
 //! Pure: protobuf values in, strings out.
 
-use honeyguide_proto::v1::{Protocol, RouteClass, RouteSummary, Side};
+use honeyguide_proto::v1::{Protocol, RouteClass, RouteSummary, Side, Target};
 
-use super::{latency, rate};
+use super::{latency, point_of, rate};
 
 /// One line for one route.
 pub fn line(route: &RouteSummary) -> String {
@@ -27,6 +27,14 @@ pub fn line(route: &RouteSummary) -> String {
             latency(quantiles.p99),
             latency(quantiles.p999)
         );
+        if let Some(p99) = point_of(&route.points, Target::P99) {
+            text += &format!(
+                "  p99 in 15 min {} [{}, {}]",
+                latency(p99.yhat),
+                latency(p99.yhat_lower_80),
+                latency(p99.yhat_upper_80)
+            );
+        }
         text += &format!("  errors {}", share(route.error_ratio));
     }
     let classes: Vec<String> = route
@@ -131,6 +139,7 @@ pub mod tests {
             error_ratio: 0.02,
             sampling_ratio: 1.0,
             classes: vec![class(2, 735), class(5, 15)],
+            points: crate::view::tests::example().points,
             ..RouteSummary::default()
         }
     }
@@ -140,7 +149,8 @@ pub mod tests {
         assert_eq!(
             line(&example()),
             "systemd/nginx.service server http GET /users/{id}  12.5/s  p50 470 µs  p90 2.00 ms  \
-             p99 12.0 ms  p99.9 50.0 ms  errors 2.00 %  in all 2xx 735, 5xx 15"
+             p99 12.0 ms  p99.9 50.0 ms  p99 in 15 min 300 ms [100 ms, 1.10 s]  errors 2.00 %  \
+             in all 2xx 735, 5xx 15"
         );
         let at_rest = RouteSummary {
             side: Side::Client.into(),

@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::{PipeReader, PipeWriter, Read, Write, pipe},
+    io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -54,6 +54,57 @@ pub fn pinned_bash(directory: &Path, name: &str, nice: i32, script: &str) -> Pro
 pub fn victim(directory: &Path) -> Process {
     let script = "exec 3<> <(:); while :; do read -t 0.005 -u 3; done";
     pinned_bash(directory, "hg-victim", 10, script)
+}
+
+/// An HTTP server in Python under a name of its own: `/orders/fail` is answered
+/// with 500, `/nowhere…` with 404, all else with 200.
+pub struct Shop {
+    _process: Process,
+    pub port: u16,
+}
+
+/// The service key of [`Shop`].
+pub const SHOP: &str = "process/hg-shop";
+
+const SHOP_SCRIPT: &str = r#"
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        failed, unknown = "/fail" in self.path, self.path.startswith("/nowhere")
+        self.send_response(500 if failed else 404 if unknown else 200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+    do_POST = do_GET
+    def log_message(self, *arguments): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"#;
+
+impl Shop {
+    pub fn start(directory: &Path) -> Self {
+        Self::start_as(directory, "hg-shop")
+    }
+
+    /// As a process of another name.
+    pub fn start_as(directory: &Path, name: &str) -> Self {
+        let path = directory.join("shop").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy("/usr/bin/python3", &path).unwrap();
+        let mut command = Command::new(path);
+        command.args(["-c", SHOP_SCRIPT]).env("PYTHONHOME", "/usr");
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        Self {
+            _process: Process(child),
+            port: line.trim().parse().unwrap(),
+        }
+    }
 }
 
 /// Above the victim's weight, so that each of them runs for its whole slice

@@ -118,11 +118,47 @@ fn bounds_are_those_of_the_configuration() {
     assert!(none.routes().is_empty());
 }
 
+#[test]
+fn the_routes_with_most_requests_are_forecast() {
+    let mut pipeline = Pipeline::new(FEW_ROUTES.clone());
+    let forecast = |pipeline: &Pipeline| -> Vec<String> {
+        let routes = pipeline.routes().into_iter();
+        let routes = routes.filter(|of| !of.points.is_empty());
+        routes.map(|of| of.route).collect()
+    };
+    // There are models for two.
+    let requests = [
+        (get("/a"), 2, 100, 100),
+        (get("/b"), 2, 300, 110),
+        (get("/c"), 2, 200, 120),
+    ];
+    for step in 0..40 {
+        take(&mut pipeline, &delivery(step + 1, step, &requests));
+    }
+    assert_eq!(forecast(&pipeline), ["GET /b", "GET /c"]);
+    let b = pipeline.routes().remove(1);
+    let p50 = b
+        .points
+        .iter()
+        .find(|point| point.target() == v1::Target::P50);
+    let (now, expected) = (b.latency.unwrap().p50, p50.unwrap().yhat);
+    assert!(
+        (expected / now - 1.0).abs() < 0.2,
+        "{expected} s, now {now} s"
+    );
+    // A route that is gone gives its model to the next.
+    for step in 40..80 {
+        take(&mut pipeline, &delivery(step + 1, step, &requests[..2]));
+    }
+    assert_eq!(forecast(&pipeline), ["GET /a", "GET /b"]);
+}
+
 /// Checked once, which takes a moment.
 static FEW_ROUTES: LazyLock<ValidConfig> = LazyLock::new(|| {
     let config = Config {
         routes_max: 5,
         routes_per_service_max: 3,
+        route_forecasts_max: 2,
         ..Config::default()
     };
     config.validate().unwrap()
@@ -160,6 +196,7 @@ proptest! {
                 let state = other.state();
                 other = new();
                 other.restore_state(state.partition, &state.series).unwrap();
+                other.last_forecasts();
             }
             prop_assert_eq!(one.routes(), other.routes());
         }
