@@ -16,6 +16,7 @@ mod board;
 pub mod config;
 mod exposition;
 pub mod frame;
+mod graph;
 pub mod hints;
 mod http;
 pub mod ingest;

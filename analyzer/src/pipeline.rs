@@ -31,6 +31,7 @@ use sensor_common::{Histogram, Signal};
 
 use crate::{
     config::ValidConfig,
+    graph::AddressBook,
     hints::{Change, Policy},
     ingest::{Deduplication, Verdict},
     judge::Judge,
@@ -239,6 +240,7 @@ pub struct Pipeline {
     series_count: usize,
     route_count: usize,
     recent_steps: RecentSteps,
+    addresses: AddressBook,
     next_series_number: u32,
     open: BTreeMap<u64, OpenStep>,
     /// The next step to close; known from the first data on.
@@ -278,6 +280,7 @@ impl Pipeline {
             series_count: 0,
             route_count: 0,
             recent_steps: RecentSteps::default(),
+            addresses: AddressBook::default(),
             next_series_number: 0,
             open: BTreeMap::new(),
             next_step: None,
@@ -459,6 +462,7 @@ impl Pipeline {
             open.missing += missing;
         }
         self.collect(&batch, steps.clone());
+        self.addresses.learn(&batch);
         self.collect_routes(&batch, &steps);
         (!late).then(|| *steps.end())
     }

@@ -8,6 +8,7 @@ mod alerts;
 mod collector;
 mod doctor;
 mod forecast;
+mod graph;
 mod hints;
 mod record;
 mod replay;
@@ -62,6 +63,8 @@ enum Command {
     Forecast(forecast::Args),
     /// Show what requests by route do: rate, errors and latency.
     Routes(routes::Args),
+    /// Ask a running analyzer which services ask which.
+    Graph(graph::Args),
     /// Show alerts of a running analyzer.
     Alerts(alerts::Args),
     /// Show what a running analyzer tells sensors, and why.
@@ -129,6 +132,7 @@ fn run(
         }
         Command::Forecast(args) => forecast::run(args),
         Command::Routes(args) => routes::run(args),
+        Command::Graph(args) => graph::run(args),
         Command::Alerts(args) => alerts::run(args),
         Command::Hints(args) => hints::run(args),
         Command::Doctor(args) => doctor::run(args, settings),

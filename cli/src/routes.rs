@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::ValueEnum;
-use honeyguide_proto::v1::{ListRoutesRequest, RouteOrder, RouteSummary, Side};
+use honeyguide_proto::v1::{ListRoutesRequest, Protocol, RouteOrder, RouteSummary, Side};
 
 use crate::{forecast::Server, view};
 
@@ -64,10 +64,7 @@ enum OneSide {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let routes = runtime.block_on(ask(&args))?;
+    let routes = list(&args.server, args.request(), args.limit)?;
     for route in &routes {
         if args.json {
             println!("{}", view::json::route(route));
@@ -84,22 +81,31 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn ask(args: &Args) -> anyhow::Result<Vec<RouteSummary>> {
-    let mut client = args.server.connect().await?;
-    let mut request = args.request();
-    let mut routes = Vec::new();
-    loop {
-        let wanted = args.limit - routes.len();
-        if wanted == 0 {
-            return Ok(routes);
+/// At most `limit` of the routes that are asked for, page by page.
+pub fn list(
+    server: &Server,
+    mut request: ListRoutesRequest,
+    limit: usize,
+) -> anyhow::Result<Vec<RouteSummary>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut client = server.connect().await?;
+        let mut routes = Vec::new();
+        loop {
+            let wanted = limit - routes.len();
+            if wanted == 0 {
+                return Ok(routes);
+            }
+            let page = client.list_routes(request.clone()).await?.into_inner();
+            routes.extend(page.routes.into_iter().take(wanted));
+            if page.next_page_token.is_empty() {
+                return Ok(routes);
+            }
+            request.page_token = page.next_page_token;
         }
-        let page = client.list_routes(request.clone()).await?.into_inner();
-        routes.extend(page.routes.into_iter().take(wanted));
-        if page.next_page_token.is_empty() {
-            return Ok(routes);
-        }
-        request.page_token = page.next_page_token;
-    }
+    })
 }
 
 impl Args {
@@ -121,6 +127,7 @@ impl Args {
             order: order.into(),
             page_size: self.limit.clamp(1, PAGE_SIZE) as u32,
             page_token: String::new(),
+            protocol: Protocol::Unspecified.into(),
         }
     }
 }

@@ -296,6 +296,7 @@ pub mod tests {
                 contribution: 0.7,
                 lead: seconds(240),
                 ratio_to_usual: 31.0,
+                peer: String::new(),
             }],
             ..Default::default()
         }

@@ -10,8 +10,9 @@
 //! correlation and for small deviations.
 //!
 //! Correlation is no proof of cause. The one causal belief put in is the
-//! [`Role`]: waiting for a resource explains slow work, rarely the reverse, and
-//! one part of the work hardly explains another, as they contain each other.
+//! [`Role`]: waiting for a resource or for another service explains slow work,
+//! rarely the reverse, and one part of the work hardly explains another, as they
+//! contain each other.
 
 use serde::{Deserialize, Serialize};
 
@@ -163,7 +164,7 @@ fn drivers<H: History + ?Sized>(
     for driver in drivers.iter().take(DRIVERS_CONSIDERED) {
         let cause = newest(driver.history, effect.len(), Target::P99);
         let discount = match (driver.role, subject.role) {
-            (Role::Saturation, Role::Work) => 1.0,
+            (Role::Saturation | Role::Downstream, Role::Work) => 1.0,
             (Role::Work, Role::Saturation) => WORK_FOR_SATURATION,
             _ => SAME_ROLE,
         };
@@ -208,8 +209,8 @@ fn itself(subject: Subject, deviation: Deviation, others: &[Reason]) -> Option<R
     let rest = deviation.change - explained;
     let contribution = match subject.role {
         Role::Saturation => deviation.change,
-        Role::Work if rest * deviation.change > 0.0 => rest,
-        Role::Work => 0.0,
+        Role::Work | Role::Downstream if rest * deviation.change > 0.0 => rest,
+        Role::Work | Role::Downstream => 0.0,
     };
     Some(Reason {
         cause: Cause::Own,

@@ -217,6 +217,8 @@ pub enum Role {
     Saturation,
     /// Doing work: requests, connects, system calls. Suffers from saturation.
     Work,
+    /// Waiting for another service to do its work.
+    Downstream,
 }
 
 /// Another series of the same service, aligned with the modelled one:

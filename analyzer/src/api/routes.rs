@@ -1,6 +1,8 @@
 //! Which routes a request asks for, in which order, page by page.
 
-use honeyguide_proto::v1::{ListRoutesRequest, ListRoutesResponse, RouteOrder, RouteSummary, Side};
+use honeyguide_proto::v1::{
+    ListRoutesRequest, ListRoutesResponse, Protocol, RouteOrder, RouteSummary, Side,
+};
 use tonic::Status;
 
 use super::page_size;
@@ -10,6 +12,7 @@ use super::page_size;
 pub(super) struct Query {
     service: String,
     side: Side,
+    protocol: Protocol,
     order: RouteOrder,
     size: usize,
     /// Routes on the pages before.
@@ -33,6 +36,8 @@ impl TryFrom<ListRoutesRequest> for Query {
         };
         Ok(Self {
             side: Side::try_from(request.side).map_err(|_| unknown("side", request.side))?,
+            protocol: Protocol::try_from(request.protocol)
+                .map_err(|_| unknown("protocol", request.protocol))?,
             order: RouteOrder::try_from(request.order)
                 .map_err(|_| unknown("order", request.order))?,
             size: page_size(request.page_size)?,
@@ -72,7 +77,12 @@ impl Query {
 
     fn matches(&self, route: &RouteSummary) -> bool {
         let side = self.side == Side::Unspecified || self.side == route.side();
-        side && super::matches_service(&self.service, &route.service)
+        let protocol = match self.protocol {
+            // What is asked of each address is in other routes, too.
+            Protocol::Unspecified => route.protocol() != Protocol::Tcp,
+            protocol => protocol == route.protocol(),
+        };
+        side && protocol && super::matches_service(&self.service, &route.service)
     }
 }
 

@@ -130,7 +130,7 @@ impl Pipeline {
                 let facts = service.series[at].facts;
                 let forecast = refresh(&self.config.params, &mut model, service, at, step);
                 let (mut message, _) = self.assess(service, at, at_ns, &forecast);
-                message.reasons = reason_messages(&service.key, &service.series[at]);
+                message.reasons = self.reason_messages(service, at);
                 forecasts.push(message);
                 service.series[at].facts = facts;
                 service.series[at].model = Some(model);
@@ -209,9 +209,49 @@ impl Pipeline {
             role: role(service.series[at].signal),
             target,
         };
-        with_input(service, at, step, |input| {
-            attribute(&self.config.params, subject, input)
-        })
+        let mut drivers = drivers(&service.series, Some(at));
+        drivers.extend(service.routes.downstream());
+        let input = SeriesInput {
+            step,
+            own: &service.series[at].ring,
+            drivers: &drivers,
+        };
+        attribute(&self.config.params, subject, input)
+    }
+
+    fn reason_messages(&self, service: &Service, at: usize) -> Vec<v1::Reason> {
+        let own = v1::SeriesKey {
+            service: service.key.clone(),
+            signal: service.series[at].signal.name().to_owned(),
+        };
+        let reasons = service.series[at].reasons.iter();
+        let message = |reason: &Reason| match reason.cause {
+            Cause::Driver(id) => match service.routes.peer_of(id) {
+                Some(peer) => self.downstream_reason(&own, reason, peer),
+                None => reason_message(&own, reason),
+            },
+            _ => reason_message(&own, reason),
+        };
+        reasons.map(message).collect()
+    }
+
+    /// What another service answers at `peer`.
+    fn downstream_reason(&self, own: &v1::SeriesKey, reason: &Reason, peer: &str) -> v1::Reason {
+        let key = match self.addresses.answerer(&own.service, peer) {
+            Some(service) => v1::SeriesKey {
+                service: service.to_owned(),
+                signal: Signal::ServerRequest.name().to_owned(),
+            },
+            None => v1::SeriesKey {
+                service: own.service.clone(),
+                signal: Signal::ClientRequest.name().to_owned(),
+            },
+        };
+        v1::Reason {
+            key: Some(key),
+            peer: peer.to_owned(),
+            ..reason_message(own, reason)
+        }
     }
 
     fn judge_series(
@@ -224,7 +264,7 @@ impl Pipeline {
     ) -> v1::Forecast {
         let (mut message, risks) = self.assess(service, at, at_ns, forecast);
         service.series[at].reasons = self.reasons(service, at, step, message.anomaly_score, &risks);
-        message.reasons = reason_messages(&service.key, &service.series[at]);
+        message.reasons = self.reason_messages(service, at);
         let series = &service.series[at];
         let key = v1::SeriesKey {
             service: service.key.clone(),
@@ -400,15 +440,6 @@ fn breach_message(
     }
 }
 
-fn reason_messages(service: &str, series: &Series) -> Vec<v1::Reason> {
-    let key = v1::SeriesKey {
-        service: service.to_owned(),
-        signal: series.signal.name().to_owned(),
-    };
-    let reasons = series.reasons.iter();
-    reasons.map(|reason| reason_message(&key, reason)).collect()
-}
-
 fn reason_message(own: &v1::SeriesKey, reason: &Reason) -> v1::Reason {
     let signal = match reason.cause {
         Cause::Own => own.signal.clone(),
@@ -426,6 +457,7 @@ fn reason_message(own: &v1::SeriesKey, reason: &Reason) -> v1::Reason {
         contribution: reason.contribution,
         lead: Some(duration(reason.lead_secs)),
         ratio_to_usual: reason.ratio_to_usual.min(RATIO_MAX),
+        peer: String::new(),
     }
 }
 
@@ -469,9 +501,19 @@ fn summary(
         .first()
         .and_then(|reason| Some((reason, reason.key.as_ref()?)))
     {
+        let subject = if of.service == key.service {
+            of.signal.clone()
+        } else {
+            format!("{} of {}", of.signal, of.service)
+        };
+        let place = if reason.peer.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", reason.peer)
+        };
         text += &format!(
-            ", because of {} at {:.1} times its usual",
-            of.signal, reason.ratio_to_usual
+            ", because of {subject}{place} at {:.1} times its usual",
+            reason.ratio_to_usual
         );
     }
     text

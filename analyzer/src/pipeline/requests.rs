@@ -82,7 +82,12 @@ impl Pipeline {
                 .routes
                 .summaries(&service.key, &self.recent_steps, step_ns)
         });
-        summaries.collect()
+        let with_answerer = |mut summary: v1::RouteSummary| {
+            let answerer = self.addresses.answerer(&summary.service, &summary.peer);
+            summary.peer_service = answerer.unwrap_or_default().to_owned();
+            summary
+        };
+        summaries.map(with_answerer).collect()
     }
 
     /// All requests ever by route, in order; at most `max` routes.

@@ -9,6 +9,7 @@ use sensor_common::Signal;
 
 use super::{HistoryRow, OpenStep, Pipeline, service};
 use crate::{
+    graph::AddressBook,
     ring::{Columns, Ring, StoredColumns},
     routes,
     series::{Collected, Series},
@@ -79,6 +80,7 @@ impl Pipeline {
             resolved,
             next_series_number: self.next_series_number,
             routes: self.routes_state(),
+            addresses: self.addresses.stored(),
         }
     }
 
@@ -208,6 +210,7 @@ impl Pipeline {
         if let Some(routes) = state.routes {
             self.restore_routes(routes, same_step)?;
         }
+        self.addresses = AddressBook::restored(state.addresses);
         self.next_offset = state.next_offset;
         Ok(self.next_offset)
     }

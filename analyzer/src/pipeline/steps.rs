@@ -8,6 +8,8 @@ use crate::{ingest::Patience, routes::ClosingStep};
 
 /// Steps without events after which a series or a route is forgotten.
 const FORGET_STEPS: u32 = 8640;
+/// Steps from one look for addresses that nobody tells any more to the next.
+const FORGET_ADDRESSES_STEPS: u64 = 60;
 
 impl Pipeline {
     pub(super) fn close_due_steps(&mut self) {
@@ -71,6 +73,9 @@ impl Pipeline {
             open.batches as f64 / (open.batches + open.missing).max(1) as f64
         });
         self.recent_steps.close(step, open.is_some());
+        if step.is_multiple_of(FORGET_ADDRESSES_STEPS) {
+            self.addresses.forget((step + 1) * self.config.step_ns());
+        }
         let empty = without_events(completeness);
         let closing = ClosingStep {
             step,

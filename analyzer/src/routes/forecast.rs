@@ -1,6 +1,6 @@
 //! Forecasts of the routes with most requests, by the models of series.
 
-use honeyguide_models::{Driver, SeriesInput, SeriesModel, ValidParams, Window};
+use honeyguide_models::{Driver, DriverId, Role, SeriesInput, SeriesModel, ValidParams, Window};
 use honeyguide_proto::v1;
 use sensor_common::Histogram;
 
@@ -108,10 +108,32 @@ impl Routes {
             .filter_map(|one| one.model.as_deref_mut())
     }
 
+    /// What is asked of others, with its windows.
+    pub(crate) fn downstream(&self) -> impl Iterator<Item = Driver<'_, Ring>> {
+        self.all.iter().filter_map(|one| {
+            Some(Driver {
+                id: peer_id(one.route.peer()?),
+                role: Role::Downstream,
+                history: &one.model.as_deref()?.ring,
+            })
+        })
+    }
+
+    /// The address behind an id of [`downstream`](Self::downstream).
+    pub(crate) fn peer_of(&self, id: DriverId) -> Option<&str> {
+        let mut peers = self.all.iter().filter_map(|one| one.route.peer());
+        peers.find(|peer| peer_id(peer) == id)
+    }
+
     /// Steps of which nothing is known.
     pub(crate) fn skip(&mut self, steps: u64) {
         self.models_mut().for_each(|model| model.ring.skip(steps));
     }
+}
+
+/// No number of a signal, and the same in every analyzer.
+fn peer_id(peer: &str) -> DriverId {
+    DriverId(1 << 31 | crc32fast::hash(peer.as_bytes()))
 }
 
 impl RouteModel {

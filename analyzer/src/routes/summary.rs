@@ -64,6 +64,7 @@ impl RouteRequests {
             method: self.route.method().to_owned(),
             template: self.route.template().to_owned(),
             peer: self.route.peer().unwrap_or_default().to_owned(),
+            peer_service: String::new(),
             route: self.route.to_string(),
             window_end: end.map(|step| crate::judge::timestamp((step + 1) * step_ns)),
             window: Some(prost_types::Duration {

@@ -34,6 +34,7 @@ pub fn route(route: &RouteSummary) -> Value {
         "method": route.method,
         "template": route.template,
         "peer": route.peer,
+        "peer_service": route.peer_service,
         "route": route.route,
         "window_end": route.window_end.as_ref().map(|at| at.seconds),
         "window": secs(route.window.as_ref()),
@@ -137,6 +138,7 @@ fn reason(reason: &Reason) -> Value {
         "contribution": reason.contribution,
         "lead": secs(reason.lead.as_ref()),
         "ratio_to_usual": reason.ratio_to_usual,
+        "peer": reason.peer,
     })
 }
 

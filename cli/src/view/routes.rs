@@ -45,6 +45,31 @@ pub fn line(route: &RouteSummary) -> String {
     text + &format!("  in all {}", classes.join(", "))
 }
 
+/// One line for what a service asks of an address.
+pub fn edge(edge: &RouteSummary) -> String {
+    let answerer = match edge.peer_service.as_str() {
+        "" => "?",
+        service => service,
+    };
+    let address = match edge.peer.as_str() {
+        "" => "further addresses",
+        peer => peer,
+    };
+    let mut text = format!(
+        "{} -> {answerer} at {address}  {}",
+        edge.service,
+        rate(edge.rate_per_sec)
+    );
+    if let Some(quantiles) = &edge.latency {
+        text += &format!(
+            "  p50 {}  p99 {}",
+            latency(quantiles.p50),
+            latency(quantiles.p99)
+        );
+    }
+    text
+}
+
 /// A share of requests: `0 %`, `0.03 %`, `12 %`.
 pub fn share(ratio: f64) -> String {
     match ratio * 100.0 {
@@ -165,6 +190,31 @@ pub mod tests {
             line(&at_rest),
             "systemd/nginx.service client redis GET at 10.0.0.7:6379  0.00/s  in all ok 735, \
              server error 15"
+        );
+    }
+
+    #[test]
+    fn an_edge_is_a_line_also_where_nobody_knows_who_answers() {
+        let known = RouteSummary {
+            peer: "10.0.0.7:6379".to_owned(),
+            peer_service: "systemd/redis.service".to_owned(),
+            ..example()
+        };
+        assert_eq!(
+            edge(&known),
+            "systemd/nginx.service -> systemd/redis.service at 10.0.0.7:6379  12.5/s  p50 470 µs  \
+             p99 12.0 ms"
+        );
+        let unknown = RouteSummary {
+            latency: None,
+            ..RouteSummary {
+                peer_service: String::new(),
+                ..known
+            }
+        };
+        assert_eq!(
+            edge(&unknown),
+            "systemd/nginx.service -> ? at 10.0.0.7:6379  12.5/s"
         );
     }
 

@@ -90,11 +90,16 @@ impl Shop {
 
     /// As a process of another name.
     pub fn start_as(directory: &Path, name: &str) -> Self {
+        Self::start_script(directory, name, SHOP_SCRIPT)
+    }
+
+    /// A server in Python that prints its port.
+    pub fn start_script(directory: &Path, name: &str, script: &str) -> Self {
         let path = directory.join("shop").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::copy("/usr/bin/python3", &path).unwrap();
         let mut command = Command::new(path);
-        command.args(["-c", SHOP_SCRIPT]).env("PYTHONHOME", "/usr");
+        command.args(["-c", script]).env("PYTHONHOME", "/usr");
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())

@@ -292,6 +292,7 @@ fn encoded_with_routes(
                 },
             )
             .collect(),
+        endpoints: &[],
         losses: &[(1, 2)],
         cost: None,
     };
@@ -311,6 +312,38 @@ fn changed_routes(change: impl FnOnce(&mut v1::HistogramBatch)) -> Result<Batch,
     let mut message = v1::HistogramBatch::decode(payload.as_slice()).unwrap();
     change(&mut message);
     Batch::decode(&message.encode_to_vec())
+}
+
+/// A batch of one service with endpoints.
+fn with_endpoints(endpoints: &[Endpoint]) -> Vec<u8> {
+    let contents = Contents {
+        services: &services(1),
+        endpoints,
+        ..Contents::default()
+    };
+    contents.encode(&header())
+}
+
+#[test]
+fn endpoints_round_trip_and_are_checked() {
+    let endpoint = |address: &str, asked_by| Endpoint {
+        address: address.to_owned(),
+        service: services(3).remove(2),
+        asked_by,
+    };
+    let endpoints = [
+        endpoint("10.0.0.1:80", None),
+        endpoint("[2001:db8::1]:443", None),
+        endpoint("127.0.0.1:6379", Some(0)),
+    ];
+    let batch = Batch::decode(&with_endpoints(&endpoints)).unwrap();
+    assert_eq!(batch.endpoints, endpoints);
+    for wrong in [endpoint("10.0.0.1", None), endpoint("10.0.0.1:80", Some(1))] {
+        let error = Batch::decode(&with_endpoints(&[wrong])).unwrap_err();
+        assert_eq!(error.reason(), "bad_endpoint", "{error}");
+    }
+    let many = vec![endpoint("10.0.0.1:80", None); ENDPOINTS_MAX + 1];
+    assert!(Batch::decode(&with_endpoints(&many)).is_err());
 }
 
 proptest! {
