@@ -43,7 +43,14 @@ fn server() -> (Server, TempDir) {
         command
     };
     let made = as_nobody("initdb")
-        .args(["--auth", "trust", "--username", "test", "--no-sync", "--pgdata"])
+        .args([
+            "--auth",
+            "trust",
+            "--username",
+            "test",
+            "--no-sync",
+            "--pgdata",
+        ])
         .arg(&data)
         .status()
         .unwrap();
@@ -95,7 +102,16 @@ fn pgbench(address: SocketAddr, script: &str, times: u32, protocol: &str) {
     let path = directory.path().join("script");
     std::fs::write(&path, script).unwrap();
     let status = client("pgbench", address)
-        .args(["-n", "-c", "2", "-t", &times.to_string(), "-M", protocol, "-f"])
+        .args([
+            "-n",
+            "-c",
+            "2",
+            "-t",
+            &times.to_string(),
+            "-M",
+            protocol,
+            "-f",
+        ])
         .arg(path)
         .arg("postgres")
         .status()
@@ -103,7 +119,10 @@ fn pgbench(address: SocketAddr, script: &str, times: u32, protocol: &str) {
     assert!(status.success());
 }
 
-async fn published_of(server: &Server, work: impl FnOnce(SocketAddr) + Send + 'static) -> Published {
+async fn published_of(
+    server: &Server,
+    work: impl FnOnce(SocketAddr) + Send + 'static,
+) -> Published {
     let address = server.address;
     // Every connection has a process, named after what it serves.
     let found = published(config(), "/postgres", move || {

@@ -24,6 +24,7 @@ use sensor_common::{
 use crate::{
     config::{self, Draw, SignalNumber},
     histogram::{Event, record},
+    http2::Transfer,
     kernel::{
         OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_SRTT, Object,
         current_task, load, now_ns, tcp_sock,
@@ -271,6 +272,9 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
     unsafe {
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
+            if S::READS_REQUESTS && follows_http2(state, read, true).is_some() {
+                return Some(());
+            }
             if state.phase != phase::REQUEST {
                 server_request_begins::<S>(state, read);
             } else if S::READS_REQUESTS && state.requests.has_begun() {
@@ -320,6 +324,40 @@ unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
     }
 }
 
+/// Follows what a connection of HTTP/2 carries; `None` if it is none.
+#[inline(always)]
+fn follows_http2(state: &mut Socket, carried: impl Source, is_request: bool) -> Option<()> {
+    if is_request {
+        state.requests.begins(config::global()?, carried);
+    }
+    if !state.requests.is_http2() {
+        return None;
+    }
+    let ready_ns = core::mem::take(&mut state.ready_ns);
+    let now_ns = if is_request && ready_ns > NOT_SAMPLED {
+        ready_ns
+    } else {
+        now_ns()
+    };
+    let Some(charged) = config::global().and_then(|global| charged(global, state)) else {
+        return Some(());
+    };
+    let Some(buffer) = carried.buffer() else {
+        loss::count(Loss::BufferUnknown);
+        return Some(());
+    };
+    state.requests.transfer(&Transfer {
+        buffer,
+        total: carried.total(),
+        is_request,
+        charged,
+        now_ns,
+        signal: Signal::ServerRequest as u32,
+        side_bit: 0,
+    });
+    Some(())
+}
+
 /// A response of an exchange that is not sampled, or of none.
 #[inline(always)]
 fn response_is_not_sampled(state: &mut Socket) {
@@ -342,6 +380,9 @@ pub(super) unsafe fn sent<S: Sockets>(
             if state.phase != phase::REQUEST {
                 client_request_begins(state);
             }
+            return Some(());
+        }
+        if S::READS_REQUESTS && follows_http2(state, written, false).is_some() {
             return Some(());
         }
         if state.weight == 0 {

@@ -3,7 +3,7 @@
 //! - [`histogram`]: the bucket layout, its integer-only index, and [`Histogram`].
 //! - [`signal`]: the measured signals and their names.
 //! - [`record`]: the `#[repr(C)]` records of the maps shared with the kernel.
-//! - [`http`], [`redis`], [`postgresql`], [`kafka`]: what is read of requests;
+//! - [`http`], [`http2`], [`redis`], [`postgresql`], [`kafka`]: what is read of requests;
 //!   [`mod@protocol`] tells them apart; [`route`]: its records.
 //!
 //! It is `no_std` and depends on nothing, so that the BPF target, the models
@@ -16,6 +16,7 @@ extern crate std;
 
 pub mod histogram;
 pub mod http;
+pub mod http2;
 pub mod kafka;
 pub mod postgresql;
 pub mod protocol;
