@@ -6,11 +6,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    helpers::generated::bpf_probe_read_kernel,
-    macros::map,
-    maps::LruHashMap,
-};
+use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::map, maps::LruHashMap};
 use sensor_common::{
     http2::{Block, Cursor, Next, PREFACE_LEN, REST_MAX, STEPS_MAX, Side, grpc_class},
     protocol,
@@ -296,13 +292,7 @@ fn put_rest(side: &Side, bytes: &mut Bytes) -> Option<usize> {
 /// Fills `bytes` with what was cut off and what follows at `offset`; returns how
 /// much that is.
 #[inline(always)]
-fn read_window(
-    side: &Side,
-    bytes: &mut Bytes,
-    address: u64,
-    len: u64,
-    offset: u64,
-) -> Option<u32> {
+fn read_window(side: &Side, bytes: &mut Bytes, address: u64, len: u64, offset: u64) -> Option<u32> {
     let before = put_rest(side, bytes)?;
     let rest = UserBuffer::new(address.wrapping_add(offset), len.checked_sub(offset)?);
     let read = rest.fill_front::<{ WINDOW as usize }>(&mut bytes[before..])?;

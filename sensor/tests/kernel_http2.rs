@@ -92,7 +92,12 @@ async fn multiplexed_requests_are_timed_each() {
     let directory = tempfile::tempdir().unwrap();
     let server = nginx(directory.path());
     let address = server.address;
-    let paths = ["/api/v1/status", "/api/v1/users/123?q", "/error/of/4711", "/missing"];
+    let paths = [
+        "/api/v1/status",
+        "/api/v1/users/123?q",
+        "/error/of/4711",
+        "/missing",
+    ];
     let work = move || load(address, 8000, 20, &paths);
     let found = published(config(), &name_of(&server.child), work).await;
     println!("{:?} {:?}", found.by_route, found.losses);
@@ -114,7 +119,10 @@ async fn large_responses_are_followed() {
     let work = move || load(address, 500, 5, &["/files/large"]);
     let found = published(config(), &name_of(&server.child), work).await;
     println!("{:?} {:?}", found.by_route, found.losses);
-    assert_eq!(found.routes(), BTreeMap::from([(("GET /files/large", 2), 500)]));
+    assert_eq!(
+        found.routes(),
+        BTreeMap::from([(("GET /files/large", 2), 500)])
+    );
 }
 
 /// Answers each of its calls in another way.
@@ -180,7 +188,10 @@ async fn call_all(client: ForecastServiceClient<Channel>, times: usize) {
         .map(|_| {
             let mut client = client.clone();
             tokio::spawn(async move {
-                client.list_series(ListSeriesRequest::default()).await.unwrap();
+                client
+                    .list_series(ListSeriesRequest::default())
+                    .await
+                    .unwrap();
                 let missing = client.get_forecast(GetForecastRequest::default()).await;
                 assert_eq!(missing.unwrap_err().code(), tonic::Code::NotFound);
                 let broken = client.list_alerts(ListAlertsRequest::default()).await;

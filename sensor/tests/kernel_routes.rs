@@ -226,9 +226,7 @@ async fn an_interim_response_is_not_the_response() {
         socket.set_nodelay(true).unwrap();
         let mut request = [0; 1000];
         while socket.read(&mut request).unwrap() > 0 {
-            socket
-                .write_all(b"HTTP/1.1 100 Continue\r\n\r\n")
-                .unwrap();
+            socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
             // The body.
             assert_eq!(socket.read(&mut request).unwrap(), 4);
             thread::sleep(WAIT);
@@ -246,10 +244,7 @@ async fn an_interim_response_is_not_the_response() {
         thread::sleep(Duration::from_millis(100));
     };
     let found = published(config(), &own_name(), work).await;
-    assert_eq!(
-        found.routes(),
-        BTreeMap::from([(("POST /things", 2), 5)])
-    );
+    assert_eq!(found.routes(), BTreeMap::from([(("POST /things", 2), 5)]));
     assert_eq!(found.requests, 5);
     assert!(found.latency.sum_ns() >= 5 * WAIT.as_nanos() as u64);
 }
@@ -472,7 +467,10 @@ async fn random_bytes_do_no_harm() {
     // Of each protocol one for the others.
     assert!(found.by_route.len() <= 6 * (bound + 5));
     let untimed = CONNECTIONS * EXCHANGES - found.requests;
-    assert!(untimed <= CONNECTIONS * EXCHANGES / 10, "{untimed} are not timed");
+    assert!(
+        untimed <= CONNECTIONS * EXCHANGES / 10,
+        "{untimed} are not timed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -290,7 +290,9 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
             } else if S::READS_REQUESTS && state.requests.has_begun() {
                 let global = config::global()?;
                 let all = S::READS_ALL;
-                state.requests.request_goes_on(global, state.index, read, all);
+                state
+                    .requests
+                    .request_goes_on(global, state.index, read, all);
             }
             return Some(());
         }
@@ -473,7 +475,9 @@ fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> O
         state.request_ns = ready_ns;
     }
     if S::READS_REQUESTS {
-        state.requests.request_begins(global, state.index, read, S::READS_ALL);
+        state
+            .requests
+            .request_begins(global, state.index, read, S::READS_ALL);
     }
     Some(())
 }

@@ -594,7 +594,11 @@ impl Cursor {
             4 | 5 => {
                 let text = b"/index.html";
                 path[..text.len()].copy_from_slice(text);
-                self.path_len = if self.index == 4 { 1 } else { text.len() as u32 };
+                self.path_len = if self.index == 4 {
+                    1
+                } else {
+                    text.len() as u32
+                };
                 return Next::Path;
             }
             8 => self.block.status = 200,
