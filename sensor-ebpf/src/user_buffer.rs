@@ -31,6 +31,8 @@ static SYSCALL_BUFFERS: Array<u8> = Array::with_max_entries(SYSCALLS_MAX, 0);
 pub trait Source: Copy {
     /// The first of them, if it is known where they are.
     fn buffer(self) -> Option<UserBuffer>;
+    /// How many there are in all.
+    fn total(self) -> u64;
 }
 
 /// The first so many bytes of the current system call's buffer; of several
@@ -43,6 +45,11 @@ impl Source for OfSystemCall {
     fn buffer(self) -> Option<UserBuffer> {
         UserBuffer::current(self.0)
     }
+
+    #[inline(always)]
+    fn total(self) -> u64 {
+        u64::from(self.0)
+    }
 }
 
 /// Memory of the current task.
@@ -50,6 +57,9 @@ impl Source for OfSystemCall {
 pub struct UserBuffer {
     address: u64,
     len: u64,
+    /// Where the vectors are that have this buffer and those behind it, 0 if it
+    /// is the only one.
+    vectors: u64,
 }
 
 impl Source for UserBuffer {
@@ -57,10 +67,15 @@ impl Source for UserBuffer {
     fn buffer(self) -> Option<UserBuffer> {
         Some(self)
     }
+
+    #[inline(always)]
+    fn total(self) -> u64 {
+        self.len
+    }
 }
 
 /// `struct iovec`.
-type IoVector = [u64; 2];
+pub type IoVector = [u64; 2];
 /// Offset of `msg_iov` in `struct user_msghdr` of 64-bit systems.
 const MESSAGE_VECTORS: u64 = 16;
 
@@ -68,7 +83,16 @@ impl UserBuffer {
     /// `len` bytes at `address`.
     #[inline(always)]
     pub fn new(address: u64, len: u64) -> UserBuffer {
-        UserBuffer { address, len }
+        UserBuffer {
+            address,
+            len,
+            vectors: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub fn vectors(self) -> u64 {
+        self.vectors
     }
 
     #[inline(always)]
@@ -110,6 +134,7 @@ impl UserBuffer {
             return Some(UserBuffer {
                 address: second,
                 len: transferred,
+                vectors: 0,
             });
         }
         let vectors = if kind == SyscallBuffer::Vectors as u8 {
@@ -123,6 +148,7 @@ impl UserBuffer {
         Some(UserBuffer {
             address,
             len: len.min(transferred),
+            vectors: if len < transferred { vectors } else { 0 },
         })
     }
 
@@ -166,7 +192,7 @@ impl UserBuffer {
 }
 
 #[inline(always)]
-fn read<T>(address: u64) -> Option<T> {
+pub fn read<T>(address: u64) -> Option<T> {
     // SAFETY: the helper checks the address.
     unsafe { bpf_probe_read_user(address as *const T) }.ok()
 }

@@ -25,6 +25,7 @@ use sensor_common::{
 use crate::{
     config::{self, Draw, SignalNumber},
     histogram::{Event, record},
+    http2::Transfer,
     kernel::{
         OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_SRTT, Object,
         current_task, load, now_ns, tcp_sock,
@@ -36,7 +37,7 @@ use crate::{
     requests::{Answer, Requests},
     service::{self, Charged},
     storage::SocketStorage,
-    user_buffer::{OfSystemCall, Source},
+    user_buffer::{OfSystemCall, Source, UserBuffer},
 };
 
 #[unsafe(link_section = ".maps")]
@@ -48,6 +49,8 @@ pub(super) trait Sockets {
     /// Whether requests are looked at: only where the task that receives or
     /// sends is the current one.
     const READS_REQUESTS: bool = false;
+    /// Whether those of other protocols than HTTP/1.1 are, too.
+    const READS_ALL: bool = false;
 
     /// The state of `socket` if it has one.
     ///
@@ -102,11 +105,12 @@ impl Sockets for InStorage {
     }
 }
 
-/// With the socket, requests looked at.
-struct WithRequests;
+/// With the socket, requests looked at: those of HTTP/1.1, or `ALL`.
+struct WithRequests<const ALL: bool>;
 
-impl Sockets for WithRequests {
+impl<const ALL: bool> Sockets for WithRequests<ALL> {
     const READS_REQUESTS: bool = true;
+    const READS_ALL: bool = ALL;
 
     #[inline(always)]
     unsafe fn existing(socket: Object) -> Option<&'static mut Socket> {
@@ -254,7 +258,14 @@ pub fn tcp_receive(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn tcp_receive_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { receive::<WithRequests>(&context) };
+    unsafe { receive::<WithRequests<true>>(&context) };
+    0
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn tcp_receive_http(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the socket is the first argument.
+    unsafe { receive::<WithRequests<false>>(&context) };
     0
 }
 
@@ -275,6 +286,9 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
     unsafe {
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
+            if S::READS_ALL && follows_http2(state, read, true).is_some() {
+                return Some(());
+            }
             if state.phase != phase::REQUEST {
                 server_request_begins::<S>(state, read);
                 if S::READS_REQUESTS && !state.peer.is_known() && state.index != 0 {
@@ -286,7 +300,10 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
                 }
             } else if S::READS_REQUESTS && state.requests.has_begun() {
                 let global = config::global()?;
-                state.requests.request_goes_on(global, state.index, read);
+                let all = S::READS_ALL;
+                state
+                    .requests
+                    .request_goes_on(global, state.index, read, all);
             }
             return Some(());
         }
@@ -313,7 +330,14 @@ pub fn tcp_send(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn tcp_send_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { send::<WithRequests>(&context) };
+    unsafe { send::<WithRequests<true>>(&context) };
+    0
+}
+
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn tcp_send_http(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the socket is the first argument.
+    unsafe { send::<WithRequests<false>>(&context) };
     0
 }
 
@@ -329,6 +353,38 @@ unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
         let state = get_or_create::<S>(socket)?;
         sent::<S>(socket, state, OfSystemCall(length as u32))
     }
+}
+
+/// Follows what a connection of HTTP/2 carries; `None` if it is none.
+#[inline(always)]
+fn follows_http2(state: &mut Socket, carried: impl Source, is_request: bool) -> Option<()> {
+    if is_request {
+        state.requests.begins(config::global()?, carried);
+    }
+    if !state.requests.is_http2() {
+        return None;
+    }
+    let ready_ns = core::mem::take(&mut state.ready_ns);
+    let now_ns = if is_request && ready_ns > NOT_SAMPLED {
+        ready_ns
+    } else {
+        now_ns()
+    };
+    let Some(charged) = config::global().and_then(|global| charged(global, state)) else {
+        return Some(());
+    };
+    // What cannot be read may be a payload that need not be.
+    let buffer = carried.buffer().unwrap_or(UserBuffer::new(0, 0));
+    state.requests.transfer(&Transfer {
+        buffer,
+        total: carried.total(),
+        is_request,
+        charged,
+        now_ns,
+        signal: Signal::ServerRequest as u32,
+        side_bit: 0,
+    });
+    Some(())
 }
 
 /// A response of an exchange that is not sampled, or of none.
@@ -359,6 +415,9 @@ pub(super) unsafe fn sent<S: Sockets>(
             }
             return Some(());
         }
+        if S::READS_ALL && follows_http2(state, written, false).is_some() {
+            return Some(());
+        }
         if state.weight == 0 {
             response_is_not_sampled(state);
             return Some(());
@@ -366,7 +425,7 @@ pub(super) unsafe fn sent<S: Sockets>(
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
             server_response_begins::<S>(socket, state, now_ns, written);
-        } else if S::READS_REQUESTS && state.requests.has_pending() {
+        } else if S::READS_ALL && state.requests.has_pending() {
             others_answered(state, now_ns, written, false);
         }
         state.last_ns = now_ns;
@@ -409,7 +468,7 @@ fn charge_of_request(state: &Socket, end_ns: u64) -> Option<Charge> {
 fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ServerResponse as u32);
-    if S::READS_REQUESTS && state.requests.has_pending() {
+    if S::READS_ALL && state.requests.has_pending() {
         give_up_pending(state);
     }
     state.phase = phase::REQUEST;
@@ -431,7 +490,9 @@ fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> O
         state.request_ns = ready_ns;
     }
     if S::READS_REQUESTS {
-        state.requests.request_begins(global, state.index, read);
+        state
+            .requests
+            .request_begins(global, state.index, read, S::READS_ALL);
     }
     Some(())
 }
@@ -451,7 +512,7 @@ unsafe fn server_response_begins<S: Sockets>(
     written: impl Source,
 ) -> Option<()> {
     let answer = if S::READS_REQUESTS {
-        state.requests.answer(written)
+        state.requests.answer(written, S::READS_ALL)
     } else {
         Answer::None
     };
@@ -482,7 +543,7 @@ unsafe fn server_response_begins<S: Sockets>(
             weight,
         };
         state.requests.ends(global, state.index, outcome, event);
-        if state.requests.has_pending() {
+        if S::READS_ALL && state.requests.has_pending() {
             others_answered(state, now_ns, written, true);
         }
     }

@@ -3,8 +3,9 @@
 //! - [`histogram`]: the bucket layout, its integer-only index, and [`Histogram`].
 //! - [`signal`]: the measured signals and their names.
 //! - [`record`]: the `#[repr(C)]` records of the maps shared with the kernel.
-//! - [`http`], [`redis`], [`postgresql`], [`kafka`]: what is read of requests;
-//!   [`mod@protocol`] tells them apart; [`route`]: its records; [`peer`]: those of who asks whom.
+//! - [`http`], [`http2`], [`redis`], [`postgresql`], [`kafka`]: what is read of requests;
+//!   [`mod@protocol`] tells them apart; [`route`]: its records; [`peer`]: those of
+//!   who asks whom.
 //!
 //! It is `no_std` and depends on nothing, so that the BPF target, the models
 //! and the analyzer can all use it. It is deliberately not a wire format
@@ -16,6 +17,7 @@ extern crate std;
 
 pub mod histogram;
 pub mod http;
+pub mod http2;
 pub mod kafka;
 pub mod peer;
 pub mod postgresql;
