@@ -73,6 +73,7 @@ impl Peer {
         }
     }
 
+    #[inline(always)]
     unsafe fn find(&mut self, global: &GlobalConfig, socket: Object, service: u32) -> Option<()> {
         // SAFETY: the caller's promise.
         let (local, remote) = unsafe { ends(socket)? };
@@ -122,6 +123,7 @@ impl Peer {
     }
 }
 
+#[inline(always)]
 unsafe fn note(socket: Object, server: ServiceRef) -> Option<()> {
     // SAFETY: the caller's promise; values are plain numbers.
     unsafe {

@@ -68,7 +68,14 @@ const FAMILIES: [Family; 8] = [
             Protocol::Postgresql,
             Protocol::Kafka,
             Protocol::Dns,
+            Protocol::Tcp,
         ],
+    },
+    Family {
+        name: "honeyguide_peer_request_duration",
+        help: "Duration of requests over TCP by who answers, to the first byte of the response",
+        signal: Signal::ClientRequest,
+        protocols: &[Protocol::Tcp],
     },
     Family {
         name: "honeyguide_client_operation_duration",
