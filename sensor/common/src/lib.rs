@@ -4,6 +4,7 @@
 //! - [`signal`]: the measured signals and their names.
 //! - [`record`]: the `#[repr(C)]` records of the maps shared with the kernel.
 //! - [`http`]: what is read of requests; [`route`]: its records.
+//! - [`tls`]: which records of TLS are requests at all.
 //!
 //! It is `no_std` and depends on nothing, so that the BPF target, the models
 //! and the analyzer can all use it. It is deliberately not a wire format
@@ -18,6 +19,7 @@ pub mod http;
 pub mod record;
 pub mod route;
 pub mod signal;
+pub mod tls;
 
 pub use histogram::Histogram;
 pub use signal::Signal;
