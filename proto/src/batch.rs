@@ -92,7 +92,8 @@ pub struct Batch {
 pub struct RouteSeriesWindow {
     /// Place of the route, for [`Batch::route`].
     route: u32,
-    /// First digit of the status; 0 where it is not known.
+    /// First digit of the status; of other protocols than HTTP 2 = ok, 4 = the
+    /// client's error, 5 = the server's error. 0 where it is not known.
     pub status_class: u8,
     /// The histogram; its service is the route's.
     pub series: SeriesWindow,
@@ -131,8 +132,9 @@ impl Batch {
     /// The route of a series by route.
     pub fn route(&self, series: &RouteSeriesWindow) -> &Route {
         let (_, route) = &self.routes[series.route as usize];
-        // Series of unknown routes were left out.
-        route.as_ref().unwrap_or(&Route::Other)
+        route
+            .as_ref()
+            .expect("series of unknown routes were left out")
     }
 
     /// Decodes a payload of the topic `honeyguide.histograms.v1`.

@@ -1,5 +1,5 @@
 //! Method, path and status of the HTTP/1.1 requests that a server answers, from
-//! the buffers of the system calls that read and write them.
+//! the buffers that they are read to and written from.
 //!
 //! Two small reads at most when a request begins, one when its response does.
 //! What follows the `?` of a path, headers and bodies are not read. A request
@@ -15,7 +15,7 @@ use crate::{
     histogram::Event,
     loss,
     route::{self, Lessons, METHOD_LEN},
-    user_buffer::UserBuffer,
+    user_buffer::Source,
 };
 
 /// What is kept with a connection.
@@ -35,11 +35,11 @@ pub struct Http {
     misses: u16,
 }
 
-/// The status of the response that the current system call begins, 0 if it is not
-/// known; `None` if it is no response of HTTP.
+/// The status of the response that begins with `sent`, 0 if it is not known;
+/// `None` if it is no response of HTTP.
 #[inline(always)]
-fn read_status(sent: u32) -> Option<u32> {
-    let Some(buffer) = UserBuffer::current(sent) else {
+fn read_status(sent: impl Source) -> Option<u32> {
+    let Some(buffer) = sent.buffer() else {
         loss::count(Loss::BufferUnknown);
         return Some(0);
     };
@@ -91,9 +91,9 @@ impl Http {
         misses: 0,
     };
 
-    /// A request to the service at `service` begins with the bytes `received`.
+    /// A request to the service at `service` begins with what was `received`.
     #[inline(always)]
-    pub fn request_begins(&mut self, global: &GlobalConfig, service: u32, received: u32) {
+    pub fn request_begins(&mut self, global: &GlobalConfig, service: u32, received: impl Source) {
         self.method = 0;
         if self.begun != 0 {
             // All of the last request was too short for one of HTTP.
@@ -115,7 +115,7 @@ impl Http {
 
     /// The next bytes of a request that too little was read of.
     #[inline(always)]
-    pub fn request_goes_on(&mut self, global: &GlobalConfig, service: u32, received: u32) {
+    pub fn request_goes_on(&mut self, global: &GlobalConfig, service: u32, received: impl Source) {
         if self.read_request(global, service, received).is_none() {
             self.begun = 0;
             self.misses += 1;
@@ -123,8 +123,13 @@ impl Http {
     }
 
     #[inline(always)]
-    fn read_request(&mut self, global: &GlobalConfig, service: u32, received: u32) -> Option<()> {
-        let Some(buffer) = UserBuffer::current(received) else {
+    fn read_request(
+        &mut self,
+        global: &GlobalConfig,
+        service: u32,
+        received: impl Source,
+    ) -> Option<()> {
+        let Some(buffer) = received.buffer() else {
             loss::count(Loss::BufferUnknown);
             return None;
         };
@@ -169,13 +174,13 @@ impl Http {
         Some(())
     }
 
-    /// The response begins with the bytes `sent`; `event` is the request.
+    /// The response begins with what is `sent`; `event` is the request.
     #[inline(always)]
     pub fn response_begins(
         &mut self,
         global: &GlobalConfig,
         service: u32,
-        sent: u32,
+        sent: impl Source,
         event: Event,
     ) {
         if self.method == 0 {

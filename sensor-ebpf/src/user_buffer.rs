@@ -1,8 +1,9 @@
-//! The buffer that the current task gave to the system call it is in.
+//! What was read or written, in memory of the current task.
 //!
-//! The socket tracepoints do not have it, but the task's saved registers do.
-//! A task that is in none of the system calls that name one buffer (io_uring,
-//! splice, a kernel thread) has none.
+//! The socket tracepoints do not have the buffer, but the saved registers of the
+//! task do, see [`OfSystemCall`]. A task that is in none of the system calls that
+//! name one buffer (io_uring, splice, a kernel thread) has none. Who knows the
+//! buffer passes it as it is.
 
 use aya_ebpf::{
     helpers::{
@@ -26,11 +27,36 @@ use crate::{
 #[map]
 static SYSCALL_BUFFERS: Array<u8> = Array::with_max_entries(SYSCALLS_MAX, 0);
 
+/// Where the bytes of one read or write are, looked up only if they are needed.
+pub trait Source: Copy {
+    /// The first of them, if it is known where they are.
+    fn buffer(self) -> Option<UserBuffer>;
+}
+
+/// The first so many bytes of the current system call's buffer; of several
+/// buffers those in the first.
+#[derive(Clone, Copy)]
+pub struct OfSystemCall(pub u32);
+
+impl Source for OfSystemCall {
+    #[inline(always)]
+    fn buffer(self) -> Option<UserBuffer> {
+        UserBuffer::current(self.0)
+    }
+}
+
 /// Memory of the current task.
 #[derive(Clone, Copy)]
 pub struct UserBuffer {
     address: u64,
     len: u64,
+}
+
+impl Source for UserBuffer {
+    #[inline(always)]
+    fn buffer(self) -> Option<UserBuffer> {
+        Some(self)
+    }
 }
 
 /// `struct iovec`.
@@ -39,10 +65,8 @@ type IoVector = [u64; 2];
 const MESSAGE_VECTORS: u64 = 16;
 
 impl UserBuffer {
-    /// The first `transferred` bytes of the current system call's buffer; of
-    /// several buffers the first.
     #[inline(always)]
-    pub fn current(transferred: u32) -> Option<UserBuffer> {
+    fn current(transferred: u32) -> Option<UserBuffer> {
         // SAFETY: the current task is trusted; the fields are the registers'.
         let (number, second): (u32, u64) = unsafe {
             let registers = bpf_task_pt_regs(current_task().cast_mut().cast()) as Object;

@@ -230,7 +230,11 @@ impl<'a> Content<'a> {
 
 #[cfg(test)]
 mod tests {
-    use honeyguide_proto::{ServiceKind, batch::Batch, route::Template};
+    use honeyguide_proto::{
+        ServiceKind,
+        batch::Batch,
+        route::{Protocol, Template},
+    };
     use sensor_common::{
         histogram::{BUCKETS, Totals},
         http::Method,
@@ -274,15 +278,11 @@ mod tests {
     fn requests_by_route_are_with_their_service_and_no_events_of_their_own() {
         let mut drained = drained(50);
         let template = Template::new("/users/{id}").unwrap();
-        let method = Method::Get;
         for index in 0..50 {
             let service = ServiceId::named(ServiceKind::Process, &format!("service-{index}"));
             for route in [
-                Route::Other,
-                Route::Http {
-                    method,
-                    template: template.clone(),
-                },
+                Route::other(Protocol::Http),
+                Route::http(Method::Get, template.clone()),
             ] {
                 let histogram = drained.requests_of(service.clone(), route, 2);
                 histogram.add(40, 3);

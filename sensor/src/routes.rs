@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use honeyguide_proto::{
     Route,
-    route::{Template, TemplateError},
+    route::{Protocol, Template, TemplateError},
 };
 use sensor_common::{
     http::{self, Learned, Method, ROOT, Steps, child},
@@ -147,8 +147,8 @@ impl Rules {
             }
         };
         match (method, template) {
-            (Some(method), Ok(template)) => Route::Http { method, template },
-            _ => Route::Other,
+            (Some(method), Ok(template)) => Route::http(method, template),
+            _ => Route::other(Protocol::Http),
         }
     }
 
@@ -254,7 +254,7 @@ mod tests {
         let of = path("/users/42?token=secret ");
         assert_eq!(rules.name(1, &of, &none).to_string(), "GET /users/{id}");
         assert_eq!(rules.name(3, &of, &none).to_string(), "POST /users/{id}");
-        assert_eq!(rules.name(77, &of, &none), Route::Other);
+        assert!(rules.name(77, &of, &none).is_other());
         let impossible = Path {
             len: u32::MAX,
             ..of
@@ -345,7 +345,7 @@ mod tests {
                 prop_assert!(own.len() > before && own.len() <= LESSONS_MAX);
             }
             for (path, _) in &routes {
-                prop_assert_ne!(rules.name(1, path, &own), Route::Other);
+                prop_assert!(!rules.name(1, path, &own).is_other());
             }
         }
     }

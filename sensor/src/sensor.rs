@@ -17,7 +17,6 @@ use std::{
 
 use honeyguide_bus::{Producer, PublishError, Topic, tail::Tail};
 use honeyguide_proto::{
-    Route,
     batch::WINDOW_DURATION_NS,
     v1::{SensorCost, SignalCost},
 };
@@ -668,7 +667,7 @@ impl Worker {
         let others = drained
             .routes()
             .iter()
-            .filter(|series| *drained.route(series.route).1 == Route::Other);
+            .filter(|series| drained.route(series.route).1.is_other());
         let others = others.map(|series| series.histogram.count()).sum();
         self.metrics.requests_other.inc_by(others);
         self.metrics.clock_steps.set(self.clock.steps() as i64);

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Route, ServiceId, ServiceKind,
-    route::Template,
+    route::{Protocol, Template},
     service::{PART_LEN_MAX, ServiceIdError},
     v1,
 };
@@ -274,39 +274,64 @@ fn decode_routes(
         if route.service as usize >= batch.services.len() {
             return Err(error("refers to no service"));
         }
-        let template = match route.template {
-            0 => "",
+        let text = |index: u32| match index {
+            0 => Ok(""),
             index => strings
                 .get(index as usize - 1)
-                .ok_or_else(|| error("refers to no string"))?,
+                .map(String::as_str)
+                .ok_or_else(|| error("refers to no string")),
         };
-        let key = (route.service, route.protocol, route.method, template);
+        let texts = [
+            text(route.operation)?,
+            text(route.template)?,
+            text(route.peer)?,
+        ];
+        let key = (route.service, route.protocol, route.method, texts);
         if previous.is_some_and(|previous| previous >= key) {
             return Err(error("is not after its predecessor in order"));
         }
         previous = Some(key);
-        let known = known_route(route, template).map_err(error)?;
+        let known = known_route(route, texts).map_err(error)?;
         batch.routes.push((route.service, known));
     }
     Ok(())
 }
 
-/// `None` if this reader does not know such routes.
-fn known_route(route: &v1::Route, template: &str) -> Result<Option<Route>, &'static str> {
-    if route.protocol != i32::from(v1::Protocol::Http) {
+/// `None` if this reader does not know such routes: their protocol, their
+/// method, or what this protocol has not had so far.
+fn known_route(
+    route: &v1::Route,
+    [operation, template, peer]: [&str; 3],
+) -> Result<Option<Route>, &'static str> {
+    let number = |number: i32| u8::try_from(number).ok();
+    let Some(protocol) = number(route.protocol).and_then(Protocol::from_number) else {
         return Ok(None);
+    };
+    let path = || Template::new(template).map_err(|_| "has no template of paths");
+    let known = match (protocol, route.method, operation) {
+        (Protocol::Http, 0, "") if !template.is_empty() => {
+            return Err("has a template without a method");
+        }
+        (_, 0, "") if template.is_empty() => Route::other(protocol),
+        (Protocol::Http, method, "") => {
+            let template = path()?;
+            match number(method).and_then(Method::from_number) {
+                Some(method) => Route::http(method, template),
+                None => return Ok(None),
+            }
+        }
+        (Protocol::Grpc, 0, "") => Route::grpc(path()?),
+        (Protocol::Http | Protocol::Grpc, ..) => return Ok(None),
+        (_, 0, "") => return Err("has a template without an operation"),
+        (_, 0, operation) => Route::operation(protocol, operation, template)
+            .map_err(|_| "has no operation, or no template")?,
+        _ => return Ok(None),
+    };
+    if peer.is_empty() {
+        return Ok(Some(known));
     }
-    if route.method == 0 {
-        return match template {
-            "" => Ok(Some(Route::Other)),
-            _ => Err("has a template without a method"),
-        };
-    }
-    let method = u8::try_from(route.method)
-        .ok()
-        .and_then(Method::from_number);
-    let template = Template::new(template).map_err(|_| "has no template of paths")?;
-    Ok(method.map(|method| Route::Http { method, template }))
+    let known = known.with_peer(peer);
+    known.map(Some).map_err(|_| "has no peer of address:port")
 }
 
 fn decode_route_series(

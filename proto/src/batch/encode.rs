@@ -28,7 +28,7 @@ pub struct RouteSeriesRef<'a> {
     pub route: &'a Route,
     /// What was measured.
     pub signal: Signal,
-    /// First digit of the status; 0 where it is not known.
+    /// First digit of the status, or the outcome; 0 where it is not known.
     pub status_class: u8,
     /// Occupied buckets in ascending order: (position, count), count > 0.
     pub buckets: &'a [(u8, u64)],
@@ -138,19 +138,15 @@ impl Dictionary {
     }
 
     fn route(&mut self, service: u32, route: &Route) -> v1::Route {
-        let protocol = v1::Protocol::Http.into();
-        match route {
-            Route::Other => v1::Route {
-                service,
-                protocol,
-                ..v1::Route::default()
-            },
-            Route::Http { method, template } => v1::Route {
-                service,
-                protocol,
-                method: *method as i32,
-                template: self.index(template.as_str()),
-            },
+        let method = route.http_method();
+        let operation = if method.is_some() { "" } else { route.method() };
+        v1::Route {
+            service,
+            protocol: route.protocol().number().into(),
+            method: method.map_or(0, |method| method as i32),
+            template: self.index(route.template()),
+            operation: self.index(operation),
+            peer: self.index(route.peer().unwrap_or_default()),
         }
     }
 

@@ -3,7 +3,10 @@ use prost::Message;
 use sensor_common::Histogram;
 
 use super::*;
-use crate::{Route, ServiceKind, route::Template};
+use crate::{
+    Route, ServiceKind,
+    route::{Protocol, Template},
+};
 use sensor_common::http::Method;
 
 fn header() -> Header {
@@ -231,15 +234,23 @@ type RouteKey = (u32, Route, u8, u8);
 
 fn any_route() -> impl Strategy<Value = Route> {
     let template = prop::sample::select(vec!["/", "/users/{id}", "/users", "/orders/{id}/items"]);
-    prop_oneof![
-        Just(Route::Other),
-        (prop::sample::select(&Method::ALL[..]), template).prop_map(|(method, template)| {
-            Route::Http {
-                method,
-                template: Template::new(template).unwrap(),
-            }
-        }),
-    ]
+    let operation = prop::sample::select(vec!["GET", "SELECT", "CONFIG GET", "Produce", "AAAA"]);
+    let named = prop::sample::select(&Protocol::ALL[2..]);
+    let route = prop_oneof![
+        prop::sample::select(&Protocol::ALL[..]).prop_map(Route::other),
+        (prop::sample::select(&Method::ALL[..]), template.clone())
+            .prop_map(|(method, path)| Route::http(method, Template::new(path).unwrap())),
+        template
+            .clone()
+            .prop_map(|path| Route::grpc(Template::new(path).unwrap())),
+        (named, operation, prop_oneof![Just(""), template])
+            .prop_map(|(protocol, name, rest)| { Route::operation(protocol, name, rest).unwrap() }),
+    ];
+    let peer = prop::sample::select(vec!["10.0.0.7:6379", "[::1]:80"]);
+    (route, prop::option::weighted(0.2, peer)).prop_map(|(route, peer)| match peer {
+        Some(peer) => route.with_peer(peer).unwrap(),
+        None => route,
+    })
 }
 
 fn any_route_series() -> impl Strategy<Value = std::collections::BTreeMap<RouteKey, Events>> {
@@ -290,10 +301,9 @@ fn encoded_with_routes(
 /// Decodes a batch with a route after `change` was made to the message.
 fn changed_routes(change: impl FnOnce(&mut v1::HistogramBatch)) -> Result<Batch, DecodeError> {
     let template = Template::new("/users/{id}").unwrap();
-    let method = Method::Get;
-    let get = Route::Http { method, template };
+    let get = Route::http(Method::Get, template);
     let by_route = [
-        ((1, Route::Other, 7, 4), vec![(5_000, 0)]),
+        ((1, Route::other(Protocol::Http), 7, 4), vec![(5_000, 0)]),
         ((1, get.clone(), 7, 2), vec![(70_000, 0), (80_000, 0)]),
         ((1, get, 7, 5), vec![(900_000, 0)]),
     ];
@@ -332,7 +342,8 @@ proptest! {
     #[test]
     fn changed_bytes_of_routes_never_panic(at: prop::sample::Index, byte: u8) {
         let template = Template::new("/users/{id}").unwrap();
-        let key = (1, Route::Http { method: Method::Post, template }, 7, 2);
+        let route = Route::http(Method::Post, template).with_peer("[::1]:80").unwrap();
+        let key = (1, route, 7, 2);
         let by_route = [(key, vec![(5_000, 0), (9_000_000, 2)])].into_iter().collect();
         let (mut payload, _) = encoded_with_routes(&Default::default(), &by_route);
         let at = at.index(payload.len());
@@ -358,13 +369,27 @@ fn a_batch_without_routes_is_what_it_was() {
 #[test]
 fn wrong_routes_are_errors_that_name_them() {
     type Change = fn(&mut v1::HistogramBatch);
-    let cases: [(&str, Change); 9] = [
+    let cases: [(&str, Change); 12] = [
+        ("route 0: has a template", |m| {
+            m.routes[0].protocol = Protocol::Http.number().into();
+            m.routes[0].template = 2;
+        }),
+        ("route 1: has no peer", |m| m.routes[1].peer = 1),
+        ("route 1: has a template without an operation", |m| {
+            m.routes[1].protocol = Protocol::Dns.number().into();
+            m.routes[1].method = 0;
+        }),
+        ("route 1: has no operation", |m| {
+            m.routes[1].protocol = Protocol::Redis.number().into();
+            m.routes[1].method = 0;
+            m.strings.push("caf\u{e9}".to_owned());
+            m.routes[1].operation = m.strings.len() as u32;
+        }),
         ("route 0: refers to no service", |m| m.routes[0].service = 9),
         ("route 1: refers to no string", |m| {
             m.routes[1].template = 99
         }),
         ("route 1: has no template", |m| m.routes[1].template = 0),
-        ("route 0: has a template", |m| m.routes[0].template = 2),
         ("route 1: is not after", |m| m.routes.swap(0, 1)),
         ("status_class", |m| {
             m.route_series.as_mut().unwrap().status_class.push(0)
@@ -390,8 +415,14 @@ fn wrong_routes_are_errors_that_name_them() {
 #[test]
 fn unknown_routes_are_left_out_and_counted() {
     type Change = fn(&mut v1::HistogramBatch);
-    let cases: [(usize, Change); 4] = [
+    let cases: [(usize, Change); 7] = [
         (0, |_| {}),
+        // Of the same protocol, but with what it does not have so far.
+        (2, |m| m.routes[1].operation = 1),
+        (2, |m| m.routes[1].protocol = Protocol::Grpc.number().into()),
+        (2, |m| {
+            m.routes[1].protocol = Protocol::Kafka.number().into()
+        }),
         (2, |m| m.routes[1].method = 77),
         (2, |m| m.routes[1].protocol = 77),
         (1, |m| m.route_series.as_mut().unwrap().status_class[2] = 6),

@@ -33,6 +33,7 @@ use crate::{
     probes::tcp_packets::ByAddress,
     service::{self, Charged},
     storage::SocketStorage,
+    user_buffer::{OfSystemCall, Source},
 };
 
 #[unsafe(link_section = ".maps")]
@@ -259,21 +260,21 @@ unsafe fn receive<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
         return None;
     }
     // SAFETY: the caller's promise.
-    unsafe { on_receive::<S>(context.arg(0), length as u32) }
+    unsafe { on_receive::<S>(context.arg(0), OfSystemCall(length as u32)) }
 }
 
-/// So many bytes were read.
+/// Something was read.
 #[inline(always)]
-pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, length: u32) -> Option<()> {
+pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
             if state.phase != phase::REQUEST {
-                server_request_begins::<S>(state, length);
+                server_request_begins::<S>(state, read);
             } else if S::READS_HTTP && state.http.has_begun() {
                 let global = config::global()?;
-                state.http.request_goes_on(global, state.index, length);
+                state.http.request_goes_on(global, state.index, read);
             }
             return Some(());
         }
@@ -314,7 +315,7 @@ unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
     unsafe {
         let socket: Object = context.arg(0);
         let state = get_or_create::<S>(socket)?;
-        sent::<S>(socket, state, length as u32)
+        sent::<S>(socket, state, OfSystemCall(length as u32))
     }
 }
 
@@ -327,12 +328,12 @@ fn response_is_not_sampled(state: &mut Socket) {
     }
 }
 
-/// New data of the connection was sent, so many bytes.
+/// New data of the connection was sent.
 #[inline(always)]
 pub(super) unsafe fn sent<S: Sockets>(
     socket: Object,
     state: &mut Socket,
-    length: u32,
+    written: impl Source,
 ) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
@@ -348,7 +349,7 @@ pub(super) unsafe fn sent<S: Sockets>(
         }
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
-            server_response_begins::<S>(socket, state, now_ns, length);
+            server_response_begins::<S>(socket, state, now_ns, written);
         }
         state.last_ns = now_ns;
     }
@@ -356,7 +357,7 @@ pub(super) unsafe fn sent<S: Sockets>(
 }
 
 #[inline(always)]
-fn server_request_begins<S: Sockets>(state: &mut Socket, length: u32) -> Option<()> {
+fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ServerResponse as u32);
     state.phase = phase::REQUEST;
@@ -378,7 +379,7 @@ fn server_request_begins<S: Sockets>(state: &mut Socket, length: u32) -> Option<
         state.request_ns = ready_ns;
     }
     if S::READS_HTTP {
-        state.http.request_begins(global, state.index, length);
+        state.http.request_begins(global, state.index, read);
     }
     Some(())
 }
@@ -388,7 +389,7 @@ unsafe fn server_response_begins<S: Sockets>(
     socket: Object,
     state: &mut Socket,
     now_ns: u64,
-    length: u32,
+    written: impl Source,
 ) -> Option<()> {
     state.phase = phase::RESPONSE;
     // What arrived meanwhile belongs to this request.
@@ -412,7 +413,7 @@ unsafe fn server_response_begins<S: Sockets>(
         };
         state
             .http
-            .response_begins(global, state.index, length, event);
+            .response_begins(global, state.index, written, event);
     }
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe { round_trip::<S>(global, socket, state, charged) }

@@ -23,6 +23,7 @@ use crate::{
         OFFSET_SKB_TRANSPORT_HEADER, OFFSET_TCP_SRTT, Object, load, load_untyped,
     },
     loss,
+    user_buffer::OfSystemCall,
 };
 
 /// State by address of the socket: the socket of a packet is no pointer that
@@ -119,7 +120,7 @@ unsafe fn on_segment(socket: Object, packet: Object) -> Option<()> {
 #[btf_tracepoint(function = "tcp_rcv_space_adjust")]
 pub fn tcp_read(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { on_receive::<ByAddress>(context.arg(0), 0) };
+    unsafe { on_receive::<ByAddress>(context.arg(0), OfSystemCall(0)) };
     0
 }
 
@@ -156,6 +157,6 @@ unsafe fn on_transmit(packet: Object) -> Option<()> {
             return None;
         }
         state.transmitted = end;
-        sent::<ByAddress>(socket, state, all - before_payload)
+        sent::<ByAddress>(socket, state, OfSystemCall(all - before_payload))
     }
 }

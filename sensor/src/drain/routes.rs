@@ -215,12 +215,12 @@ impl Routes {
         let mut name = (service, route);
         let number = names.number(&name);
         let is_live = number.is_some_and(|number| self.live.contains_key(&number));
-        if name.1 != Route::Other && !is_live {
+        if !name.1.is_other() && !is_live {
             let routes = self.of_service.entry(service).or_default();
             if *routes < self.of_service_max {
                 *routes += 1;
             } else {
-                name.1 = Route::Other;
+                name.1 = Route::other(name.1.protocol());
             }
         }
         let number = names.take(name);
@@ -306,7 +306,7 @@ impl Routes {
                 *live -= 1;
                 if *live == 0 {
                     self.live.remove(&route.number);
-                    if *window.routes.name(route.number).1 != Route::Other {
+                    if !window.routes.name(route.number).1.is_other() {
                         let routes = self.of_service.entry(route.service).or_default();
                         *routes = routes.saturating_sub(1);
                     }
@@ -362,10 +362,7 @@ mod tests {
     use super::*;
 
     fn get(template: &str) -> Route {
-        Route::Http {
-            method: Method::Get,
-            template: Template::new(template).unwrap(),
-        }
+        Route::http(Method::Get, Template::new(template).unwrap())
     }
 
     #[test]
