@@ -64,6 +64,8 @@ offsets! {
     OFFSET_SKB_TRANSPORT_HEADER = 34;
     OFFSET_REGISTERS_SYSCALL = 35;
     OFFSET_REGISTERS_SECOND = 36;
+    OFFSET_TCP_RECEIVED = 37;
+    OFFSET_TCP_READ = 38;
 }
 
 /// Loads the field at `offset` of `object`.

@@ -3,8 +3,8 @@
 //! Each program measures one thing and is loaded and attached on its own.
 //! Entry points live in [`probes`], one file per subject; what they share is
 //! in [`service`] (who is charged), [`histogram`] (how a value is counted),
-//! [`http`] and [`mod@route`] (which request it was) and [`kernel`] (how kernel
-//! memory is read).
+//! [`http`], [`tls`] and [`mod@route`] (which request it was) and [`kernel`] (how
+//! kernel memory is read).
 //!
 //! Deliberately absent: ring buffers and any other per-event output.
 #![no_std]
@@ -24,6 +24,7 @@ mod probes;
 mod route;
 mod service;
 mod storage;
+mod tls;
 mod user_buffer;
 
 #[cfg(not(test))]

@@ -7,3 +7,4 @@ mod scheduler;
 mod syscalls;
 mod tcp;
 mod tcp_packets;
+mod tls;

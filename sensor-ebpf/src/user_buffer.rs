@@ -65,6 +65,18 @@ type IoVector = [u64; 2];
 const MESSAGE_VECTORS: u64 = 16;
 
 impl UserBuffer {
+    /// `len` bytes at `address`.
+    #[inline(always)]
+    pub fn new(address: u64, len: u64) -> UserBuffer {
+        UserBuffer { address, len }
+    }
+
+    /// Address and length.
+    #[inline(always)]
+    pub fn place(self) -> (u64, u64) {
+        (self.address, self.len)
+    }
+
     #[inline(always)]
     fn current(transferred: u32) -> Option<UserBuffer> {
         // SAFETY: the current task is trusted; the fields are the registers'.

@@ -6,138 +6,17 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
-    sync::Arc,
+    process::Command,
     thread,
     time::Duration,
 };
 
-use honeyguide_bus::{
-    Consumer, ConsumerEvent, Topic,
-    memory::{self, MemoryBus},
-};
-use honeyguide_proto::batch::Batch;
-use honeyguide_sensor::{AttachedSensor, Config, Metrics, program::probe::Probe};
-use prometheus_client::registry::Registry;
-use sensor_common::{Histogram, Signal, record::Loss};
+use honeyguide_sensor::Config;
+use sensor_common::record::Loss;
 
-/// What was published of services whose key ends in a name.
-#[derive(Debug)]
-struct Published {
-    /// Requests by route and status class.
-    by_route: BTreeMap<(String, u8), u64>,
-    /// Requests of the service as a whole.
-    requests: u64,
-    /// Their latency, and that of those in routes.
-    latency: Histogram,
-    latency_in_routes: Histogram,
-    /// Kernel losses by reason number.
-    losses: BTreeMap<u32, u64>,
-}
+use requested::{Server, asked, config, published};
 
-impl Published {
-    /// `by_route` with borrowed names.
-    fn routes(&self) -> BTreeMap<(&str, u8), u64> {
-        let routes = self.by_route.iter();
-        routes
-            .map(|((route, class), count)| ((route.as_str(), *class), *count))
-            .collect()
-    }
-
-    /// Every request is in a route, with the same latency.
-    fn check_whole(&self) {
-        assert_eq!(self.by_route.values().sum::<u64>(), self.requests);
-        let [in_routes, all] = [&self.latency_in_routes, &self.latency]
-            .map(|latency| (latency.buckets(), latency.sum_ns(), latency.max_ns()));
-        assert_eq!(in_routes, all);
-    }
-}
-
-fn config() -> Config {
-    Config {
-        flush_interval: Duration::from_secs(1),
-        // Exact counts, whatever else this machine does.
-        cost_ceiling: 1.0,
-        probes: vec![Probe::Tcp],
-        ..Config::default()
-    }
-}
-
-/// Runs `work` under the sensor; returns what it published of `name`.
-async fn published<W: FnOnce() + Send + 'static>(config: Config, name: &str, work: W) -> Published {
-    let bus = MemoryBus::new(memory::Config::default());
-    let mut consumer = bus.consumer("test", Topic::Histograms);
-    let attached = AttachedSensor::attach(config.validate().unwrap()).unwrap();
-    let metrics = Metrics::register(&mut Registry::default());
-    let sensor = attached.start(Arc::new(bus.clone()), metrics).unwrap();
-    tokio::task::spawn_blocking(work).await.unwrap();
-    sensor.stop().await;
-    bus.close();
-    let mut published = Published {
-        by_route: BTreeMap::new(),
-        requests: 0,
-        latency: Histogram::new(),
-        latency_in_routes: Histogram::new(),
-        losses: BTreeMap::new(),
-    };
-    while let Ok(event) = consumer.next().await {
-        if let ConsumerEvent::Delivery(delivery) = event {
-            add(&mut published, &delivery.record.payload, name);
-        }
-    }
-    published
-}
-
-fn add(published: &mut Published, payload: &[u8], name: &str) {
-    let batch = Batch::decode(payload).unwrap();
-    assert_eq!(batch.unknown_routes, 0);
-    let is_of = |service: u32| batch.services[service as usize].key().ends_with(name);
-    for series in batch.series.iter().filter(|series| is_of(series.service)) {
-        if series.signal == Signal::ServerRequest {
-            published.requests += series.count;
-            published.latency.merge(&batch.histogram(series));
-        }
-    }
-    for of in &batch.route_series {
-        if is_of(of.series.service) {
-            assert_eq!(of.series.signal, Signal::ServerRequest);
-            let route = batch.route(of).to_string();
-            let key = (route, of.status_class);
-            *published.by_route.entry(key).or_default() += of.series.count;
-            let histogram = batch.histogram(&of.series);
-            published.latency_in_routes.merge(&histogram);
-        }
-    }
-    for (reason, count) in &batch.losses {
-        *published.losses.entry(*reason).or_default() += count;
-    }
-}
-
-/// A server in another process, killed at the end.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    /// Starts a program under a name of its own; it prints its port.
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = format!("127.0.0.1:{}", line.trim()).parse().unwrap();
-        Self { child, address }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+mod requested;
 
 /// A client that keeps its connection; panics unless the status is as expected.
 struct Client(BufReader<TcpStream>);
@@ -190,6 +69,30 @@ impl Client {
             }
         }
     }
+}
+
+/// The requests that each real server is asked, with a known number of each.
+fn ask(address: SocketAddr) {
+    let clients: Vec<_> = (0..4)
+        .map(|client| {
+            thread::spawn(move || {
+                let mut connection = Client::connect(address);
+                for number in 0..50 {
+                    connection.request(&format!("GET /users/{client}{number}?page={number}"), 200);
+                    connection.request("GET /api/v1/status", 200);
+                }
+                for number in 0..10 {
+                    connection.request(&format!("GET /error/{number}"), 503);
+                    connection.request(&format!("GET /missing/of-{client}"), 404);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+    // The response is counted before the client has it; the drain is later.
+    thread::sleep(Duration::from_millis(100));
 }
 
 /// Servers of this process are one service, so tests of them take turns.
@@ -250,39 +153,6 @@ fn by_path(line: &str) -> Vec<u8> {
         _ if path.starts_with("/error") => status("503 Service Unavailable"),
         _ => status("200 OK"),
     }
-}
-
-/// The requests that each real server is asked, with a known number of each.
-fn ask(address: SocketAddr) {
-    let clients: Vec<_> = (0..4)
-        .map(|client| {
-            thread::spawn(move || {
-                let mut connection = Client::connect(address);
-                for number in 0..50 {
-                    connection.request(&format!("GET /users/{client}{number}?page={number}"), 200);
-                    connection.request("GET /api/v1/status", 200);
-                }
-                for number in 0..10 {
-                    connection.request(&format!("GET /error/{number}"), 503);
-                    connection.request(&format!("GET /missing/of-{client}"), 404);
-                }
-            })
-        })
-        .collect();
-    for client in clients {
-        client.join().unwrap();
-    }
-    // The response is counted before the client has it; the drain is later.
-    thread::sleep(Duration::from_millis(100));
-}
-
-fn asked() -> BTreeMap<(&'static str, u8), u64> {
-    BTreeMap::from([
-        (("GET /users/{id}", 2), 200),
-        (("GET /api/v1/status", 2), 200),
-        (("GET /error/{id}", 5), 40),
-        (("other", 4), 40),
-    ])
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,8 @@
 //!
 //! Pipelined and multiplexed requests are one exchange here. Where system calls
 //! are seen and routes are wanted, [`Http`] looks at the begin of what a server
-//! reads and writes; whatever it finds, exchanges are timed all the same.
+//! reads and writes; whatever it finds, exchanges are timed all the same. Of TLS
+//! connections [`Tls`] says what of the bytes is an exchange.
 
 use aya_ebpf::{
     macros::{btf_tracepoint, map},
@@ -26,13 +27,15 @@ use crate::{
     histogram::{Event, record},
     http::Http,
     kernel::{
-        OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_SRTT, Object,
+        OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_READ,
+        OFFSET_TCP_RECEIVED, OFFSET_TCP_SRTT, Object,
         current_task, load, now_ns, tcp_sock,
     },
     loss,
     probes::tcp_packets::ByAddress,
     service::{self, Charged},
     storage::SocketStorage,
+    tls::Tls,
     user_buffer::{OfSystemCall, Source},
 };
 
@@ -152,6 +155,7 @@ pub(super) struct Socket {
     /// End of what was transmitted so far (see `tcp_packets`).
     pub(super) transmitted: u32,
     http: Http,
+    tls: Tls,
 }
 
 impl Socket {
@@ -170,6 +174,7 @@ impl Socket {
         ready_shift: 0,
         transmitted: 0,
         http: Http::NEW,
+        tls: Tls::NEW,
     };
 }
 
@@ -271,12 +276,22 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
             if state.phase != phase::REQUEST {
+                if S::READS_HTTP && !may_begin_request(state, read) {
+                    no_request_begins(socket, state);
+                    return Some(());
+                }
                 server_request_begins::<S>(state, read);
             } else if S::READS_HTTP && state.http.has_begun() {
                 let global = config::global()?;
                 state.http.request_goes_on(global, state.index, read);
             }
+            if S::READS_HTTP && state.tls.is_on() {
+                state.tls.received(state.index, state.weight != 0);
+            }
             return Some(());
+        }
+        if S::READS_HTTP && state.tls.is_on() && !state.tls.is_response(read) {
+            return None;
         }
         if state.weight == 0 {
             response_is_not_sampled(state);
@@ -319,6 +334,31 @@ unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
     }
 }
 
+/// Whether `bytes` of the side that makes requests may begin one: of a TLS
+/// connection, some of what is sent is for the connection itself.
+#[inline(always)]
+fn may_begin_request(state: &mut Socket, bytes: impl Source) -> bool {
+    !state.tls.is_possible() || state.tls.request_begins(bytes, state.role == role::SERVER)
+}
+
+/// What was read was no request; what is still to be read may be one, and then
+/// arrived not much later.
+#[inline(always)]
+unsafe fn no_request_begins(socket: Object, state: &mut Socket) {
+    // SAFETY: the caller passes a TCP socket of a tracepoint.
+    unsafe {
+        let tcp = tcp_sock(socket);
+        if tcp.is_null() {
+            return;
+        }
+        let received: u32 = load(tcp, &OFFSET_TCP_RECEIVED);
+        let read: u32 = load(tcp, &OFFSET_TCP_READ);
+        if received == read {
+            state.ready_ns = 0;
+        }
+    }
+}
+
 /// A response of an exchange that is not sampled, or of none.
 #[inline(always)]
 fn response_is_not_sampled(state: &mut Socket) {
@@ -338,10 +378,15 @@ pub(super) unsafe fn sent<S: Sockets>(
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         if state.role == role::CLIENT {
-            if state.phase != phase::REQUEST {
+            if state.phase != phase::REQUEST
+                && (!S::READS_HTTP || may_begin_request(state, written))
+            {
                 client_request_begins(state);
             }
             return Some(());
+        }
+        if S::READS_HTTP && state.tls.is_on() && !state.tls.is_response(written) {
+            return None;
         }
         if state.weight == 0 {
             response_is_not_sampled(state);
@@ -378,7 +423,7 @@ fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> O
         state.read_ns = now_ns();
         state.request_ns = ready_ns;
     }
-    if S::READS_HTTP {
+    if S::READS_HTTP && !state.tls.is_on() {
         state.http.request_begins(global, state.index, read);
     }
     Some(())
@@ -411,9 +456,13 @@ unsafe fn server_response_begins<S: Sockets>(
             value_ns: now_ns - request_ns,
             weight,
         };
-        state
-            .http
-            .response_begins(global, state.index, written, event);
+        if state.tls.is_on() {
+            state.tls.responds(global, state.index, event);
+        } else {
+            state
+                .http
+                .response_begins(global, state.index, written, event);
+        }
     }
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe { round_trip::<S>(global, socket, state, charged) }

@@ -95,6 +95,8 @@ pub const OFFSETS: &[(&str, &str)] = &[
     ("OFFSET_SKB_HEAD", "sk_buff.head"),
     ("OFFSET_SKB_DATA", "sk_buff.data"),
     ("OFFSET_SKB_TRANSPORT_HEADER", "sk_buff.transport_header"),
+    ("OFFSET_TCP_RECEIVED", "tcp_sock.rcv_nxt"),
+    ("OFFSET_TCP_READ", "tcp_sock.copied_seq"),
     ("OFFSET_REGISTERS_SYSCALL", REGISTERS_SYSCALL),
     ("OFFSET_REGISTERS_SECOND", REGISTERS_SECOND),
 ];
@@ -123,6 +125,12 @@ const SERVICE: &[&str] = &[
     "OFFSET_KERNFS_ID",
 ];
 const SOCKET: &[&str] = &["OFFSET_SOCK_FAMILY", "OFFSET_SOCK_PROTOCOL"];
+const RECEIVED: &[&str] = &[
+    "OFFSET_REGISTERS_SYSCALL",
+    "OFFSET_REGISTERS_SECOND",
+    "OFFSET_TCP_RECEIVED",
+    "OFFSET_TCP_READ",
+];
 const REGISTERS: &[&str] = &["OFFSET_REGISTERS_SYSCALL", "OFFSET_REGISTERS_SECOND"];
 
 impl Probe {
@@ -255,7 +263,7 @@ const TCP: &[Level] = &[
         programs: &[
             spec("tcp_state", "inet_sock_set_state", SOCKET),
             spec("tcp_data_ready", "sk_data_ready", SOCKET),
-            spec("tcp_receive_http", "sock_recv_length", REGISTERS),
+            spec("tcp_receive_http", "sock_recv_length", RECEIVED),
             spec("tcp_send_http", "sock_send_length", REGISTERS),
         ],
     },
