@@ -50,6 +50,7 @@ use crate::{
     },
     routes::Lessons,
     steering::{self, Steering},
+    tls::{Libraries, TlsStatus},
 };
 
 /// Windows encoded and not yet accepted by the bus.
@@ -70,6 +71,8 @@ const TRIAL_MAX: Duration = Duration::from_millis(50);
 pub struct Status {
     /// Every probe.
     pub probes: Vec<ProbeStatus>,
+    /// What is seen inside TLS.
+    pub tls: TlsStatus,
     /// Services with events.
     pub services: usize,
     /// Events lost since the start, in the kernel and on the way to the bus.
@@ -93,6 +96,7 @@ pub struct AttachedSensor {
     kernel: Kernel,
     /// See [`measurement_overhead`].
     overhead_ns: f64,
+    libraries: Libraries,
     config: ValidConfig,
     names: Names,
     sensor_id: String,
@@ -144,6 +148,11 @@ impl AttachedSensor {
         let overhead_ns = measurement_overhead(&mut kernel);
         debug!(overhead_ns, "what measuring programs adds to each run");
         kernel.end_attaching();
+        let mut libraries = Libraries::default();
+        if config.wants_tls() {
+            let is_wanted = kernel.tells_routes();
+            libraries.look(&mut kernel, is_wanted);
+        }
         let sensor_id = match config.config.sensor_id.as_str() {
             "" => machine_id().unwrap_or(hostname),
             id => id.to_owned(),
@@ -151,6 +160,7 @@ impl AttachedSensor {
         Ok(Self {
             kernel,
             overhead_ns,
+            libraries,
             config,
             names,
             sensor_id,
@@ -160,6 +170,11 @@ impl AttachedSensor {
     /// How every probe stands.
     pub fn statuses(&self) -> Vec<ProbeStatus> {
         self.kernel.statuses()
+    }
+
+    /// What is seen inside TLS.
+    pub fn tls(&self) -> TlsStatus {
+        self.libraries.status()
     }
 
     /// Starts to drain and publish; call within a tokio runtime.
@@ -191,6 +206,8 @@ impl AttachedSensor {
             count: AtomicU64::new(0),
         });
         let worker = Worker {
+            tls: self.config.wants_tls(),
+            libraries: self.libraries,
             drain: Drain::new(
                 self.kernel.tables(),
                 self.names,
@@ -302,6 +319,9 @@ impl Stop {
 
 struct Worker {
     kernel: Kernel,
+    /// Whether requests inside TLS are wanted.
+    tls: bool,
+    libraries: Libraries,
     drain: Drain,
     batches: Batches,
     clock: WindowClock,
@@ -387,6 +407,7 @@ impl Worker {
                     begun + part * check
                 };
                 stopping = self.measure_until(end, part, (check == checks, stop));
+                self.look_for_tls();
                 let ends_early =
                     may_end_early(length, self.flush, end - begun) && self.steering.looks_closer();
                 if stopping || ends_early {
@@ -394,6 +415,7 @@ impl Worker {
                 }
             }
             if stopping {
+                self.libraries.detach(&mut self.kernel);
                 for probe in Probe::ALL {
                     self.kernel.detach(probe);
                 }
@@ -405,6 +427,15 @@ impl Worker {
             if let Some(probe) = trial {
                 self.try_again(probe, stop);
             }
+        }
+    }
+
+    /// Attaches to what new processes decrypt with; nothing while no requests are
+    /// told apart.
+    fn look_for_tls(&mut self) {
+        if self.tls {
+            let is_wanted = self.steering.ceiling.tells_routes() && self.kernel.tells_routes();
+            self.libraries.look(&mut self.kernel, is_wanted);
         }
     }
 
@@ -455,6 +486,7 @@ impl Worker {
                 self.kernel.pause(probe);
             }
         }
+        self.look_for_tls();
         self.count_shedding(&SHED);
     }
 
@@ -711,6 +743,7 @@ impl Worker {
         }
         self.status.send_replace(Status {
             probes,
+            tls: self.libraries.status(),
             services: self.drain.services(),
             events_lost: self.lost.count.load(Relaxed),
             cost,

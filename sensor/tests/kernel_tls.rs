@@ -4,14 +4,14 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::Command,
     thread,
     time::Duration,
 };
 
-use requested::{Published, Server, config, published};
+use requested::{Published, Server, asked, config, published};
 
 mod requested;
 
@@ -144,4 +144,105 @@ async fn handshakes_are_no_requests_in_tls_1_3() {
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_are_no_requests_in_tls_1_2() {
     check_go("TLSv1_2").await;
+}
+
+/// Asks a server that uses OpenSSL: every request is in its route, with the same
+/// latency.
+async fn check_openssl(server: Server, version: &'static str) {
+    let found = check_server(server, version).await;
+    assert_eq!(found.routes(), asked(), "{:?}", found.losses);
+    found.check_whole();
+}
+
+const PYTHON: &str = r#"
+import http.server, socketserver, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(404 if self.path.startswith("/missing") else 503 if self.path.startswith("/error") else 200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+    def log_message(self, *arguments): pass
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    daemon_threads = True
+    def finish_request(self, request, address):
+        super().finish_request(context.wrap_socket(request, server_side=True), address)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("cert.pem", "key.pem")
+server = Server(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"#;
+
+fn python(directory: &Path) -> Server {
+    certify(directory);
+    let mut command = Command::new("/usr/bin/python3");
+    command.current_dir(directory).args(["-c", PYTHON]);
+    Server::start(command)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_server_is_seen_in_tls_1_3() {
+    let directory = tempfile::tempdir().unwrap();
+    check_openssl(python(directory.path()), "TLSv1_3").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_server_is_seen_in_tls_1_2() {
+    let directory = tempfile::tempdir().unwrap();
+    check_openssl(python(directory.path()), "TLSv1_2").await;
+}
+
+const NGINX: &str = r#"
+daemon off; master_process off; error_log stderr emerg; pid DIRECTORY/pid;
+events {}
+http {
+    access_log off; sendfile on; keepalive_requests 100000;
+    client_body_temp_path DIRECTORY/1; proxy_temp_path DIRECTORY/2; fastcgi_temp_path DIRECTORY/3;
+    uwsgi_temp_path DIRECTORY/4; scgi_temp_path DIRECTORY/5;
+    server {
+        listen 127.0.0.1:PORT ssl;
+        ssl_certificate DIRECTORY/cert.pem; ssl_certificate_key DIRECTORY/key.pem;
+        location /missing { return 404; }
+        location /error { return 503; }
+        location /api { return 200 "ok"; }
+        location / { root DIRECTORY; rewrite ^ /file break; }
+    }
+}
+"#;
+
+fn nginx(directory: &Path) -> Server {
+    certify(directory);
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    std::fs::write(directory.join("file"), vec![b'x'; 100_000]).unwrap();
+    let configuration = directory.join("nginx.conf");
+    let text = NGINX
+        .replace("DIRECTORY", &directory.display().to_string())
+        .replace("PORT", &port.to_string());
+    std::fs::write(&configuration, text).unwrap();
+    let mut command = Command::new("sh");
+    let script = format!("echo {port}; exec nginx -c {}", configuration.display());
+    command.args(["-c", &script]);
+    let server = Server::start(command);
+    let listens = (0..100).any(|_| {
+        thread::sleep(Duration::from_millis(50));
+        TcpStream::connect(server.address).is_ok()
+    });
+    assert!(listens);
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_is_seen_in_tls_1_3() {
+    let directory = tempfile::tempdir().unwrap();
+    check_openssl(nginx(directory.path()), "TLSv1_3").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_is_seen_in_tls_1_2() {
+    let directory = tempfile::tempdir().unwrap();
+    check_openssl(nginx(directory.path()), "TLSv1_2").await;
 }

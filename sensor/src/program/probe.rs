@@ -4,6 +4,8 @@ use std::fmt;
 
 use sensor_common::Signal;
 
+use super::openssl;
+
 /// A group of programs that measures something users know by name.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
@@ -170,6 +172,9 @@ impl Probe {
 
     /// The probe that a kernel program belongs to.
     pub fn of_program(program: &str) -> Option<Probe> {
+        if openssl::is_program(program) {
+            return Some(Self::Tcp);
+        }
         Self::ALL.into_iter().find(|probe| {
             let mut programs = probe.levels().iter().flat_map(|level| level.programs);
             programs.any(|spec| spec.program == program)
