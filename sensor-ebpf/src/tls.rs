@@ -184,7 +184,8 @@ impl Tls {
             return true;
         }
         // A library whose plaintext is seen says whether it is data that it sends.
-        let is_data = Thread::existing().is_none_or(|thread| thread.written != 0);
+        let is_data = Thread::existing()
+            .is_none_or(|thread| Connection::existing(thread.written, self.connection).is_some());
         self.is_first = u8::from(!is_data);
         is_data
     }
@@ -207,8 +208,7 @@ impl Tls {
     pub fn responds(&self, global: &GlobalConfig, service: u32, event: Event) -> Option<()> {
         let thread = Thread::existing()?;
         let ssl = core::mem::take(&mut thread.written);
-        let connection = Connection::existing(ssl).filter(|of| of.connection == self.connection);
-        let Some(connection) = connection else {
+        let Some(connection) = Connection::existing(ssl, self.connection) else {
             loss::count(Loss::BufferUnknown);
             return None;
         };
@@ -309,7 +309,7 @@ impl Thread {
     /// OpenSSL is to encrypt `len` bytes at `address`, for its connection `ssl`.
     #[inline(always)]
     pub fn write(&mut self, ssl: u64, (address, len): (u64, u64)) {
-        if let Some(connection) = Connection::existing(ssl) {
+        if let Some(connection) = Connection::of(ssl) {
             self.written = ssl;
             if connection.is_request != 0 {
                 connection.is_request = 0;
@@ -352,8 +352,15 @@ impl Connection {
         is_request: 0,
     };
 
+    /// That of `ssl`, if it is the one with this number.
     #[inline(always)]
-    fn existing(ssl: u64) -> Option<&'static mut Connection> {
+    fn existing(ssl: u64, number: u64) -> Option<&'static mut Connection> {
+        let connection = Self::of(ssl)?;
+        (connection.connection == number).then_some(connection)
+    }
+
+    #[inline(always)]
+    fn of(ssl: u64) -> Option<&'static mut Connection> {
         let key = ConnectionKey {
             ssl,
             process: u64::from(current_process()),
@@ -365,7 +372,7 @@ impl Connection {
 
     #[inline(always)]
     fn existing_or_new(ssl: u64, is_known: bool) -> Option<&'static mut Connection> {
-        if let Some(connection) = Self::existing(ssl) {
+        if let Some(connection) = Self::of(ssl) {
             return Some(connection);
         }
         if !is_known {
@@ -379,6 +386,6 @@ impl Connection {
             loss::count(Loss::StateFull);
             return None;
         }
-        Self::existing(ssl)
+        Self::of(ssl)
     }
 }

@@ -11,7 +11,7 @@ use caps::{CapSet, Capability};
 use crate::{
     ceiling::{EventsByShift, ProbeLoad},
     program::{
-        Kernel, RunStats, enable_run_stats,
+        Kernel, RunStats, enable_run_stats, openssl,
         probe::{Probe, ProgramSpec},
     },
 };
@@ -20,6 +20,11 @@ use crate::{
 /// each: some 10 ms in all.
 const OVERHEAD_ROUNDS: usize = 3;
 const OVERHEAD_CALLS: usize = 10_000;
+
+/// What a run of a probe on a user-space function takes beside the program: the
+/// traps that lead into the kernel and back are none of its run time. Measured
+/// with `request-cost` and rounded up.
+pub const TRAP_NS: f64 = 1500.0;
 
 /// Run time by program in one window, extrapolated.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,6 +68,10 @@ pub fn by_probe(cost: &KernelCost, events: &ProbeEvents) -> BTreeMap<Probe, Prob
         let load = loads.entry(probe).or_default();
         load.kernel_ns += cost.ns_per_run * cost.runs;
         load.runs += cost.runs;
+        if openssl::is_program(program) {
+            load.inside_tls.0 += cost.ns_per_run * cost.runs;
+            load.inside_tls.1 += cost.runs;
+        }
         load.events_by_shift = events.get(&probe).copied().unwrap_or_default();
     }
     loads
@@ -115,6 +124,10 @@ impl Measurement {
             let gross_ns = now.run_time_ns.saturating_sub(before.run_time_ns) as f64;
             if runs > 0 {
                 let run_time_ns = (gross_ns - overhead_ns * runs as f64).max(0.0);
+                let run_time_ns = match openssl::is_program(&program) {
+                    true => run_time_ns + TRAP_NS * runs as f64,
+                    false => run_time_ns,
+                };
                 let program_cost = ProgramCost {
                     ns_per_run: run_time_ns / runs as f64,
                     runs: runs as f64 * factor,

@@ -11,21 +11,31 @@ use std::{
     time::Duration,
 };
 
-use requested::{Published, Server, asked, config, published};
+use honeyguide_sensor::{Config, Sensor, Status, tls::LibraryStatus};
+
+use requested::{Published, Running, Server, asked, config, published};
 
 mod requested;
 
-/// What [`requested::ask`] asks, from OpenSSL, with a connection for each of so
-/// many clients. Of two, one says that it closes the connection, and waits for
-/// the server to say so.
+/// Asks for what is [`asked`], from OpenSSL, with a connection for each of four
+/// clients. Of two, one says that it closes the connection, and waits for the
+/// server to say so.
 const CLIENT: &str = r#"
-import http.client, ssl, sys, threading, time
+import http.client, socket, ssl, sys, threading, time
 port, version = int(sys.argv[1]), sys.argv[2]
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
 failed = []
 def ask(client):
+    try: ask_all(client)
+    except Exception as error: failed.append(error)
+def ask_all(client):
+    # A connection without a request, which may bring session tickets.
+    with socket.create_connection(("127.0.0.1", port)) as idle, context.wrap_socket(idle) as idle:
+        idle.settimeout(0.05)
+        try: idle.recv(1)
+        except TimeoutError: pass
     connection = http.client.HTTPSConnection("127.0.0.1", port, context=context)
     def request(path, status):
         connection.request("GET", path)
@@ -77,12 +87,16 @@ fn certify(directory: &Path) {
     assert!(openssl.output().unwrap().status.success());
 }
 
+/// The name of a server's process.
+fn name(server: &Server) -> String {
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", server.child.id())).unwrap();
+    format!("/{}", comm.trim_end())
+}
+
 /// Asks a server under the sensor; it listens already.
 async fn check_server(server: Server, version: &'static str) -> Published {
     let address = server.address;
-    let comm = std::fs::read_to_string(format!("/proc/{}/comm", server.child.id())).unwrap();
-    let name = format!("/{}", comm.trim_end());
-    let found = published(config(), &name, move || ask(address, version)).await;
+    let found = published(config(), &name(&server), move || ask(address, version)).await;
     assert_eq!(found.requests, 480, "{:?}", found.by_route);
     found
 }
@@ -175,23 +189,23 @@ print(server.server_port, flush=True)
 server.serve_forever()
 "#;
 
-fn python(directory: &Path) -> Server {
+fn python(directory: &Path, program: &str) -> Command {
     certify(directory);
     let mut command = Command::new("/usr/bin/python3");
-    command.current_dir(directory).args(["-c", PYTHON]);
-    Server::start(command)
+    command.current_dir(directory).args(["-c", program]);
+    command
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_server_is_seen_in_tls_1_3() {
     let directory = tempfile::tempdir().unwrap();
-    check_openssl(python(directory.path()), "TLSv1_3").await;
+    check_openssl(Server::start(python(directory.path(), PYTHON)), "TLSv1_3").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_server_is_seen_in_tls_1_2() {
     let directory = tempfile::tempdir().unwrap();
-    check_openssl(python(directory.path()), "TLSv1_2").await;
+    check_openssl(Server::start(python(directory.path(), PYTHON)), "TLSv1_2").await;
 }
 
 const NGINX: &str = r#"
@@ -203,6 +217,7 @@ http {
     uwsgi_temp_path DIRECTORY/4; scgi_temp_path DIRECTORY/5;
     server {
         listen 127.0.0.1:PORT ssl;
+        ssl_protocols TLSv1.2 TLSv1.3;
         ssl_certificate DIRECTORY/cert.pem; ssl_certificate_key DIRECTORY/key.pem;
         location /missing { return 404; }
         location /error { return 503; }
@@ -245,4 +260,165 @@ async fn nginx_is_seen_in_tls_1_3() {
 async fn nginx_is_seen_in_tls_1_2() {
     let directory = tempfile::tempdir().unwrap();
     check_openssl(nginx(directory.path()), "TLSv1_2").await;
+}
+
+/// Its loop reads and writes sockets, and gives OpenSSL memory.
+const ASYNCIO: &str = r#"
+import asyncio, ssl
+async def serve(reader, writer):
+    while head := await reader.readuntil(b"\r\n\r\n"):
+        path = head.split(b" ")[1]
+        status = b"404 No" if path.startswith(b"/missing") else b"503 No" if path.startswith(b"/error") else b"200 OK"
+        writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nok")
+        await writer.drain()
+async def main():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("cert.pem", "key.pem")
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_gives_openssl_memory_is_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = python(directory.path(), ASYNCIO);
+    // It says much about clients that close.
+    command.stderr(std::process::Stdio::null());
+    check_openssl(Server::start(command), "TLSv1_3").await;
+}
+
+/// A copy of the library, so that no other process uses it.
+fn own_library(directory: &Path) {
+    let maps = Command::new("/usr/bin/python3")
+        .args(["-c", "import ssl; print(open('/proc/self/maps').read())"])
+        .output()
+        .unwrap();
+    let maps = String::from_utf8(maps.stdout).unwrap();
+    let library = maps.split_whitespace().find(|of| of.contains("/libssl.so"));
+    let library = Path::new(library.unwrap());
+    let copy = directory.join(library.file_name().unwrap());
+    std::fs::copy(library, copy).unwrap();
+}
+
+fn of_directory(status: &Status, directory: &Path) -> Option<LibraryStatus> {
+    let mut libraries = status.tls.libraries.iter();
+    libraries
+        .find(|of| Path::new(&of.name).starts_with(directory))
+        .cloned()
+}
+
+/// Waits until the file of the library in `directory` has so many processes.
+async fn await_processes(sensor: &Sensor, directory: &Path, processes: usize) {
+    let mut status = sensor.status();
+    let is_so = |status: &Status| {
+        let found = of_directory(status, directory);
+        let found = found.filter(|library| library.is_attached);
+        found.map_or(0, |library| library.processes) == processes
+    };
+    let wait = status.wait_for(is_so);
+    let waited = tokio::time::timeout(Duration::from_secs(20), wait).await;
+    waited.expect("the library is not as expected").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_starts_later_is_attached_to_until_it_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    own_library(path);
+    let running = Running::start(config());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let start = || {
+        let mut command = python(path, PYTHON);
+        command.env("LD_LIBRARY_PATH", path);
+        Server::start(command)
+    };
+    let first = start();
+    await_processes(&running.sensor, path, 1).await;
+    let address = first.address;
+    tokio::task::spawn_blocking(move || ask(address, "TLSv1_3"))
+        .await
+        .unwrap();
+    // The next one is seen at once, because the file is.
+    let second = start();
+    let (address, name) = (second.address, name(&second));
+    tokio::task::spawn_blocking(move || ask(address, "TLSv1_3"))
+        .await
+        .unwrap();
+    await_processes(&running.sensor, path, 2).await;
+    drop(first);
+    await_processes(&running.sensor, path, 1).await;
+    drop(second);
+    await_processes(&running.sensor, path, 0).await;
+    let found = running.stop(&name).await;
+    let twice = asked().into_iter().map(|(route, count)| (route, 2 * count));
+    assert_eq!(found.routes(), twice.collect(), "{:?}", found.losses);
+    found.check_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_can_be_turned_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = nginx(directory.path());
+    let address = server.address;
+    let config = Config {
+        tls: false,
+        ..config()
+    };
+    let work = move || ask(address, "TLSv1_3");
+    let found = published(config, &name(&server), work).await;
+    assert_eq!(found.routes(), BTreeMap::new());
+    assert_eq!(found.requests, 480);
+}
+
+/// Answers each request after a time that its path says, in milliseconds.
+const SLOW: &str = r#"
+import http.server, ssl, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        time.sleep(int(self.path.split("-")[1]) / 1e3)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *arguments): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("cert.pem", "key.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_port, flush=True)
+server.serve_forever()
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latency_is_that_of_the_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(python(directory.path(), SLOW));
+    let address = server.address;
+    let work = move || {
+        let urls = (0..20).flat_map(|number| {
+            let delay = 20 + 60 * (number % 2);
+            [
+                "-o".to_owned(),
+                "/dev/null".to_owned(),
+                format!("https://{address}/slow-{delay}"),
+            ]
+        });
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-S", "--insecure"]).args(urls);
+        assert!(curl.status().unwrap().success());
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &name(&server), work).await;
+    assert_eq!(found.requests, 20);
+    found.check_whole();
+    for (quantile, milliseconds) in [(0.25, 20.0), (0.75, 80.0)] {
+        let measured = found.latency_in_routes.quantile_ns(quantile).unwrap() / 1e6;
+        // A bucket is 9 % wide; sleeping takes a little longer than asked for.
+        assert!(
+            (milliseconds * 0.95..milliseconds * 1.2 + 2.0).contains(&measured),
+            "{measured} ms at {quantile}"
+        );
+    }
 }
