@@ -42,7 +42,7 @@ use crate::{
     identity::{Hierarchy, Names},
     metrics::{
         BUS_STALLED, Metrics, ProbeLabels, ProgramLabels, RECOVERED, ReasonLabels, SHED,
-        ShedLabels, TRIAL_FAILED,
+        ShedLabels, TRIAL_FAILED, TlsLabels,
     },
     program::{
         Kernel, KernelError,
@@ -728,6 +728,19 @@ impl Worker {
         self.kernel_cost = KernelCost::default();
     }
 
+    fn count_tls(&self, tls: &TlsStatus) {
+        self.metrics.tls_libraries.set(tls.attached() as i64);
+        for (library, processes) in [
+            ("openssl", tls.processes),
+            ("other", tls.unseen),
+            ("unknown", tls.unreadable),
+        ] {
+            let labels = TlsLabels { library };
+            let gauge = self.metrics.tls_processes.get_or_create(&labels);
+            gauge.set(processes as i64);
+        }
+    }
+
     fn publish_status(&self, cost: Option<f64>) {
         let probes = self.kernel.statuses();
         for status in &probes {
@@ -741,9 +754,11 @@ impl Worker {
             };
             self.metrics.probe_level.get_or_create(&labels).set(level);
         }
+        let tls = self.libraries.status();
+        self.count_tls(&tls);
         self.status.send_replace(Status {
             probes,
-            tls: self.libraries.status(),
+            tls,
             services: self.drain.services(),
             events_lost: self.lost.count.load(Relaxed),
             cost,

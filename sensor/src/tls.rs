@@ -73,6 +73,8 @@ pub struct Libraries {
 pub struct TlsStatus {
     /// Each file of OpenSSL in use.
     pub libraries: Vec<LibraryStatus>,
+    /// Processes that use one.
+    pub processes: usize,
     /// Processes that speak TLS by something else.
     pub unseen: usize,
     /// Processes whose libraries may not be known.
@@ -90,6 +92,14 @@ pub struct LibraryStatus {
     pub is_attached: bool,
     /// Why not.
     pub refusal: Option<String>,
+}
+
+impl TlsStatus {
+    /// Files that are attached to.
+    pub fn attached(&self) -> usize {
+        let libraries = self.libraries.iter();
+        libraries.filter(|library| library.is_attached).count()
+    }
 }
 
 impl fmt::Display for LibraryStatus {
@@ -152,6 +162,7 @@ impl Libraries {
         };
         TlsStatus {
             libraries: self.libraries.iter().map(|of| self.status_of(of)).collect(),
+            processes: count(|process| !process.libraries.is_empty()),
             unseen: count(|process| process.is_unseen),
             unreadable: count(|process| process.is_unreadable),
         }
