@@ -5,13 +5,15 @@
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     thread,
     time::Duration,
 };
 
-use honeyguide_sensor::{Config, Sensor, Status, tls::LibraryStatus};
+use honeyguide_sensor::{
+    Config, Sensor, Status, program::openssl::places::places, tls::LibraryStatus,
+};
 
 use requested::{Published, Running, Server, asked, config, published};
 
@@ -290,7 +292,7 @@ async fn a_server_that_gives_openssl_memory_is_seen() {
 }
 
 /// A copy of the library, so that no other process uses it.
-fn own_library(directory: &Path) {
+fn own_library(directory: &Path) -> PathBuf {
     let maps = Command::new("/usr/bin/python3")
         .args(["-c", "import ssl; print(open('/proc/self/maps').read())"])
         .output()
@@ -299,7 +301,8 @@ fn own_library(directory: &Path) {
     let library = maps.split_whitespace().find(|of| of.contains("/libssl.so"));
     let library = Path::new(library.unwrap());
     let copy = directory.join(library.file_name().unwrap());
-    std::fs::copy(library, copy).unwrap();
+    std::fs::copy(library, &copy).unwrap();
+    copy
 }
 
 fn of_directory(status: &Status, directory: &Path) -> Option<LibraryStatus> {
@@ -421,4 +424,17 @@ async fn the_latency_is_that_of_the_request() {
             "{measured} ms at {quantile}"
         );
     }
+}
+
+/// Where it is seen to call one function for both ways to read, and for both to
+/// write, that one is probed.
+#[test]
+fn the_library_of_this_machine_is_probed_where_it_costs_least() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = own_library(directory.path());
+    let places = places(&std::fs::read(library).unwrap()).unwrap();
+    let programs: Vec<&str> = places.iter().map(|place| place.program).collect();
+    let expected = ["tls_handshake", "tls_read_done", "tls_read_ex", "tls_write"];
+    assert_eq!(programs, expected);
+    assert_eq!(places[1].offset, places[2].offset);
 }

@@ -7,11 +7,11 @@
 use std::{
     ffi::{CStr, c_int, c_void},
     ptr,
-    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
 use honeyguide_sensor::{
+    cost::thread_cpu_time,
     program::{Kernel, enable_run_stats},
     tls::libraries_of,
 };
@@ -23,7 +23,7 @@ const CALLS: usize = 100_000;
 /// `int SSL_read(SSL *ssl, void *buffer, int length)`, and likewise `SSL_write`.
 type Transfer = unsafe extern "C" fn(*mut c_void, *mut c_void, c_int) -> c_int;
 
-/// Nanoseconds per call.
+/// Nanoseconds of CPU time per call.
 pub struct CallCost {
     /// Of reading, probed when it begins and when it returns.
     pub read_ns: f64,
@@ -69,15 +69,15 @@ pub fn cost(kernel: &mut Kernel) -> Result<CallCost> {
     })
 }
 
-/// Nanoseconds per call.
+/// Nanoseconds of CPU time per call.
 fn time(function: Transfer) -> Result<f64> {
-    let begun = Instant::now();
+    let begun = thread_cpu_time();
     for _ in 0..CALLS {
         // SAFETY: a negative length is refused before the pointers are looked at.
         let result = unsafe { function(ptr::null_mut(), ptr::null_mut(), -1) };
         ensure!(result == -1, "the function did not fail: {result}");
     }
-    Ok(begun.elapsed().as_nanos() as f64 / CALLS as f64)
+    Ok((thread_cpu_time() - begun).as_nanos() as f64 / CALLS as f64)
 }
 
 fn functions() -> Option<[Transfer; 2]> {

@@ -4,7 +4,7 @@
 //! file is attached to once. They belong to the `tcp` probe: what they find is
 //! counted by its programs, and only at its best level.
 
-use std::path::Path;
+use std::{fs::File, io::Read, path::Path};
 
 use aya::{
     Ebpf,
@@ -15,24 +15,27 @@ use aya::{
     },
 };
 
+use self::places::{Place, places};
 use super::{KernelError, typed};
 
-/// Function → program, and whether the library is of no use without it.
-const PROBES: [(&str, &str, bool); 7] = [
-    ("SSL_do_handshake", "tls_handshake", true),
-    ("SSL_read", "tls_read", true),
-    ("SSL_read", "tls_read_done", true),
-    ("SSL_write", "tls_write", true),
-    // Since OpenSSL 1.1.1.
-    ("SSL_read_ex", "tls_read_ex", false),
-    ("SSL_read_ex", "tls_read_done", false),
-    ("SSL_write_ex", "tls_write", false),
+pub mod places;
+
+/// Every program.
+const PROGRAMS: [&str; 5] = [
+    "tls_handshake",
+    "tls_read",
+    "tls_read_ex",
+    "tls_read_done",
+    "tls_write",
 ];
 
 /// Whether `program` is one of those on OpenSSL.
 pub fn is_program(program: &str) -> bool {
-    PROBES.iter().any(|(_, of, _)| *of == program)
+    PROGRAMS.contains(&program)
 }
+
+/// Bytes of a library that are read at most: they are below one megabyte.
+const FILE_LEN_MAX: u64 = 64 << 20;
 
 /// A file that is attached to.
 #[derive(Debug)]
@@ -59,16 +62,16 @@ impl Unseen {
     }
 }
 
-/// Attaches to the library at `path`, all that is needed or nothing.
+/// Attaches to the library at `path`, to all that is needed or nothing.
 ///
 /// # Errors
 /// What the kernel said, or that the file has no such functions, on one line.
 pub(super) fn attach(ebpf: &mut Ebpf, path: &Path) -> Result<Attached, String> {
+    let places = places(&read(path)?).map_err(|error| error.to_string())?;
     let mut attached = Attached(Vec::new());
-    for (function, name, is_needed) in PROBES {
-        match attach_one(ebpf, path, function, name) {
-            Ok(link) => attached.0.push((name, link)),
-            Err(_) if !is_needed => {}
+    for place in places {
+        match attach_one(ebpf, path, place) {
+            Ok(link) => attached.0.push((place.program, link)),
             Err(why) => {
                 detach(ebpf, attached);
                 return Err(why);
@@ -78,21 +81,26 @@ pub(super) fn attach(ebpf: &mut Ebpf, path: &Path) -> Result<Attached, String> {
     Ok(attached)
 }
 
-fn attach_one(
-    ebpf: &mut Ebpf,
-    path: &Path,
-    function: &'static str,
-    name: &'static str,
-) -> Result<UProbeLinkId, String> {
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut data = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_LEN_MAX).read_to_end(&mut data));
+    match read {
+        Ok(_) => Ok(data),
+        Err(error) => Err(format!("failed to read it: {error}")),
+    }
+}
+
+fn attach_one(ebpf: &mut Ebpf, path: &Path, place: Place) -> Result<UProbeLinkId, String> {
+    let name = place.program;
     let Some(Program::UProbe(program)) = ebpf.program_mut(name) else {
         return Err(format!("the object has no program {name}"));
     };
     if program.fd().is_err() {
-        program.load().map_err(|error| one_line(function, &error))?;
+        program.load().map_err(|error| one_line(name, &error))?;
     }
     program
-        .attach(function, path, UProbeScope::AllProcesses)
-        .map_err(|error| one_line(function, &error))
+        .attach(place.offset, path, UProbeScope::AllProcesses)
+        .map_err(|error| one_line(name, &error))
 }
 
 /// Detaches from a library.
@@ -105,9 +113,9 @@ pub(super) fn detach(ebpf: &mut Ebpf, attached: Attached) {
     }
 }
 
-fn one_line(function: &str, error: &ProgramError) -> String {
+fn one_line(program: &str, error: &ProgramError) -> String {
     use std::error::Error;
-    let mut line = format!("{function}: {error}");
+    let mut line = format!("{program}: {error}");
     let mut source = error.source();
     while let Some(cause) = source {
         line.push_str(": ");
