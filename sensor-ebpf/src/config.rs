@@ -112,7 +112,7 @@ impl Draw {
 
 /// Upper half of Knuth's MMIX generator (TAOCP 3.3.4), seeded by user space.
 #[inline(always)]
-fn random() -> u32 {
+pub fn random() -> u32 {
     let Some(state) = RANDOM.get_ptr_mut(0) else {
         return 0;
     };

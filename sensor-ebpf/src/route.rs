@@ -13,11 +13,12 @@ use aya_ebpf::{
 };
 use sensor_common::{
     http::{Learned, PATH_LEN_MAX, STATUS_CLASSES},
+    postgresql::HEAD_LEN,
     record::{GlobalConfig, Loss, Row, SERVICES_MAX},
     route::{
-        EVERY_SERVICE, IS_LITERAL, LESSONS_MAX, LessonKey, NO_ROUTE, OTHER_ROUTES, Path,
-        ROUTE_ROWS_MAX, ROUTES_MAX, Route, RouteKey, RouteRowOwner, RoutesOfService, TAKES_ANY,
-        lesson_bit,
+        EVERY_SERVICE, IS_LITERAL, LESSONS_MAX, LessonKey, NO_ROUTE, Path, ROUTE_ROWS_MAX,
+        ROUTES_MAX, Route, RouteKey, RouteRowOwner, RoutesOfService, TAKES_ANY, has_path,
+        is_others, lesson_bit, others,
     },
 };
 
@@ -73,6 +74,16 @@ pub struct RequestLine {
     pub path: Path,
 }
 
+impl RequestLine {
+    /// All of it.
+    #[inline(always)]
+    pub fn bytes(&self) -> &[u8; HEAD_LEN] {
+        // SAFETY: method and path follow each other, see below.
+        unsafe { &*(&raw const *self).cast() }
+    }
+}
+
+const _: () = assert!(METHOD_LEN + PATH_LEN_MAX == HEAD_LEN);
 pub const METHOD_LEN: usize = 4;
 const _: () = assert!(core::mem::offset_of!(RequestLine, path) == METHOD_LEN);
 const _: () = assert!(core::mem::offset_of!(Path, bytes) == 0);
@@ -175,14 +186,43 @@ fn has_room(global: &GlobalConfig, service: u32) -> bool {
     }
 }
 
+/// How a request ended.
+#[derive(Clone, Copy)]
+pub struct Outcome {
+    /// Status class.
+    pub class: u32,
+    /// Whether it was for something that the service has.
+    pub is_known: bool,
+}
+
+impl Outcome {
+    /// By the status of an HTTP response, 0 if it is not known.
+    #[inline(always)]
+    pub fn of_status(status: u32) -> Outcome {
+        Outcome {
+            class: status / 100,
+            is_known: status >= 100 && status != 400 && status != 404,
+        }
+    }
+
+    /// Of a protocol whose requests have no paths to try out.
+    #[inline(always)]
+    pub fn of_class(class: u32) -> Outcome {
+        Outcome {
+            class,
+            is_known: true,
+        }
+    }
+}
+
 /// Counts a request of the route `key`, which was in `slot` when it began.
 #[inline(always)]
-pub fn record(global: &GlobalConfig, key: &RouteKey, slot: u32, status: u32, event: Event) {
-    let Some(route) = route(global, key, slot, status) else {
+pub fn record(global: &GlobalConfig, key: &RouteKey, slot: u32, outcome: Outcome, event: Event) {
+    let Some(route) = route(global, key, slot, outcome) else {
         loss::count(Loss::RoutesFull);
         return;
     };
-    let Some(row) = row(route, status / 100) else {
+    let Some(row) = row(route, outcome.class) else {
         loss::count(Loss::RoutesFull);
         return;
     };
@@ -202,7 +242,7 @@ fn route(
     global: &GlobalConfig,
     key: &RouteKey,
     slot: u32,
-    status: u32,
+    outcome: Outcome,
 ) -> Option<(u32, *mut Route)> {
     if slot != NO_ROUTE
         && let Some(found) = at(slot, key)
@@ -213,19 +253,20 @@ fn route(
     if let Some(slot) = unsafe { ROUTES_BY_KEY.get(key) } {
         return at(*slot, key);
     }
-    let is_route = status >= 100 && status != 400 && status != 404;
-    // SAFETY: copied at once; a path that is replaced meanwhile is one of the
-    // same route.
-    if is_route
-        && has_room(global, key.service)
-        && let Some(path) = unsafe { WAITING_PATHS.get(key) }
-    {
-        return take(key, path);
+    if outcome.is_known && !is_others(key.method) && has_room(global, key.service) {
+        if !has_path(key.method) {
+            return take(key, &NO_PATH);
+        }
+        // SAFETY: copied at once; a path that is replaced meanwhile is one of
+        // the same route.
+        if let Some(path) = unsafe { WAITING_PATHS.get(key) } {
+            return take(key, path);
+        }
     }
     let others = RouteKey {
         shape: 0,
         service: key.service,
-        method: OTHER_ROUTES,
+        method: others(key.method),
     };
     // SAFETY: a plain number.
     if let Some(slot) = unsafe { ROUTES_BY_KEY.get(&others) } {
@@ -254,7 +295,7 @@ fn take(key: &RouteKey, path: &Path) -> Option<(u32, *mut Route)> {
         .insert(key, slot, u64::from(BPF_NOEXIST))
         .is_ok()
     {
-        if key.method != OTHER_ROUTES
+        if !is_others(key.method)
             && let Some(of) = ROUTES_OF_SERVICE.get_ptr_mut(key.service)
         {
             // SAFETY: a live map value.

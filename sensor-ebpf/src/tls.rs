@@ -20,10 +20,9 @@ use sensor_common::{
 };
 
 use crate::{
-    histogram::Event,
-    http::Http,
     kernel::{current_task, now_ns},
     loss,
+    requests::Requests,
     storage::TaskStorage,
     user_buffer::{Source, UserBuffer},
 };
@@ -42,6 +41,7 @@ pub struct Tls {
     /// 1 while the request under way came together with the end of the handshake,
     /// which a server may answer with session tickets first.
     is_first: u8,
+    has_pending: u8,
 }
 
 /// After so many requests that do not begin as TLS does, none of the connection
@@ -122,6 +122,7 @@ impl Tls {
         stage: stage::UNKNOWN,
         tries: 0,
         is_first: 0,
+        has_pending: 0,
     };
 
     /// Whether [`request_begins`](Self::request_begins) has to be asked.
@@ -149,8 +150,8 @@ impl Tls {
             stage: before,
             is_request: false,
         };
-        let (address, len) = buffer.place();
-        let walk = Walk::unpack(walk_records(address, len, walk.pack()));
+        let walk = walk_records(buffer.address(), buffer.len(), walk.pack());
+        let walk = Walk::unpack(walk);
         if before == stage::UNKNOWN && matches!(walk.stage, stage::UNKNOWN | stage::PLAIN) {
             self.tries += 1;
             if self.tries >= TRIES_MAX {
@@ -185,7 +186,7 @@ impl Tls {
         }
         // A library whose plaintext is seen says whether it is data that it sends.
         let is_data = Thread::existing()
-            .is_none_or(|thread| Connection::existing(thread.written, self.connection).is_some());
+            .is_none_or(|thread| Connection::writing(thread, self.connection).is_some());
         self.is_first = u8::from(!is_data);
         is_data
     }
@@ -203,21 +204,39 @@ impl Tls {
         }
     }
 
-    /// The current thread sends the response to the request `event`.
+    /// What OpenSSL has of the request under way, if it was OpenSSL that encrypted
+    /// the response which the current thread sends, and the plaintext of that.
     #[inline(always)]
-    pub fn responds(&self, global: &GlobalConfig, service: u32, event: Event) -> Option<()> {
+    pub fn response(&self) -> Option<(*mut Requests, UserBuffer)> {
         let thread = Thread::existing()?;
-        let ssl = core::mem::take(&mut thread.written);
-        let Some(connection) = Connection::existing(ssl, self.connection) else {
+        let Some(connection) = Connection::writing(thread, self.connection) else {
             loss::count(Loss::BufferUnknown);
             return None;
         };
-        let [address, len] = connection.response;
-        let plaintext = UserBuffer::new(address, len);
-        connection
-            .http
-            .response_begins(global, service, plaintext, event);
+        let [address, len] = core::mem::take(&mut connection.response);
+        Some((
+            &raw mut connection.requests,
+            UserBuffer::new(address, len),
+        ))
+    }
+
+    /// The request goes on behind the response that the current thread sends.
+    #[inline(always)]
+    pub fn response_is_interim(&self) -> Option<()> {
+        let thread = Thread::existing()?;
+        Connection::existing(thread.written, self.connection)?.is_request = 1;
         Some(())
+    }
+
+    /// Whether requests wait that were read with one that is answered.
+    #[inline(always)]
+    pub fn has_pending(&self) -> bool {
+        self.has_pending != 0
+    }
+
+    #[inline(always)]
+    pub fn note_pending(&mut self, has_pending: bool) {
+        self.has_pending = u8::from(has_pending);
     }
 }
 
@@ -287,22 +306,22 @@ impl Thread {
         };
         if number == NOT_SAMPLED {
             connection.is_request = 0;
-            connection.http = Http::NEW;
+            connection.requests = Requests::NEW;
             return;
         }
         if number != 0 && number != connection.connection {
             // The address of one that is gone.
             connection.connection = number;
             connection.is_request = 0;
-            connection.http = Http::NEW;
+            connection.requests = Requests::NEW;
         }
         let service = self.service;
         let plaintext = UserBuffer::new(address, len);
         if connection.is_request == 0 {
             connection.is_request = 1;
-            connection.http.request_begins(global, service, plaintext);
-        } else if connection.http.has_begun() {
-            connection.http.request_goes_on(global, service, plaintext);
+            connection.requests.request_begins(global, service, plaintext);
+        } else if connection.requests.has_begun() {
+            connection.requests.request_goes_on(global, service, plaintext);
         }
     }
 
@@ -311,10 +330,8 @@ impl Thread {
     pub fn write(&mut self, ssl: u64, (address, len): (u64, u64)) {
         if let Some(connection) = Connection::of(ssl) {
             self.written = ssl;
-            if connection.is_request != 0 {
-                connection.is_request = 0;
-                connection.response = [address, len];
-            }
+            connection.is_request = 0;
+            connection.response = [address, len];
         }
     }
 }
@@ -337,9 +354,10 @@ struct ConnectionKey {
 struct Connection {
     /// Number of the connection on whose socket it was read.
     connection: u64,
-    /// Address and length of the plaintext that its response begins with.
+    /// Address and length of the plaintext that was written last and not sent
+    /// since.
     response: [u64; 2],
-    http: Http,
+    requests: Requests,
     /// 1 from the first bytes of a request to those of its response.
     is_request: u32,
 }
@@ -348,9 +366,15 @@ impl Connection {
     const NEW: Connection = Connection {
         connection: 0,
         response: [0; 2],
-        http: Http::NEW,
+        requests: Requests::NEW,
         is_request: 0,
     };
+
+    /// That with this number, if `thread` wrote to it what was not sent since.
+    #[inline(always)]
+    fn writing(thread: &Thread, number: u64) -> Option<&'static mut Connection> {
+        Self::existing(thread.written, number).filter(|connection| connection.response[1] != 0)
+    }
 
     /// That of `ssl`, if it is the one with this number.
     #[inline(always)]

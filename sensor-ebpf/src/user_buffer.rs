@@ -71,10 +71,27 @@ impl UserBuffer {
         UserBuffer { address, len }
     }
 
-    /// Address and length.
     #[inline(always)]
-    pub fn place(self) -> (u64, u64) {
-        (self.address, self.len)
+    pub fn address(self) -> u64 {
+        self.address
+    }
+
+    #[inline(always)]
+    pub fn len(self) -> u64 {
+        self.len
+    }
+
+    /// Fills the first `MAX` of `bytes` from the begin; returns how much there was.
+    #[inline(always)]
+    pub fn fill_front<const MAX: usize>(self, bytes: &mut [u8]) -> Option<usize> {
+        let len = self.len.min(MAX as u64) as u32;
+        if len == 0 || len > MAX as u32 || bytes.len() < MAX {
+            return None;
+        }
+        let to = bytes.as_mut_ptr().cast();
+        // SAFETY: there is room for `len`; the helper checks the address.
+        let result = unsafe { bpf_probe_read_user_bytes(to, len, self.address as *const _) };
+        (result == 0).then_some(len as usize)
     }
 
     #[inline(always)]

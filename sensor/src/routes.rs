@@ -14,7 +14,8 @@ use honeyguide_proto::{
 };
 use sensor_common::{
     http::{self, Learned, Method, ROOT, Steps, child},
-    route::{IS_LITERAL, Path, TAKES_ANY},
+    kafka, postgresql, protocol, redis,
+    route::{IS_LITERAL, Path, TAKES_ANY, is_others, parts},
 };
 
 /// Templates of the configuration at most.
@@ -86,6 +87,13 @@ fn segments(text: &str) -> impl Iterator<Item = &str> {
     text.split('/').filter(|segment| !segment.is_empty())
 }
 
+/// Requests of a protocol without paths; those of no name are its others.
+fn named(protocol: Protocol, name: Option<&str>) -> Option<Route> {
+    let route = name.map(|name| Route::operation(protocol, name, ""));
+    // All names are valid operations, as a test checks.
+    Some(route.and_then(Result::ok).unwrap_or(Route::other(protocol)))
+}
+
 fn is_placeholder(segment: &str) -> bool {
     segment.starts_with('{') && segment.ends_with('}')
 }
@@ -134,7 +142,18 @@ impl Rules {
     /// What requests of a method and of such paths are called, where `own` is
     /// what their service taught.
     pub fn name(&self, method: u32, path: &Path, own: &Lessons) -> Route {
-        let method = u8::try_from(method).ok().and_then(Method::from_number);
+        let (protocol, number) = parts(method);
+        let operation = match protocol {
+            protocol::REDIS => named(Protocol::Redis, redis::name(number)),
+            protocol::POSTGRESQL => named(Protocol::Postgresql, postgresql::name(number)),
+            protocol::KAFKA => named(Protocol::Kafka, kafka::name(number)),
+            protocol::GRPC if is_others(method) => Some(Route::other(Protocol::Grpc)),
+            _ => None,
+        };
+        if let Some(operation) = operation {
+            return operation;
+        }
+        let method = u8::try_from(number).ok().and_then(Method::from_number);
         let template = match self.fitting(path) {
             Some(template) => Ok(template.clone()),
             None => {
@@ -147,6 +166,7 @@ impl Rules {
             }
         };
         match (method, template) {
+            (_, Ok(template)) if protocol == protocol::GRPC => Route::grpc(template),
             (Some(method), Ok(template)) => Route::http(method, template),
             _ => Route::other(Protocol::Http),
         }
@@ -225,7 +245,49 @@ impl<'a, I: Iterator<Item = Option<&'a str>>> EqBySegments<'a> for I {}
 mod tests {
     use proptest::prelude::*;
 
+    use sensor_common::route::method;
+
     use super::*;
+
+    fn http(number: u16) -> u32 {
+        method(protocol::HTTP, number)
+    }
+
+    #[test]
+    fn requests_without_paths_are_called_what_they_are_for() {
+        let (rules, none) = (Rules::default(), Lessons::default());
+        let of = |protocol, number| {
+            let route = rules.name(method(protocol, number), &path(""), &none);
+            (route.protocol(), route.to_string())
+        };
+        let get = (Protocol::Redis, "GET".to_owned());
+        assert_eq!(of(protocol::REDIS, 1), get);
+        assert_eq!(of(protocol::POSTGRESQL, 1).1, "execute");
+        assert_eq!(of(protocol::KAFKA, 1).1, "Produce");
+        for (protocol, expected) in [
+            (protocol::REDIS, Protocol::Redis),
+            (protocol::POSTGRESQL, Protocol::Postgresql),
+            (protocol::KAFKA, Protocol::Kafka),
+            (protocol::GRPC, Protocol::Grpc),
+            (protocol::HTTP, Protocol::Http),
+        ] {
+            for number in [0, 999] {
+                let route = rules.name(method(protocol, number), &path(""), &none);
+                assert_eq!(route, Route::other(expected));
+            }
+        }
+        for number in 1..999 {
+            for (protocol, name) in [
+                (protocol::REDIS, redis::name(number)),
+                (protocol::POSTGRESQL, postgresql::name(number)),
+                (protocol::KAFKA, kafka::name(number)),
+            ] {
+                if let Some(name) = name {
+                    assert_eq!(of(protocol, number).1, name);
+                }
+            }
+        }
+    }
 
     pub(crate) fn path(text: &str) -> Path {
         let mut bytes = [b'x'; http::PATH_LEN_MAX];
@@ -252,14 +314,20 @@ mod tests {
     fn a_route_is_called_by_method_and_template() {
         let (rules, none) = (Rules::default(), Lessons::default());
         let of = path("/users/42?token=secret ");
-        assert_eq!(rules.name(1, &of, &none).to_string(), "GET /users/{id}");
-        assert_eq!(rules.name(3, &of, &none).to_string(), "POST /users/{id}");
-        assert!(rules.name(77, &of, &none).is_other());
+        assert_eq!(
+            rules.name(http(1), &of, &none).to_string(),
+            "GET /users/{id}"
+        );
+        assert_eq!(
+            rules.name(http(3), &of, &none).to_string(),
+            "POST /users/{id}"
+        );
+        assert!(rules.name(http(77), &of, &none).is_other());
         let impossible = Path {
             len: u32::MAX,
             ..of
         };
-        assert_eq!(rules.name(1, &impossible, &none).to_string(), "GET /");
+        assert_eq!(rules.name(http(1), &impossible, &none).to_string(), "GET /");
     }
 
     #[test]
@@ -345,7 +413,7 @@ mod tests {
                 prop_assert!(own.len() > before && own.len() <= LESSONS_MAX);
             }
             for (path, _) in &routes {
-                prop_assert!(!rules.name(1, path, &own).is_other());
+                prop_assert!(!rules.name(http(1), path, &own).is_other());
             }
         }
     }

@@ -1,73 +1,35 @@
-//! Requests by route and status class against real servers. Needs root.
+//! Requests of HTTP/1.1 by route and status class against real servers. Needs root.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(feature = "kernel-tests")]
 
+mod requests;
+
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
     process::Command,
     thread,
     time::Duration,
 };
 
 use honeyguide_sensor::Config;
+use requests::{
+    Client, OWN_SERVICE, Server, config, free_port, name_of, own_name, published, serve, wait_for,
+};
 use sensor_common::record::Loss;
 
-use requested::{Server, asked, config, published};
+fn status(status: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+}
 
-mod requested;
-
-/// A client that keeps its connection; panics unless the status is as expected.
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
-        socket.set_nodelay(true).unwrap();
-        Self(BufReader::new(socket))
-    }
-
-    fn request(&mut self, line: &str, status: u16) {
-        let (method, path) = line.split_once(' ').unwrap();
-        self.send(&[format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"
-        )
-        .as_bytes()]);
-        assert_eq!(self.response(), status, "{line}");
-    }
-
-    fn send(&mut self, parts: &[&[u8]]) {
-        for (number, part) in parts.iter().enumerate() {
-            if number > 0 {
-                thread::sleep(Duration::from_millis(5));
-            }
-            self.0.get_mut().write_all(part).unwrap();
-        }
-    }
-
-    /// Reads a response with its body; returns its status.
-    fn response(&mut self) -> u16 {
-        let mut status = 0;
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            assert!(self.0.read_line(&mut line).unwrap() > 0, "no response");
-            let line = line.trim_end();
-            if status == 0 {
-                status = line.split(' ').nth(1).unwrap().parse().unwrap();
-            }
-            if let Some((name, value)) = line.split_once(':')
-                && name.eq_ignore_ascii_case("content-length")
-            {
-                length = value.trim().parse().unwrap();
-            }
-            if line.is_empty() {
-                let mut body = vec![0; length];
-                self.0.read_exact(&mut body).unwrap();
-                return status;
-            }
-        }
+/// 404 for what begins with `/missing`, 503 for `/error`, else 200.
+fn by_path(line: &str) -> Vec<u8> {
+    let path = line.split(' ').nth(1).unwrap_or_default();
+    match path {
+        _ if path.starts_with("/missing") => status("404 Not Found"),
+        _ if path.starts_with("/error") => status("503 Service Unavailable"),
+        _ => status("200 OK"),
     }
 }
 
@@ -95,64 +57,13 @@ fn ask(address: SocketAddr) {
     thread::sleep(Duration::from_millis(100));
 }
 
-/// Servers of this process are one service, so tests of them take turns.
-static OWN_SERVICE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-/// The name of this test's executable, of which its own servers are a service.
-fn own_name() -> String {
-    let executable = std::env::current_exe().unwrap();
-    executable
-        .file_name()
-        .unwrap()
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// A server in this process that answers each request after its head with
-/// what `respond` gives for its first line, until the client closes.
-fn serve(connections: usize, respond: fn(&str) -> Vec<u8>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for _ in 0..connections {
-            let (socket, _) = listener.accept().unwrap();
-            thread::spawn(move || serve_connection(socket, respond));
-        }
-    });
-    address
-}
-
-fn serve_connection(mut socket: TcpStream, respond: fn(&str) -> Vec<u8>) {
-    socket.set_nodelay(true).unwrap();
-    let (mut pending, mut buffer) = (Vec::new(), vec![0; 65_536]);
-    loop {
-        let Ok(read @ 1..) = socket.read(&mut buffer) else {
-            return;
-        };
-        pending.extend_from_slice(&buffer[..read]);
-        while let Some(end) = pending.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&pending[..end]).into_owned();
-            pending.drain(..end + 4);
-            let response = respond(head.lines().next().unwrap_or_default());
-            if socket.write_all(&response).is_err() {
-                return;
-            }
-        }
-    }
-}
-
-fn status(status: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes()
-}
-
-/// 404 for what begins with `/missing`, 503 for `/error`, else 200.
-fn by_path(line: &str) -> Vec<u8> {
-    let path = line.split(' ').nth(1).unwrap_or_default();
-    match path {
-        _ if path.starts_with("/missing") => status("404 Not Found"),
-        _ if path.starts_with("/error") => status("503 Service Unavailable"),
-        _ => status("200 OK"),
-    }
+fn asked() -> BTreeMap<(&'static str, u8), u64> {
+    BTreeMap::from([
+        (("GET /users/{id}", 2), 200),
+        (("GET /api/v1/status", 2), 200),
+        (("GET /error/{id}", 5), 40),
+        (("other", 4), 40),
+    ])
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -405,9 +316,7 @@ http {
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_is_seen() {
     let directory = tempfile::tempdir().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = free_port();
     let path = directory.path().display().to_string();
     std::fs::write(directory.path().join("file"), vec![b'x'; 100_000]).unwrap();
     let configuration = directory.path().join("nginx.conf");
@@ -425,14 +334,8 @@ async fn nginx_is_seen() {
 async fn check_server(command: Command) {
     let server = Server::start(command);
     let address = server.address;
-    // It may listen a moment after it said where.
-    let listens = (0..100).any(|_| {
-        thread::sleep(Duration::from_millis(50));
-        TcpStream::connect(address).is_ok()
-    });
-    assert!(listens);
-    let comm = std::fs::read_to_string(format!("/proc/{}/comm", server.child.id())).unwrap();
-    let name = format!("/{}", comm.trim_end());
+    wait_for(address);
+    let name = name_of(&server.child);
     let found = published(config(), &name, move || ask(address)).await;
     assert_eq!(found.routes(), asked());
     assert_eq!(found.requests, 480);

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -15,9 +15,9 @@ use honeyguide_sensor::{
     Config, Sensor, Status, program::openssl::places::places, tls::LibraryStatus,
 };
 
-use requested::{Published, Running, Server, asked, config, published};
+use requests::{Published, Running, Server, config, free_port, name_of, published, wait_for};
 
-mod requested;
+mod requests;
 
 /// Asks for what is [`asked`], from OpenSSL, with a connection for each of four
 /// clients. Of two, one says that it closes the connection, and waits for the
@@ -89,16 +89,23 @@ fn certify(directory: &Path) {
     assert!(openssl.output().unwrap().status.success());
 }
 
-/// The name of a server's process.
-fn name(server: &Server) -> String {
-    let comm = std::fs::read_to_string(format!("/proc/{}/comm", server.child.id())).unwrap();
-    format!("/{}", comm.trim_end())
+/// How often each route and status class is asked for; `other` are unknown paths.
+fn asked() -> BTreeMap<(&'static str, u8), u64> {
+    BTreeMap::from([
+        (("GET /users/{id}", 2), 200),
+        (("GET /api/v1/status", 2), 200),
+        (("GET /error/{id}", 5), 40),
+        (("other", 4), 40),
+    ])
 }
 
 /// Asks a server under the sensor; it listens already.
 async fn check_server(server: Server, version: &'static str) -> Published {
     let address = server.address;
-    let found = published(config(), &name(&server), move || ask(address, version)).await;
+    let found = published(config(), &name_of(&server.child), move || {
+        ask(address, version)
+    })
+    .await;
     assert_eq!(found.requests, 480, "{:?}", found.by_route);
     found
 }
@@ -231,9 +238,7 @@ http {
 
 fn nginx(directory: &Path) -> Server {
     certify(directory);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = free_port();
     std::fs::write(directory.join("file"), vec![b'x'; 100_000]).unwrap();
     let configuration = directory.join("nginx.conf");
     let text = NGINX
@@ -244,11 +249,7 @@ fn nginx(directory: &Path) -> Server {
     let script = format!("echo {port}; exec nginx -c {}", configuration.display());
     command.args(["-c", &script]);
     let server = Server::start(command);
-    let listens = (0..100).any(|_| {
-        thread::sleep(Duration::from_millis(50));
-        TcpStream::connect(server.address).is_ok()
-    });
-    assert!(listens);
+    wait_for(server.address);
     server
 }
 
@@ -345,7 +346,7 @@ async fn a_process_that_starts_later_is_attached_to_until_it_ends() {
         .unwrap();
     // The next one is seen at once, because the file is.
     let second = start();
-    let (address, name) = (second.address, name(&second));
+    let (address, name) = (second.address, name_of(&second.child));
     tokio::task::spawn_blocking(move || ask(address, "TLSv1_3"))
         .await
         .unwrap();
@@ -370,7 +371,7 @@ async fn it_can_be_turned_off() {
         ..config()
     };
     let work = move || ask(address, "TLSv1_3");
-    let found = published(config, &name(&server), work).await;
+    let found = published(config, &name_of(&server.child), work).await;
     assert_eq!(found.routes(), BTreeMap::new());
     assert_eq!(found.requests, 480);
 }
@@ -413,7 +414,7 @@ async fn the_latency_is_that_of_the_request() {
         assert!(curl.status().unwrap().success());
         thread::sleep(Duration::from_millis(100));
     };
-    let found = published(config(), &name(&server), work).await;
+    let found = published(config(), &name_of(&server.child), work).await;
     assert_eq!(found.requests, 20);
     found.check_whole();
     for (quantile, milliseconds) in [(0.25, 20.0), (0.75, 80.0)] {

@@ -8,7 +8,7 @@
 //! - Client: the request begins with the first send.
 //!
 //! Pipelined and multiplexed requests are one exchange here. Where system calls
-//! are seen and routes are wanted, [`Http`] looks at the begin of what a server
+//! are seen and routes are wanted, [`Requests`] looks at the begin of what a server
 //! reads and writes; whatever it finds, exchanges are timed all the same. Of TLS
 //! connections [`Tls`] says what of the bytes is an exchange.
 
@@ -25,18 +25,19 @@ use sensor_common::{
 use crate::{
     config::{self, Draw, SignalNumber},
     histogram::{Event, record},
-    http::Http,
     kernel::{
         OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_READ,
         OFFSET_TCP_RECEIVED, OFFSET_TCP_SRTT, Object,
         current_task, load, now_ns, tcp_sock,
     },
     loss,
+    pipeline::Charge,
     probes::tcp_packets::ByAddress,
+    requests::{Answer, Requests},
     service::{self, Charged},
     storage::SocketStorage,
     tls::Tls,
-    user_buffer::{OfSystemCall, Source},
+    user_buffer::{OfSystemCall, Source, UserBuffer},
 };
 
 #[unsafe(link_section = ".maps")]
@@ -47,7 +48,7 @@ static SOCKETS: SocketStorage<Socket> = SocketStorage::new();
 pub(super) trait Sockets {
     /// Whether requests are looked at: only where the task that receives or
     /// sends is the current one.
-    const READS_HTTP: bool = false;
+    const READS_REQUESTS: bool = false;
 
     /// The state of `socket` if it has one.
     ///
@@ -103,10 +104,10 @@ impl Sockets for InStorage {
 }
 
 /// With the socket, requests looked at.
-struct WithHttp;
+struct WithRequests;
 
-impl Sockets for WithHttp {
-    const READS_HTTP: bool = true;
+impl Sockets for WithRequests {
+    const READS_REQUESTS: bool = true;
 
     #[inline(always)]
     unsafe fn existing(socket: Object) -> Option<&'static mut Socket> {
@@ -154,7 +155,7 @@ pub(super) struct Socket {
     ready_shift: u8,
     /// End of what was transmitted so far (see `tcp_packets`).
     pub(super) transmitted: u32,
-    http: Http,
+    requests: Requests,
     tls: Tls,
 }
 
@@ -173,7 +174,7 @@ impl Socket {
         rtt_in: 0,
         ready_shift: 0,
         transmitted: 0,
-        http: Http::NEW,
+        requests: Requests::NEW,
         tls: Tls::NEW,
     };
 }
@@ -252,9 +253,9 @@ pub fn tcp_receive(context: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
-pub fn tcp_receive_http(context: BtfTracePointContext) -> i32 {
+pub fn tcp_receive_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { receive::<WithHttp>(&context) };
+    unsafe { receive::<WithRequests>(&context) };
     0
 }
 
@@ -276,21 +277,21 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
             if state.phase != phase::REQUEST {
-                if S::READS_HTTP && !may_begin_request(state, read) {
+                if S::READS_REQUESTS && !may_begin_request(state, read) {
                     no_request_begins(socket, state);
                     return Some(());
                 }
                 server_request_begins::<S>(state, read);
-            } else if S::READS_HTTP && state.http.has_begun() {
+            } else if S::READS_REQUESTS && state.requests.has_begun() {
                 let global = config::global()?;
-                state.http.request_goes_on(global, state.index, read);
+                state.requests.request_goes_on(global, state.index, read);
             }
-            if S::READS_HTTP && state.tls.is_on() {
+            if S::READS_REQUESTS && state.tls.is_on() {
                 state.tls.received(state.index, state.weight != 0);
             }
             return Some(());
         }
-        if S::READS_HTTP && state.tls.is_on() && !state.tls.is_response(read) {
+        if S::READS_REQUESTS && state.tls.is_on() && !state.tls.is_response(read) {
             return None;
         }
         if state.weight == 0 {
@@ -314,9 +315,9 @@ pub fn tcp_send(context: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sock_send_length")]
-pub fn tcp_send_http(context: BtfTracePointContext) -> i32 {
+pub fn tcp_send_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { send::<WithHttp>(&context) };
+    unsafe { send::<WithRequests>(&context) };
     0
 }
 
@@ -379,13 +380,13 @@ pub(super) unsafe fn sent<S: Sockets>(
     unsafe {
         if state.role == role::CLIENT {
             if state.phase != phase::REQUEST
-                && (!S::READS_HTTP || may_begin_request(state, written))
+                && (!S::READS_REQUESTS || may_begin_request(state, written))
             {
                 client_request_begins(state);
             }
             return Some(());
         }
-        if S::READS_HTTP && state.tls.is_on() && !state.tls.is_response(written) {
+        if S::READS_REQUESTS && state.tls.is_on() && !state.tls.is_response(written) {
             return None;
         }
         if state.weight == 0 {
@@ -395,16 +396,89 @@ pub(super) unsafe fn sent<S: Sockets>(
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
             server_response_begins::<S>(socket, state, now_ns, written);
+        } else if S::READS_REQUESTS && (state.requests.has_pending() || state.tls.has_pending()) {
+            let (requests, bytes) = of_connection(state, written);
+            // SAFETY: of `of_connection`.
+            others_answered(state, &mut *requests, (now_ns, false), bytes);
         }
         state.last_ns = now_ns;
     }
     Some(())
 }
 
+/// Responses to requests that were read with the one that is answered.
+#[inline(always)]
+fn others_answered(
+    state: &mut Socket,
+    requests: &mut Requests,
+    (now_ns, begins): (u64, bool),
+    written: impl Source,
+) -> Option<()> {
+    let charge = charge_of_request(state, now_ns)?;
+    requests.others_answered(written, begins, charge);
+    if state.tls.is_on() {
+        state.tls.note_pending(requests.has_pending());
+    }
+    Some(())
+}
+
+/// The requests of the connection, a live value of this socket or of what OpenSSL
+/// has for it, and what is `written` as they have it: inside TLS the plaintext.
+#[inline(always)]
+fn of_connection<W: Source>(state: &mut Socket, written: W) -> (*mut Requests, Written<W>) {
+    let inside = if state.tls.is_on() {
+        state.tls.response()
+    } else {
+        None
+    };
+    match inside {
+        Some((requests, plaintext)) => (requests, Written::Inside(plaintext)),
+        None => (&raw mut state.requests, Written::AsSent(written)),
+    }
+}
+
+/// The bytes that a response begins with.
+#[derive(Clone, Copy)]
+enum Written<W> {
+    AsSent(W),
+    Inside(UserBuffer),
+}
+
+impl<W: Source> Source for Written<W> {
+    #[inline(always)]
+    fn buffer(self) -> Option<UserBuffer> {
+        match self {
+            Written::AsSent(written) => written.buffer(),
+            Written::Inside(plaintext) => Some(plaintext),
+        }
+    }
+}
+
+/// A request that was read with the one under way and ended at `end_ns`.
+#[inline(always)]
+fn charge_of_request(state: &Socket, end_ns: u64) -> Option<Charge> {
+    if state.request_ns < config::global()?.resumed_ns {
+        return None;
+    }
+    let event = Event {
+        signal: Signal::ServerRequest as u32,
+        value_ns: end_ns.checked_sub(state.request_ns)?,
+        weight: state.weight,
+    };
+    Some(Charge {
+        index: state.index,
+        generation: state.generation,
+        event,
+    })
+}
+
 #[inline(always)]
 fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ServerResponse as u32);
+    if S::READS_REQUESTS && state.requests.has_pending() {
+        give_up_pending(state);
+    }
     state.phase = phase::REQUEST;
     let ready_ns = core::mem::take(&mut state.ready_ns);
     if ready_ns == NOT_SAMPLED {
@@ -423,9 +497,16 @@ fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> O
         state.read_ns = now_ns();
         state.request_ns = ready_ns;
     }
-    if S::READS_HTTP && !state.tls.is_on() {
-        state.http.request_begins(global, state.index, read);
+    if S::READS_REQUESTS && !state.tls.is_on() {
+        state.requests.request_begins(global, state.index, read);
     }
+    Some(())
+}
+
+#[inline(always)]
+fn give_up_pending(state: &mut Socket) -> Option<()> {
+    let charge = charge_of_request(state, state.last_ns)?;
+    state.requests.give_up_pending(charge);
     Some(())
 }
 
@@ -436,6 +517,24 @@ unsafe fn server_response_begins<S: Sockets>(
     now_ns: u64,
     written: impl Source,
 ) -> Option<()> {
+    let (requests, bytes) = if S::READS_REQUESTS {
+        of_connection(state, written)
+    } else {
+        (&raw mut state.requests, Written::AsSent(written))
+    };
+    // SAFETY: of `of_connection`; nothing else refers to it.
+    let requests = unsafe { &mut *requests };
+    let answer = if S::READS_REQUESTS {
+        requests.answer(bytes)
+    } else {
+        Answer::None
+    };
+    if let Answer::Interim = answer {
+        if state.tls.is_on() {
+            state.tls.response_is_interim();
+        }
+        return None;
+    }
     state.phase = phase::RESPONSE;
     // What arrived meanwhile belongs to this request.
     state.ready_ns = 0;
@@ -450,18 +549,18 @@ unsafe fn server_response_begins<S: Sockets>(
     ] {
         count(global, charged, weight, signal, begin_ns, end_ns);
     }
-    if S::READS_HTTP && request_ns >= global.resumed_ns && request_ns <= now_ns {
+    if let Answer::Final(outcome) = answer
+        && request_ns >= global.resumed_ns
+        && request_ns <= now_ns
+    {
         let event = Event {
             signal: Signal::ServerRequest as u32,
             value_ns: now_ns - request_ns,
             weight,
         };
-        if state.tls.is_on() {
-            state.tls.responds(global, state.index, event);
-        } else {
-            state
-                .http
-                .response_begins(global, state.index, written, event);
+        requests.ends(global, state.index, outcome, event);
+        if requests.has_pending() {
+            others_answered(state, requests, (now_ns, true), bytes);
         }
     }
     // SAFETY: the caller passes a socket of a tracepoint.

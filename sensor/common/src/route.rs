@@ -1,7 +1,7 @@
 //! The records of the kernel tables that count requests by route.
 //!
-//! A *route* here is a service, a method and the [`Shape`](crate::http::Shape)
-//! of a path; user space gives it a name and merges those of one name. As with
+//! A *route* here is a service, a protocol, a method and the
+//! [`Shape`](crate::http::Shape) of a path; user space gives it a name and merges those of one name. As with
 //! services, the kernel takes a free slot for a route on its first response, so
 //! that it is counted from the first, and leaves the path there for user space
 //! to name it. Every status class of a route has a row of its own, which is one
@@ -15,9 +15,13 @@ pub const ROUTES_MAX: u32 = 24_576;
 pub const ROUTE_ROWS_MAX: u32 = 24_576;
 /// Slot that means "none yet".
 pub const NO_ROUTE: u32 = 0;
-/// In place of a method: the route of all requests of a service that have none
-/// of their own.
-pub const OTHER_ROUTES: u32 = 1 << 8;
+/// In place of a number in [`RouteKey::method`]: the route of all requests of a
+/// service and protocol that have none of their own.
+pub const OTHER_ROUTES: u32 = 1 << 15;
+/// Place of the protocol in [`RouteKey::method`].
+const PROTOCOL_SHIFT: u32 = 16;
+/// Bit of [`RouteKey::method`]: the service makes the requests, another answers.
+pub const CLIENT_SIDE: u32 = 1 << 24;
 /// Bit of the method of a route that is being given up: the kernel does not
 /// count in it any more.
 pub const RETIRED: u32 = 1 << 31;
@@ -26,13 +30,52 @@ pub const RETIRED: u32 = 1 << 31;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteKey {
-    /// [`Shape::hash`](crate::http::Shape), 0 for [`OTHER_ROUTES`].
+    /// [`Shape::hash`](crate::http::Shape), 0 where there is no path.
     pub shape: u64,
     /// Index of the service.
     pub service: u32,
-    /// Number of a [`Method`](crate::http::Method), or [`OTHER_ROUTES`]; 0 while
-    /// the slot is free.
+    /// Of [`method`], of [`others`], perhaps with [`CLIENT_SIDE`]; 0 while the slot
+    /// is free.
     pub method: u32,
+}
+
+/// For [`RouteKey::method`]: what requests of a [`protocol`](crate::protocol) are
+/// for, by its number there (a method, a command, a verb, an API); 0 is one that
+/// is not known.
+#[inline(always)]
+pub const fn method(protocol: u8, number: u16) -> u32 {
+    let number = if number == 0 {
+        OTHER_ROUTES
+    } else {
+        number as u32
+    };
+    (protocol as u32) << PROTOCOL_SHIFT | number
+}
+
+/// All requests that have no route of their own, of the protocol and side of a
+/// method.
+#[inline(always)]
+pub const fn others(method: u32) -> u32 {
+    method & !0xffff | OTHER_ROUTES
+}
+
+/// Whether it is one of [`others`].
+#[inline(always)]
+pub const fn is_others(method: u32) -> bool {
+    method & 0xffff == OTHER_ROUTES
+}
+
+/// The protocol of a method, and the number there.
+#[inline(always)]
+pub const fn parts(method: u32) -> (u8, u16) {
+    ((method >> PROTOCOL_SHIFT) as u8, method as u16)
+}
+
+/// Whether routes of a method are told apart by path, too.
+#[inline(always)]
+pub const fn has_path(method: u32) -> bool {
+    let protocol = (method >> PROTOCOL_SHIFT) as u8;
+    (protocol == crate::protocol::HTTP || protocol == crate::protocol::GRPC) && !is_others(method)
 }
 
 /// The path that a route was taken for.

@@ -9,7 +9,7 @@ use honeyguide_proto::Route;
 use sensor_common::{
     histogram::Totals,
     http::STATUS_CLASSES,
-    route::{OTHER_ROUTES, Path, RouteKey, RouteRowOwner},
+    route::{Path, RouteKey, RouteRowOwner, has_path},
 };
 use tracing::warn;
 
@@ -327,7 +327,7 @@ impl Routes {
             return Vec::new();
         }
         for (slot, route) in &self.known {
-            if route.key.method != OTHER_ROUTES && !self.retired.contains(slot) {
+            if has_path(route.key.method) && !self.retired.contains(slot) {
                 let samples = route.rows.iter().map(|row| {
                     let snapshot = self.snapshots[*row as usize].as_deref();
                     snapshot.map_or(0, |snapshot| snapshot.samples)

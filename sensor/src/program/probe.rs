@@ -268,8 +268,8 @@ const TCP: &[Level] = &[
         programs: &[
             spec("tcp_state", "inet_sock_set_state", SOCKET),
             spec("tcp_data_ready", "sk_data_ready", SOCKET),
-            spec("tcp_receive_http", "sock_recv_length", RECEIVED),
-            spec("tcp_send_http", "sock_send_length", REGISTERS),
+            spec("tcp_receive_requests", "sock_recv_length", RECEIVED),
+            spec("tcp_send_requests", "sock_send_length", REGISTERS),
         ],
     },
     Level {

@@ -1,13 +1,13 @@
-//! Real servers under a sensor, asked for a known number of requests: shared by
-//! the kernel tests of what is seen of requests.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Servers, clients, and what the sensor published of them.
+#![allow(dead_code, reason = "each test uses a part")]
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
-    net::SocketAddr,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -114,7 +114,7 @@ pub async fn published<W: FnOnce() + Send + 'static>(
     running.stop(name).await
 }
 
-fn add(published: &mut Published, payload: &[u8], name: &str) {
+pub fn add(published: &mut Published, payload: &[u8], name: &str) {
     let batch = Batch::decode(payload).unwrap();
     assert_eq!(batch.unknown_routes, 0);
     let is_of = |service: u32| batch.services[service as usize].key().ends_with(name);
@@ -165,12 +165,122 @@ impl Drop for Server {
     }
 }
 
-/// How often each route and status class was asked for; `other` are unknown paths.
-pub fn asked() -> BTreeMap<(&'static str, u8), u64> {
-    BTreeMap::from([
-        (("GET /users/{id}", 2), 200),
-        (("GET /api/v1/status", 2), 200),
-        (("GET /error/{id}", 5), 40),
-        (("other", 4), 40),
-    ])
+/// A client that keeps its connection; panics unless the status is as expected.
+pub struct Client(pub BufReader<TcpStream>);
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self(BufReader::new(socket))
+    }
+
+    pub fn request(&mut self, line: &str, status: u16) {
+        let (method, path) = line.split_once(' ').unwrap();
+        self.send(&[format!(
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"
+        )
+        .as_bytes()]);
+        assert_eq!(self.response(), status, "{line}");
+    }
+
+    pub fn send(&mut self, parts: &[&[u8]]) {
+        for (number, part) in parts.iter().enumerate() {
+            if number > 0 {
+                thread::sleep(Duration::from_millis(5));
+            }
+            self.0.get_mut().write_all(part).unwrap();
+        }
+    }
+
+    /// Reads a response with its body; returns its status.
+    pub fn response(&mut self) -> u16 {
+        let mut status = 0;
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "no response");
+            let line = line.trim_end();
+            if status == 0 {
+                status = line.split(' ').nth(1).unwrap().parse().unwrap();
+            }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().unwrap();
+            }
+            if line.is_empty() {
+                let mut body = vec![0; length];
+                self.0.read_exact(&mut body).unwrap();
+                return status;
+            }
+        }
+    }
+}
+
+/// Servers of this process are one service, so tests of them take turns.
+pub static OWN_SERVICE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The name of this test's executable, of which its own servers are a service.
+pub fn own_name() -> String {
+    let executable = std::env::current_exe().unwrap();
+    executable
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// A server in this process that answers each request after its head with
+/// what `respond` gives for its first line, until the client closes.
+pub fn serve(connections: usize, respond: fn(&str) -> Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for _ in 0..connections {
+            let (socket, _) = listener.accept().unwrap();
+            thread::spawn(move || serve_connection(socket, respond));
+        }
+    });
+    address
+}
+
+pub fn serve_connection(mut socket: TcpStream, respond: fn(&str) -> Vec<u8>) {
+    socket.set_nodelay(true).unwrap();
+    let (mut pending, mut buffer) = (Vec::new(), vec![0; 65_536]);
+    loop {
+        let Ok(read @ 1..) = socket.read(&mut buffer) else {
+            return;
+        };
+        pending.extend_from_slice(&buffer[..read]);
+        while let Some(end) = pending.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&pending[..end]).into_owned();
+            pending.drain(..end + 4);
+            let response = respond(head.lines().next().unwrap_or_default());
+            if socket.write_all(&response).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until something listens there.
+pub fn wait_for(address: SocketAddr) {
+    let listens = (0..200).any(|_| {
+        thread::sleep(Duration::from_millis(50));
+        TcpStream::connect(address).is_ok()
+    });
+    assert!(listens, "nothing listens at {address}");
+}
+
+/// A port that nothing listens on.
+pub fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().port()
+}
+
+/// The service of a process, as keys of published services end.
+pub fn name_of(child: &Child) -> String {
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap();
+    format!("/{}", comm.trim_end())
 }

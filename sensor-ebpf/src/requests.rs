@@ -1,0 +1,393 @@
+//! What the requests of a connection are for and how they ended, from the
+//! buffers that they are read to and written from.
+//!
+//! The protocol of a connection is told by the first bytes of a request and
+//! confirmed by its response; then it stays. A connection whose requests are of
+//! none that is known is not looked at any more.
+
+use sensor_common::{
+    http::{self, METHOD_LEN_MAX, STATUS_LEN, shape},
+    kafka,
+    postgresql::is_start,
+    protocol::{self, detect},
+    record::{GlobalConfig, Loss},
+    redis,
+    route::{NO_ROUTE, RouteKey, has_path, method},
+};
+
+use crate::{
+    histogram::Event,
+    loss,
+    pipeline::{self, Charge},
+    route::{self, Lessons, METHOD_LEN, Outcome},
+    scan,
+    user_buffer::{Source, UserBuffer},
+};
+
+/// What is kept with a connection.
+#[repr(C)]
+pub struct Requests {
+    /// Of the request under way: the shape of its path, or what its response
+    /// begins with; while `begun` is not 0 its first bytes, from the most
+    /// significant one on.
+    shape: u64,
+    /// Name of the connection in maps, 0 until it needs one.
+    id: u64,
+    /// The route of the request under way when it began.
+    slot: u32,
+    /// As in [`RouteKey`]; 0 if the request under way is none, or not known to
+    /// be one yet.
+    method: u32,
+    /// Of [`mod@protocol`].
+    protocol: u8,
+    /// So many bytes were read, too few to tell: Go's server reads the first
+    /// byte of a request on its own.
+    begun: u8,
+    /// Requests in a row that were none.
+    misses: u8,
+    /// Requests that were read with the one under way and wait for their
+    /// responses.
+    pending: u8,
+    /// Those of them that were answered.
+    answered: u8,
+    /// Whether the next response begins the next write.
+    in_order: bool,
+}
+
+/// What a response said.
+#[derive(Clone, Copy)]
+pub enum Answer {
+    /// The request is none, or the response is none of it.
+    None,
+    /// The response is still to come (RFC 9110, 15.2).
+    Interim,
+    /// The request ended.
+    Final(Outcome),
+}
+
+/// The connection changes to another protocol (RFC 9110, 15.2.2).
+const SWITCHING_PROTOCOLS: u32 = 101;
+/// After so many requests in a row that are of no protocol, none is.
+const MISSES_MAX: u8 = 4;
+
+impl Requests {
+    /// Nothing known yet.
+    pub const NEW: Requests = Requests {
+        shape: 0,
+        id: 0,
+        slot: 0,
+        method: 0,
+        protocol: protocol::UNKNOWN,
+        begun: 0,
+        misses: 0,
+        pending: 0,
+        answered: 0,
+        in_order: false,
+    };
+
+    /// A request to the service at `service` begins with what was `received`.
+    #[inline(always)]
+    pub fn request_begins(&mut self, global: &GlobalConfig, service: u32, received: impl Source) {
+        self.method = 0;
+        self.pending = 0;
+        if self.begun != 0 {
+            // All of the last request was too short for one of any protocol.
+            self.begun = 0;
+            self.miss();
+        }
+        if global.routes_per_service == 0 || self.protocol == protocol::NONE {
+            return;
+        }
+        self.shape = 0;
+        self.request_goes_on(global, service, received);
+    }
+
+    #[inline(always)]
+    fn miss(&mut self) {
+        self.misses += 1;
+        if self.misses >= MISSES_MAX {
+            self.protocol = protocol::NONE;
+        }
+    }
+
+    /// Whether [`request_goes_on`](Self::request_goes_on) is to be called.
+    #[inline(always)]
+    pub fn has_begun(&self) -> bool {
+        self.begun != 0
+    }
+
+    /// The next bytes of a request that too little was read of.
+    #[inline(always)]
+    pub fn request_goes_on(&mut self, global: &GlobalConfig, service: u32, received: impl Source) {
+        if self.read_request(global, service, received).is_none() {
+            self.begun = 0;
+            self.miss();
+        }
+    }
+
+    #[inline(always)]
+    fn read_request(
+        &mut self,
+        global: &GlobalConfig,
+        service: u32,
+        received: impl Source,
+    ) -> Option<()> {
+        let Some(buffer) = received.buffer() else {
+            loss::count(Loss::BufferUnknown);
+            return None;
+        };
+        let begun = u32::from(self.begun);
+        let line = route::line_buffer()?;
+        let (head, read) = buffer.fill_line(line)?;
+        let head = self.shape | head >> (8 * (begun & 7));
+        if begun + read < METHOD_LEN_MAX as u32 && !self.is_short(head) {
+            self.shape = head;
+            self.begun = (begun + read) as u8;
+            return Some(());
+        }
+        self.begun = 0;
+        self.slot = NO_ROUTE;
+        if let Some(method) = http::method(head.to_be_bytes()) {
+            self.protocol = protocol::HTTP;
+            return self.read_http(global, service, (method, begun, read), buffer);
+        }
+        if begun != 0 {
+            return self.read_kafka(head, begun, buffer);
+        }
+        if self.protocol == protocol::UNKNOWN || self.protocol == protocol::HTTP {
+            self.protocol = detect(head, buffer.len() as u32);
+        }
+        match self.protocol {
+            protocol::REDIS => self.read_redis(buffer),
+            protocol::POSTGRESQL => {
+                if !is_start(head)
+                    && let Some(verb) = scan::verb((head >> 56) as u8, read)
+                {
+                    self.method = method(protocol::POSTGRESQL, verb);
+                }
+                Some(())
+            }
+            protocol::KAFKA => self.read_kafka(head, begun, buffer),
+            _ => None,
+        }
+    }
+
+    /// Whether less than eight bytes are a request, or none that goes on.
+    #[inline(always)]
+    fn is_short(&self, head: u64) -> bool {
+        self.protocol == protocol::REDIS
+            || self.protocol == protocol::POSTGRESQL
+            || redis::is_inline(head)
+    }
+
+    #[inline(always)]
+    fn read_http(
+        &mut self,
+        global: &GlobalConfig,
+        service: u32,
+        ((number, method_len), begun, read): ((u8, u32), u32, u32),
+        buffer: UserBuffer,
+    ) -> Option<()> {
+        let Some(offset) = method_len.checked_sub(begun) else {
+            loss::count(Loss::RequestIncomplete);
+            return Some(());
+        };
+        let line = route::line_buffer()?;
+        let path = &mut line.path;
+        let len = if offset == METHOD_LEN as u32 {
+            read as usize - METHOD_LEN
+        } else {
+            buffer.fill(u64::from(offset), &mut path.bytes)?
+        };
+        let shape = shape_of_line(len as u64, service, route::lesson_bits(global, service));
+        if shape == 0 {
+            return None;
+        }
+        let path = &line.path;
+        if path.is_whole == 0 && len < path.bytes.len() {
+            loss::count(Loss::RequestIncomplete);
+            return Some(());
+        }
+        let key = RouteKey {
+            shape,
+            service,
+            method: method(protocol::HTTP, u16::from(number)),
+        };
+        self.slot = route::find(global, &key, path);
+        self.shape = shape;
+        self.method = key.method;
+        Some(())
+    }
+
+    #[inline(always)]
+    fn read_redis(&mut self, buffer: UserBuffer) -> Option<()> {
+        let found = scan::commands(buffer);
+        if found.count == 0 {
+            return None;
+        }
+        self.method = method(protocol::REDIS, found.first);
+        if found.count > 1 {
+            self.pending = pipeline::begin(&mut self.id, found.count)?;
+            (self.answered, self.in_order) = (0, true);
+        }
+        Some(())
+    }
+
+    /// Of which `begun` bytes, the size, were read before.
+    #[inline(always)]
+    fn read_kafka(&mut self, head: u64, begun: u32, buffer: UserBuffer) -> Option<()> {
+        if !kafka::begins(head, begun + buffer.len() as u32) {
+            return None;
+        }
+        let mut correlation = [0; 4];
+        if buffer.fill(u64::from(8 - (begun & 7)), &mut correlation)? < correlation.len() {
+            return None;
+        }
+        self.protocol = protocol::KAFKA;
+        self.method = method(protocol::KAFKA, kafka::api(head));
+        self.shape = u64::from(u32::from_be_bytes(correlation));
+        Some(())
+    }
+
+    /// How the request under way ended, by the begin of what is `sent`.
+    #[inline(always)]
+    pub fn answer(&mut self, sent: impl Source) -> Answer {
+        if self.method == 0 {
+            return Answer::None;
+        }
+        let Some(buffer) = sent.buffer() else {
+            loss::count(Loss::BufferUnknown);
+            return Answer::Final(Outcome::of_status(0));
+        };
+        let outcome = match self.protocol {
+            protocol::HTTP => match http_status(buffer) {
+                Some(SWITCHING_PROTOCOLS) => {
+                    self.protocol = protocol::NONE;
+                    return Answer::Final(Outcome::of_status(SWITCHING_PROTOCOLS));
+                }
+                Some(100..200) => return Answer::Interim,
+                status => status.map(Outcome::of_status),
+            },
+            protocol::REDIS => begin(buffer)
+                .and_then(redis::outcome)
+                .map(Outcome::of_class),
+            protocol::POSTGRESQL => scan::postgresql_outcome(buffer).map(Outcome::of_class),
+            // Which error a response has depends on its API and version.
+            protocol::KAFKA => begin(buffer)
+                .filter(|head| *head as u32 == self.shape as u32)
+                .map(|_| Outcome::of_class(2)),
+            _ => None,
+        };
+        match outcome {
+            Some(outcome) => {
+                self.misses = 0;
+                Answer::Final(outcome)
+            }
+            None => {
+                self.method = 0;
+                self.pending = 0;
+                self.miss();
+                Answer::None
+            }
+        }
+    }
+
+    /// Counts the request under way, which is `event`.
+    #[inline(always)]
+    pub fn ends(&mut self, global: &GlobalConfig, service: u32, outcome: Outcome, event: Event) {
+        let key = RouteKey {
+            shape: if has_path(self.method) { self.shape } else { 0 },
+            service,
+            method: self.method,
+        };
+        self.method = 0;
+        route::record(global, &key, self.slot, outcome, event);
+    }
+}
+
+impl Requests {
+    /// Whether requests wait that were read with one that is answered.
+    #[inline(always)]
+    pub fn has_pending(&self) -> bool {
+        self.pending != 0
+    }
+
+    /// Counts the requests behind the first one whose responses begin in what
+    /// is `sent`, which `begins` with the response to the first one or not.
+    #[inline(always)]
+    pub fn others_answered(&mut self, sent: impl Source, begins: bool, charge: Charge) {
+        if !self.in_order {
+            return;
+        }
+        let Some(buffer) = sent.buffer() else {
+            self.in_order = false;
+            return;
+        };
+        let before = u32::from(begins);
+        let pending = u32::from(self.pending);
+        let replies = scan::replies(buffer, pending + before);
+        self.in_order = replies.is_whole;
+        let count = replies.count.saturating_sub(before);
+        if count == 0 || count > pending {
+            return;
+        }
+        let first = u32::from(self.answered) + 1;
+        pipeline::answered(self.id, (first, before, count), charge);
+        self.pending -= count as u8;
+        self.answered += count as u8;
+    }
+
+    /// Counts what still waits, without knowing how it ended.
+    #[inline(always)]
+    pub fn give_up_pending(&mut self, charge: Charge) {
+        scan::unknown();
+        let first = u32::from(self.answered) + 1;
+        pipeline::answered(self.id, (first, 0, u32::from(self.pending)), charge);
+        self.pending = 0;
+    }
+}
+
+/// The status of the response that `buffer` begins with, 0 if it is not known;
+/// `None` if it is no response of HTTP.
+#[inline(always)]
+fn http_status(buffer: UserBuffer) -> Option<u32> {
+    let mut line = [0; STATUS_LEN];
+    let len = buffer.fill(0, &mut line)?;
+    if len < STATUS_LEN && line[..4] == *b"HTTP" {
+        loss::count(Loss::RequestIncomplete);
+        return Some(0);
+    }
+    http::status(line)
+}
+
+/// The first eight bytes, zeros behind what there is.
+#[inline(always)]
+fn begin(buffer: UserBuffer) -> Option<u64> {
+    let mut head = [0; 8];
+    buffer.fill(0, &mut head)?;
+    Some(u64::from_be_bytes(head))
+}
+
+/// The hash of the shape of the path in the line buffer, of which `len` bytes are
+/// valid, 0 if it is none; its length goes to the buffer.
+///
+/// A function of its own with numbers as arguments, so that the verifier walks
+/// through the loop once, and not once for every way that leads here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn shape_of_line(len: u64, service: u32, lesson_bits: u64) -> u64 {
+    let Some(line) = route::line_buffer() else {
+        return 0;
+    };
+    let path = &mut line.path;
+    let lessons = Lessons {
+        service,
+        bits: lesson_bits,
+    };
+    let Some(shape) = shape(&path.bytes, len as usize, &lessons) else {
+        return 0;
+    };
+    path.len = shape.len;
+    path.is_whole = u32::from(shape.is_whole);
+    shape.hash
+}
