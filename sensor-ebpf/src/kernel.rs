@@ -8,7 +8,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
-    generated::{bpf_get_current_task_btf, bpf_skc_to_tcp_sock},
+    generated::{bpf_get_current_task_btf, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock},
 };
 
 /// A pointer to a kernel structure that the verifier has type information for.
@@ -66,6 +66,10 @@ offsets! {
     OFFSET_REGISTERS_SECOND = 36;
     OFFSET_TCP_RECEIVED = 37;
     OFFSET_TCP_READ = 38;
+    OFFSET_SOCK_TYPE = 39;
+    OFFSET_UNIX_ADDRESS = 40;
+    OFFSET_UNIX_PEER = 41;
+    OFFSET_UNIX_ADDRESS_USERS = 42;
 }
 
 /// Loads the field at `offset` of `object`.
@@ -111,6 +115,16 @@ pub fn current_task() -> Object {
 pub unsafe fn tcp_sock(socket: Object) -> Object {
     // SAFETY: the caller's promise.
     unsafe { bpf_skc_to_tcp_sock(socket.cast_mut()) as Object }
+}
+
+/// The socket as a `unix_sock`, or null.
+///
+/// # Safety
+/// As [`tcp_sock`].
+#[inline(always)]
+pub unsafe fn unix_sock(socket: Object) -> Object {
+    // SAFETY: the caller's promise.
+    unsafe { bpf_skc_to_unix_sock(socket.cast_mut()) as Object }
 }
 
 /// Nanoseconds since boot.

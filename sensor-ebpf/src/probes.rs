@@ -8,3 +8,4 @@ mod syscalls;
 mod tcp;
 mod tcp_packets;
 mod tls;
+mod unix;

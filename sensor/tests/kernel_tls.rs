@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::Duration,
 };
@@ -288,7 +288,7 @@ async fn a_server_that_gives_openssl_memory_is_seen() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = python(directory.path(), ASYNCIO);
     // It says much about clients that close.
-    command.stderr(std::process::Stdio::null());
+    command.stderr(Stdio::null());
     check_openssl(Server::start(command), "TLSv1_3").await;
 }
 
@@ -438,4 +438,41 @@ fn the_library_of_this_machine_is_probed_where_it_costs_least() {
     let expected = ["tls_handshake", "tls_read_done", "tls_read_ex", "tls_write"];
     assert_eq!(programs, expected);
     assert_eq!(places[1].offset, places[2].offset);
+}
+
+/// Other protocols are told apart inside TLS as they are without.
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_of_redis_are_seen_inside_tls() {
+    let directory = tempfile::tempdir().unwrap();
+    certify(directory.path());
+    let port = free_port();
+    let child = Command::new("redis-server")
+        .current_dir(directory.path())
+        .args(["--port", "0", "--bind", "127.0.0.1", "--save", ""])
+        .args(["--tls-port", &port.to_string(), "--tls-auth-clients", "no"])
+        .args(["--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"])
+        .args(["--tls-ca-cert-file", "cert.pem"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let server = Server { child, address };
+    wait_for(address);
+    let work = move || {
+        for (command, pipeline) in [("set", "1"), ("get", "8")] {
+            let status = Command::new("redis-benchmark")
+                .args(["--tls", "--insecure", "-h", "127.0.0.1"])
+                .args(["-p", &port.to_string(), "-q", "-c", "5", "-t", command])
+                .args(["-n", "2000", "-P", pipeline])
+                .stdout(Stdio::null())
+                .status();
+            assert!(status.unwrap().success());
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &name_of(&server.child), work).await;
+    let routes = found.routes();
+    assert_eq!(routes[&("SET", 2)], 2000, "{routes:?} {:?}", found.losses);
+    assert_eq!(routes[&("GET", 2)], 2000, "{routes:?} {:?}", found.losses);
+    found.check_whole();
 }

@@ -1,4 +1,5 @@
-//! Request/response exchanges on TCP sockets, without knowing the protocol.
+//! Request/response exchanges on TCP and Unix stream sockets, without knowing the
+//! protocol.
 //!
 //! A socket's state goes IDLE → REQUEST (first bytes of a request) → RESPONSE
 //! (first bytes of its response) → and the next request closes the exchange.
@@ -34,6 +35,7 @@ use crate::{
     pipeline::Charge,
     probes::tcp_packets::ByAddress,
     requests::{Answer, Requests},
+    probes::unix,
     service::{self, Charged},
     storage::SocketStorage,
     tls::Tls,
@@ -49,6 +51,8 @@ pub(super) trait Sockets {
     /// Whether requests are looked at: only where the task that receives or
     /// sends is the current one.
     const READS_REQUESTS: bool = false;
+    /// Whether Unix sockets are seen as well.
+    const SEES_UNIX: bool = true;
 
     /// The state of `socket` if it has one.
     ///
@@ -186,7 +190,7 @@ mod phase {
     pub const RESPONSE: u8 = 2;
 }
 
-mod role {
+pub(super) mod role {
     pub const UNKNOWN: u8 = 0;
     pub const SERVER: u8 = 1;
     pub const CLIENT: u8 = 2;
@@ -688,6 +692,9 @@ fn rtt_ns(smoothed: Option<u32>) -> Option<u64> {
 /// about so many segments anyway (RFC 6298: alpha = 1/8).
 const EXCHANGES_PER_RTT: u8 = 8;
 
+/// In place of exchanges, for what has no round-trip time.
+const NO_ROUND_TRIP: u8 = u8::MAX;
+
 /// Counts the smoothed round-trip time of the connection, in its first
 /// exchange and now and then.
 #[inline(always)]
@@ -697,6 +704,9 @@ unsafe fn round_trip<S: Sockets>(
     state: &mut Socket,
     charged: Charged,
 ) -> Option<()> {
+    if state.rtt_in == NO_ROUND_TRIP {
+        return None;
+    }
     if state.rtt_in > 0 {
         state.rtt_in -= 1;
         return None;
@@ -825,7 +835,7 @@ unsafe fn on_retransmit(socket: Object) -> Option<()> {
     Some(())
 }
 
-/// The state of a TCP socket; a connection older than the sensor gets its role
+/// The state of a TCP or Unix stream socket; a TCP connection older than the sensor gets its role
 /// from the ports that were listening then.
 #[inline(always)]
 pub(super) unsafe fn get_or_create<S: Sockets>(socket: Object) -> Option<&'static mut Socket> {
@@ -837,7 +847,14 @@ pub(super) unsafe fn get_or_create<S: Sockets>(socket: Object) -> Option<&'stati
             return Some(state);
         }
         if !is_tcp(socket) {
-            return None;
+            if !S::SEES_UNIX {
+                return None;
+            }
+            let role = unix::role(socket)?;
+            let state = S::create(socket)?;
+            state.role = role;
+            state.rtt_in = NO_ROUND_TRIP;
+            return Some(state);
         }
         let state = S::create(socket)?;
         let port: u16 = load(socket, &OFFSET_SOCK_NUM);

@@ -99,6 +99,10 @@ pub const OFFSETS: &[(&str, &str)] = &[
     ("OFFSET_SKB_TRANSPORT_HEADER", "sk_buff.transport_header"),
     ("OFFSET_TCP_RECEIVED", "tcp_sock.rcv_nxt"),
     ("OFFSET_TCP_READ", "tcp_sock.copied_seq"),
+    ("OFFSET_SOCK_TYPE", "sock.sk_type"),
+    ("OFFSET_UNIX_ADDRESS", "unix_sock.addr"),
+    ("OFFSET_UNIX_PEER", "unix_sock.peer"),
+    ("OFFSET_UNIX_ADDRESS_USERS", "unix_address.refcnt"),
     ("OFFSET_REGISTERS_SYSCALL", REGISTERS_SYSCALL),
     ("OFFSET_REGISTERS_SECOND", REGISTERS_SECOND),
 ];
