@@ -204,6 +204,15 @@ impl Tls {
         }
     }
 
+    /// The current thread read a response from the connection: what OpenSSL returns
+    /// next is not of the connection before.
+    #[inline(always)]
+    pub fn received_response(&self) {
+        if let Some(thread) = Thread::existing() {
+            thread.connection = 0;
+        }
+    }
+
     /// What OpenSSL has of the request under way, if it was OpenSSL that encrypted
     /// the response which the current thread sends, and the plaintext of that.
     #[inline(always)]

@@ -295,8 +295,11 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
             }
             return Some(());
         }
-        if S::READS_REQUESTS && state.tls.is_on() && !state.tls.is_response(read) {
-            return None;
+        if S::READS_REQUESTS && state.tls.is_on() {
+            state.tls.received_response();
+            if !state.tls.is_response(read) {
+                return None;
+            }
         }
         if state.weight == 0 {
             response_is_not_sampled(state);
