@@ -17,6 +17,7 @@
 
 mod config;
 mod histogram;
+mod http2;
 mod kernel;
 mod loss;
 mod pipeline;

@@ -158,7 +158,7 @@ extern "C" fn pipeline_answered(
 /// from 100 on the status of HTTP.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn count_answer(
+pub extern "C" fn count_answer(
     who: u64,
     method_and_outcome: u64,
     shape: u64,

@@ -17,6 +17,7 @@ use sensor_common::{
 
 use crate::{
     histogram::Event,
+    http2::{self, Transfer},
     loss,
     pipeline::{self, Charge},
     route::{self, Lessons, METHOD_LEN, Outcome},
@@ -52,6 +53,8 @@ pub struct Requests {
     answered: u8,
     /// Whether the next response begins the next write.
     in_order: bool,
+    /// Whether a request was looked at.
+    is_old: bool,
 }
 
 /// What a response said.
@@ -83,6 +86,7 @@ impl Requests {
         pending: 0,
         answered: 0,
         in_order: false,
+        is_old: false,
     };
 
     /// A request to the service at `service` begins with what was `received`.
@@ -100,6 +104,36 @@ impl Requests {
         }
         self.shape = 0;
         self.request_goes_on(global, service, received);
+    }
+
+    /// Looks whether the first request of the connection is the begin of HTTP/2,
+    /// which is followed from then on, sampled or not.
+    #[inline(always)]
+    pub fn begins(&mut self, global: &GlobalConfig, request: impl Source) -> Option<()> {
+        if self.is_old {
+            return None;
+        }
+        self.is_old = true;
+        if global.routes_per_service != 0
+            && begin(request.buffer()?)? == u64::from_be_bytes(*b"PRI * HT")
+        {
+            self.protocol = protocol::HTTP2;
+            http2::begin(&mut self.id);
+        }
+        Some(())
+    }
+
+    /// Whether the connection is of HTTP/2: then only
+    /// [`transfer`](Self::transfer) is to be called.
+    #[inline(always)]
+    pub fn is_http2(&self) -> bool {
+        self.protocol == protocol::HTTP2
+    }
+
+    /// What a connection of HTTP/2 carries.
+    #[inline(always)]
+    pub fn transfer(&mut self, transfer: &Transfer) {
+        http2::transfer(self.id, transfer);
     }
 
     #[inline(always)]
@@ -375,7 +409,7 @@ fn begin(buffer: UserBuffer) -> Option<u64> {
 /// through the loop once, and not once for every way that leads here.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn shape_of_line(len: u64, service: u32, lesson_bits: u64) -> u64 {
+pub extern "C" fn shape_of_line(len: u64, service: u32, lesson_bits: u64) -> u64 {
     let Some(line) = route::line_buffer() else {
         return 0;
     };

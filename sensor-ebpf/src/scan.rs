@@ -13,7 +13,7 @@ use sensor_common::{
 };
 
 use crate::{
-    loss,
+    http2, loss,
     pipeline::{WAITING_MAX, Waiting},
     route,
     user_buffer::UserBuffer,
@@ -25,6 +25,7 @@ pub struct Scan {
     pub bytes: Bytes,
     pub cursor: Cursor,
     pub postgresql: postgresql::Cursor,
+    pub http2: http2::Reading,
     /// Commands, or classes of replies.
     pub found: [u16; COMMANDS_MAX],
     /// Requests on their way to a map.
@@ -79,12 +80,12 @@ extern "C" fn redis_commands(address: u64, len: u64) -> u64 {
 }
 
 /// 1 ends a loop.
-type Step = extern "C" fn(index: u32, context: *mut c_void) -> i64;
+pub type Step = extern "C" fn(index: u32, context: *mut c_void) -> i64;
 
 /// Takes steps until one ends it. The verifier walks through one step, which
 /// keeps what it knows in the scan.
 #[inline(always)]
-fn repeat(max: u32, step: Step) {
+pub fn repeat(max: u32, step: Step) {
     // SAFETY: the kernel calls a function of the type that it wants.
     unsafe { bpf_loop(max, step as *mut c_void, core::ptr::null_mut(), 0) };
 }

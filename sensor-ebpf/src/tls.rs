@@ -53,14 +53,14 @@ const RECORDS_MAX: u32 = 8;
 /// The connection of a request that is not sampled.
 const NOT_SAMPLED: u64 = 1;
 
-/// Walks over the records in `len` bytes at `address`, from which `state` says
-/// where the first one begins; returns the state after them.
+/// Walks over the records in `len` bytes at `address`, the first of `total`;
+/// `state` says where the first record begins. Returns the state after them.
 ///
 /// A function of its own with numbers as arguments, so that the verifier walks
 /// through the loop once, and not once for every way that leads here.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn walk_records(address: u64, len: u64, state: u64) -> u64 {
+extern "C" fn walk_records(address: u64, len: u64, total: u64, state: u64) -> u64 {
     let mut walk = Walk::unpack(state);
     let mut at = u64::from(walk.left);
     for _ in 0..RECORDS_MAX {
@@ -79,7 +79,7 @@ extern "C" fn walk_records(address: u64, len: u64, state: u64) -> u64 {
             break;
         }
     }
-    walk.left = at.saturating_sub(len) as u32;
+    walk.left = at.saturating_sub(total) as u32;
     walk.pack()
 }
 
@@ -150,7 +150,12 @@ impl Tls {
             stage: before,
             is_request: false,
         };
-        let walk = walk_records(buffer.address(), buffer.len(), walk.pack());
+        let walk = walk_records(
+            buffer.address(),
+            buffer.len(),
+            bytes.total(),
+            walk.pack(),
+        );
         let walk = Walk::unpack(walk);
         if before == stage::UNKNOWN && matches!(walk.stage, stage::UNKNOWN | stage::PLAIN) {
             self.tries += 1;

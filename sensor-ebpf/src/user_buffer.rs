@@ -31,6 +31,8 @@ static SYSCALL_BUFFERS: Array<u8> = Array::with_max_entries(SYSCALLS_MAX, 0);
 pub trait Source: Copy {
     /// The first of them, if it is known where they are.
     fn buffer(self) -> Option<UserBuffer>;
+    /// How many there are in all.
+    fn total(self) -> u64;
 }
 
 /// The first so many bytes of the current system call's buffer; of several
@@ -42,6 +44,11 @@ impl Source for OfSystemCall {
     #[inline(always)]
     fn buffer(self) -> Option<UserBuffer> {
         UserBuffer::current(self.0)
+    }
+
+    #[inline(always)]
+    fn total(self) -> u64 {
+        u64::from(self.0)
     }
 }
 
@@ -56,6 +63,11 @@ impl Source for UserBuffer {
     #[inline(always)]
     fn buffer(self) -> Option<UserBuffer> {
         Some(self)
+    }
+
+    #[inline(always)]
+    fn total(self) -> u64 {
+        self.len
     }
 }
 

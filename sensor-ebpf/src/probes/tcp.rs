@@ -26,6 +26,7 @@ use sensor_common::{
 use crate::{
     config::{self, Draw, SignalNumber},
     histogram::{Event, record},
+    http2::Transfer,
     kernel::{
         OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_READ,
         OFFSET_TCP_RECEIVED, OFFSET_TCP_SRTT, Object,
@@ -280,6 +281,12 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
     unsafe {
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
+            if S::READS_REQUESTS
+                && !state.tls.is_on()
+                && follows_http2(state, read, true).is_some()
+            {
+                return Some(());
+            }
             if state.phase != phase::REQUEST {
                 if S::READS_REQUESTS && !may_begin_request(state, read) {
                     no_request_begins(socket, state);
@@ -367,6 +374,40 @@ unsafe fn no_request_begins(socket: Object, state: &mut Socket) {
     }
 }
 
+/// Follows what a connection of HTTP/2 carries; `None` if it is none.
+#[inline(always)]
+fn follows_http2(state: &mut Socket, carried: impl Source, is_request: bool) -> Option<()> {
+    if is_request {
+        state.requests.begins(config::global()?, carried);
+    }
+    if !state.requests.is_http2() {
+        return None;
+    }
+    let ready_ns = core::mem::take(&mut state.ready_ns);
+    let now_ns = if is_request && ready_ns > NOT_SAMPLED {
+        ready_ns
+    } else {
+        now_ns()
+    };
+    let Some(charged) = config::global().and_then(|global| charged(global, state)) else {
+        return Some(());
+    };
+    let Some(buffer) = carried.buffer() else {
+        loss::count(Loss::BufferUnknown);
+        return Some(());
+    };
+    state.requests.transfer(&Transfer {
+        buffer,
+        total: carried.total(),
+        is_request,
+        charged,
+        now_ns,
+        signal: Signal::ServerRequest as u32,
+        side_bit: 0,
+    });
+    Some(())
+}
+
 /// A response of an exchange that is not sampled, or of none.
 #[inline(always)]
 fn response_is_not_sampled(state: &mut Socket) {
@@ -393,8 +434,12 @@ pub(super) unsafe fn sent<S: Sockets>(
             }
             return Some(());
         }
-        if S::READS_REQUESTS && state.tls.is_on() && !state.tls.is_response(written) {
-            return None;
+        if S::READS_REQUESTS && state.tls.is_on() {
+            if !state.tls.is_response(written) {
+                return None;
+            }
+        } else if S::READS_REQUESTS && follows_http2(state, written, false).is_some() {
+            return Some(());
         }
         if state.weight == 0 {
             response_is_not_sampled(state);
@@ -457,6 +502,14 @@ impl<W: Source> Source for Written<W> {
         match self {
             Written::AsSent(written) => written.buffer(),
             Written::Inside(plaintext) => Some(plaintext),
+        }
+    }
+
+    #[inline(always)]
+    fn total(self) -> u64 {
+        match self {
+            Written::AsSent(written) => written.total(),
+            Written::Inside(plaintext) => plaintext.total(),
         }
     }
 }

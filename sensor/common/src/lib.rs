@@ -3,9 +3,9 @@
 //! - [`histogram`]: the bucket layout, its integer-only index, and [`Histogram`].
 //! - [`signal`]: the measured signals and their names.
 //! - [`record`]: the `#[repr(C)]` records of the maps shared with the kernel.
-//! - [`http`], [`redis`], [`postgresql`], [`kafka`]: what is read of requests;
-//!   [`mod@protocol`] tells them apart; [`route`]: its records; [`tls`]: which
-//!   records of TLS are requests at all.
+//! - [`http`], [`http2`], [`redis`], [`postgresql`], [`kafka`]: what is read of
+//!   requests; [`mod@protocol`] tells them apart; [`route`]: its records; [`tls`]:
+//!   which records of TLS are requests at all.
 //!
 //! It is `no_std` and depends on nothing, so that the BPF target, the models
 //! and the analyzer can all use it. It is deliberately not a wire format
@@ -17,6 +17,7 @@ extern crate std;
 
 pub mod histogram;
 pub mod http;
+pub mod http2;
 pub mod kafka;
 pub mod postgresql;
 pub mod protocol;

@@ -8,7 +8,7 @@ use crate::words::{WORD_LEN_MAX, Word, Words};
 /// Bytes of one read or write that are looked at: a power of two.
 pub const SCAN_LEN: usize = 4096;
 /// What a buffer has behind them, so that looking ahead needs no check.
-pub const LOOKAHEAD: usize = 32;
+pub const LOOKAHEAD: usize = 288;
 /// A buffer of what is scanned; what follows the valid bytes is anything.
 pub type Bytes = [u8; SCAN_LEN + LOOKAHEAD];
 

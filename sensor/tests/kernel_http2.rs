@@ -1,0 +1,245 @@
+//! Requests of HTTP/2 and gRPC by route and outcome against real servers. Needs
+//! root.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![cfg(feature = "kernel-tests")]
+
+mod requests;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use honeyguide_proto::v1::{
+    self, GetForecastRequest, ListAlertsRequest, ListHintsRequest, ListSeriesRequest,
+    WatchForecastsRequest,
+    forecast_service_client::ForecastServiceClient,
+    forecast_service_server::{ForecastService, ForecastServiceServer},
+};
+use requests::{OWN_SERVICE, Server, config, free_port, name_of, own_name, published, wait_for};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, transport::Channel};
+
+const NGINX: &str = r#"
+daemon off; master_process off; error_log stderr emerg; pid DIRECTORY/pid;
+events {}
+http {
+    access_log off; sendfile on; keepalive_requests 1000000;
+    client_body_temp_path DIRECTORY/1; proxy_temp_path DIRECTORY/2; fastcgi_temp_path DIRECTORY/3;
+    uwsgi_temp_path DIRECTORY/4; scgi_temp_path DIRECTORY/5;
+    server {
+        listen 127.0.0.1:PORT http2;
+        location /missing { return 404; }
+        location /error { return 503; }
+        location /api { return 200 "ok"; }
+        location / { root DIRECTORY; rewrite ^ /file break; }
+    }
+}
+"#;
+
+fn nginx(directory: &std::path::Path) -> Server {
+    let port = free_port();
+    let path = directory.display().to_string();
+    std::fs::write(directory.join("file"), vec![b'x'; 100_000]).unwrap();
+    let configuration = directory.join("nginx.conf");
+    let text = NGINX
+        .replace("DIRECTORY", &path)
+        .replace("PORT", &port.to_string());
+    std::fs::write(&configuration, text).unwrap();
+    let child = Command::new("nginx")
+        .arg("-c")
+        .arg(&configuration)
+        .spawn()
+        .unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let server = Server { child, address };
+    wait_for(address);
+    server
+}
+
+/// Asks for paths in turns on two connections.
+fn load(address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
+    let mut command = Command::new("h2load");
+    command
+        .args(["-n", &requests.to_string(), "-c", "2"])
+        .args(["-m", &streams.to_string()])
+        .stdout(Stdio::null());
+    for path in paths {
+        command.arg(format!("http://{address}{path}"));
+    }
+    assert!(command.status().unwrap().success());
+    thread::sleep(Duration::from_millis(100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_one_after_the_other_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = nginx(directory.path());
+    let address = server.address;
+    let work = move || load(address, 2000, 1, &["/api/v1/status?x=1", "/error"]);
+    let found = published(config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let expected = BTreeMap::from([(("GET /api/v1/status", 2), 1000), (("GET /error", 5), 1000)]);
+    assert_eq!(found.routes(), expected);
+    found.check_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn multiplexed_requests_are_timed_each() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = nginx(directory.path());
+    let address = server.address;
+    let paths = [
+        "/api/v1/status",
+        "/api/v1/users/123?q",
+        "/error/of/4711",
+        "/missing",
+    ];
+    let work = move || load(address, 8000, 20, &paths);
+    let found = published(config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let expected = BTreeMap::from([
+        (("GET /api/v1/status", 2), 2000),
+        (("GET /api/v1/users/{id}", 2), 2000),
+        (("GET /error/of/{id}", 5), 2000),
+        (("other", 4), 2000),
+    ]);
+    assert_eq!(found.routes(), expected);
+    found.check_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_responses_are_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = nginx(directory.path());
+    let address = server.address;
+    let work = move || load(address, 500, 5, &["/files/large"]);
+    let found = published(config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    assert_eq!(
+        found.routes(),
+        BTreeMap::from([(("GET /files/large", 2), 500)])
+    );
+}
+
+/// Answers each of its calls in another way.
+struct Service;
+
+#[tonic::async_trait]
+impl ForecastService for Service {
+    async fn list_series(
+        &self,
+        _: Request<ListSeriesRequest>,
+    ) -> Result<Response<v1::ListSeriesResponse>, Status> {
+        Ok(Response::new(v1::ListSeriesResponse::default()))
+    }
+
+    async fn get_forecast(
+        &self,
+        _: Request<GetForecastRequest>,
+    ) -> Result<Response<v1::GetForecastResponse>, Status> {
+        Err(Status::not_found("no such series"))
+    }
+
+    type WatchForecastsStream = ReceiverStream<Result<v1::WatchForecastsResponse, Status>>;
+
+    async fn watch_forecasts(
+        &self,
+        _: Request<WatchForecastsRequest>,
+    ) -> Result<Response<Self::WatchForecastsStream>, Status> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(10);
+        for _ in 0..5 {
+            let _ = sender.send(Ok(v1::WatchForecastsResponse::default())).await;
+        }
+        let _ = sender.send(Err(Status::unavailable("enough"))).await;
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn list_alerts(
+        &self,
+        _: Request<ListAlertsRequest>,
+    ) -> Result<Response<v1::ListAlertsResponse>, Status> {
+        Err(Status::internal("broken"))
+    }
+
+    async fn list_hints(
+        &self,
+        _: Request<ListHintsRequest>,
+    ) -> Result<Response<v1::ListHintsResponse>, Status> {
+        let hint = v1::Hint {
+            reason: "x".repeat(1000),
+            ..v1::Hint::default()
+        };
+        Ok(Response::new(v1::ListHintsResponse {
+            hints: vec![hint; 100],
+            nodes: Vec::new(),
+        }))
+    }
+}
+
+const PATH: &str = "/honeyguide.v1.ForecastService";
+
+/// Many at once on one connection, `times` each.
+async fn call_all(client: ForecastServiceClient<Channel>, times: usize) {
+    let calls: Vec<_> = (0..times)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move {
+                client
+                    .list_series(ListSeriesRequest::default())
+                    .await
+                    .unwrap();
+                let missing = client.get_forecast(GetForecastRequest::default()).await;
+                assert_eq!(missing.unwrap_err().code(), tonic::Code::NotFound);
+                let broken = client.list_alerts(ListAlertsRequest::default()).await;
+                assert_eq!(broken.unwrap_err().code(), tonic::Code::Internal);
+                client.list_hints(ListHintsRequest {}).await.unwrap();
+                let watch = client.watch_forecasts(WatchForecastsRequest::default());
+                let mut watch = watch.await.unwrap().into_inner();
+                while watch.message().await.is_ok_and(|next| next.is_some()) {}
+            })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_grpc_are_counted_by_method_and_status() {
+    const TIMES: usize = 100;
+    let _alone = OWN_SERVICE.lock().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(
+        tonic::transport::Server::builder()
+            .add_service(ForecastServiceServer::new(Service))
+            .serve_with_incoming(TcpListenerStream::new(listener)),
+    );
+    let runtime = tokio::runtime::Handle::current();
+    let work = move || {
+        runtime.block_on(async {
+            let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
+            let client = ForecastServiceClient::new(endpoint.connect().await.unwrap());
+            call_all(client, TIMES).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        });
+    };
+    let found = published(config(), &own_name(), work).await;
+    server.abort();
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let expected: BTreeMap<(String, u8), u64> = [
+        ("ListSeries", 2),
+        ("GetForecast", 4),
+        ("ListAlerts", 5),
+        ("ListHints", 2),
+        ("WatchForecasts", 5),
+    ]
+    .into_iter()
+    .map(|(method, class)| ((format!("{PATH}/{method}"), class), TIMES as u64))
+    .collect();
+    assert_eq!(found.by_route, expected);
+}
