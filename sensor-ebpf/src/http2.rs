@@ -6,16 +6,12 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    helpers::generated::bpf_probe_read_kernel,
-    macros::map,
-    maps::LruHashMap,
-};
+use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::map, maps::LruHashMap};
 use sensor_common::{
     http2::{Block, Cursor, Next, PREFACE_LEN, REST_MAX, STEPS_MAX, Side, grpc_class},
     protocol,
     record::Loss,
-    redis::SCAN_LEN,
+    redis::{Bytes, SCAN_LEN},
     route::{RouteKey, method, others},
 };
 
@@ -24,9 +20,10 @@ use crate::{
     loss,
     pipeline::{self, count_answer},
     requests::shape_of_line,
-    route, scan,
+    route,
+    scan::{self, Scan},
     service::Charged,
-    user_buffer::UserBuffer,
+    user_buffer::{self, IoVector, UserBuffer},
 };
 
 /// Directions of connections that are followed at most; those that were idle
@@ -88,10 +85,29 @@ pub struct Reading {
     /// The buffer, what is carried in all, and how much of it was looked through.
     address: u64,
     len: u64,
+    /// As of [`UserBuffer`].
+    vectors: u64,
+    gathering: Gathering,
     total: u64,
     offset: u64,
     cursor: Cursor,
 }
+
+/// Filling a window from several buffers.
+#[repr(C)]
+struct Gathering {
+    /// Address of the next vector.
+    vectors: u64,
+    /// Bytes of it, and of those behind it, that come before the window.
+    skip: u64,
+    /// Place in the window.
+    at: u32,
+    /// Bytes that are wanted yet.
+    wanted: u32,
+}
+
+/// Buffers of one window at most.
+const VECTORS_MAX: u32 = 64;
 
 /// One read or write of a connection.
 pub struct Transfer {
@@ -125,13 +141,14 @@ pub fn begin(name: &mut u64) {
     }
 }
 
-/// Reads what a connection carries.
+/// Reads what a connection carries; whether it can still be followed.
 #[inline(always)]
-pub fn transfer(id: u64, transfer: &Transfer) {
+pub fn transfer(id: u64, transfer: &Transfer) -> bool {
     let Some(scan) = scan::current() else {
-        return;
+        return false;
     };
     let reading = &mut scan.http2;
+    reading.vectors = transfer.buffer.vectors();
     reading.key = SideKey {
         id,
         is_request: u64::from(transfer.is_request),
@@ -145,7 +162,7 @@ pub fn transfer(id: u64, transfer: &Transfer) {
         transfer.buffer.address(),
         transfer.buffer.len(),
         transfer.total,
-    );
+    ) == 0
 }
 
 #[unsafe(no_mangle)]
@@ -158,8 +175,10 @@ extern "C" fn http2_transfer(address: u64, len: u64, total: u64) -> u64 {
     (reading.address, reading.len, reading.total) = (address, len, total);
     reading.offset = 0;
     for _ in 0..WINDOWS_MAX {
-        if http2_window() == 0 {
-            return 0;
+        match http2_window() {
+            DONE => return 0,
+            MORE => {}
+            _ => return LOST,
         }
     }
     // More than is looked through.
@@ -167,30 +186,37 @@ extern "C" fn http2_transfer(address: u64, len: u64, total: u64) -> u64 {
         // SAFETY: a live map value; the socket's lock keeps others away.
         lose(unsafe { &mut *side });
     }
-    0
+    LOST
 }
+
+/// All of what is carried was looked through, or not yet, or it cannot be.
+const DONE: u64 = 0;
+const MORE: u64 = 1;
+const LOST: u64 = 2;
 
 #[inline(always)]
 fn lose(side: &mut Side) -> u64 {
     side.is_lost = 1;
     loss::count(Loss::RequestIncomplete);
-    0
+    LOST
 }
 
-/// Looks through the next window; 0 if there is no other.
+/// Looks through the next window.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn http2_window() -> u64 {
     let Some(scan) = scan::current() else {
-        return 0;
+        return LOST;
     };
     let Some(side) = SIDES.get_ptr_mut(&scan.http2.key) else {
-        return 0;
+        // It made room for others.
+        loss::count(Loss::StateFull);
+        return LOST;
     };
     // SAFETY: a live map value; the socket's lock keeps others away.
     let side = unsafe { &mut *side };
     if side.is_lost != 0 {
-        return 0;
+        return LOST;
     }
     let (address, len, total) = (scan.http2.address, scan.http2.len, scan.http2.total);
     let mut offset = scan.http2.offset;
@@ -201,11 +227,18 @@ extern "C" fn http2_window() -> u64 {
         offset += step;
     }
     if offset >= total {
-        return 0;
+        return DONE;
     }
-    let Some(read) = read_window(side, &mut scan.bytes, address, len, offset) else {
+    let read = if scan.http2.vectors == 0 {
+        read_window(side, &mut scan.bytes, address, len, offset)
+    } else {
+        gather_window(side, scan, offset)
+    };
+    let Some(read) = read else {
         return lose(side);
     };
+    // Several buffers are looked through like one.
+    let len = if scan.http2.vectors == 0 { len } else { total };
     let before = side.rest_len;
     side.rest_len = 0;
     scan.http2.cursor = Cursor::new(before + read, 0);
@@ -217,12 +250,12 @@ extern "C" fn http2_window() -> u64 {
     }
     scan.http2.offset = offset + u64::from(read);
     if rest == 0 {
-        return 1;
+        return MORE;
     }
     if scan.http2.offset < len && rest <= read {
         // The next window begins with it.
         scan.http2.offset -= u64::from(rest);
-        return 1;
+        return MORE;
     }
     if scan.http2.offset < total || rest > REST_MAX as u32 {
         return lose(side);
@@ -233,24 +266,17 @@ extern "C" fn http2_window() -> u64 {
     // the helper checks the address.
     unsafe { bpf_probe_read_kernel(side.rest.as_mut_ptr().cast(), REST_MAX as u32, from.cast()) };
     side.rest_len = rest;
-    0
+    DONE
 }
 
-/// Fills `bytes` with what was cut off and what follows at `offset`; returns how
-/// much that is.
+/// Puts what was cut off before into `bytes`; returns its length.
 #[inline(always)]
-fn read_window(
-    side: &mut Side,
-    bytes: &mut sensor_common::redis::Bytes,
-    address: u64,
-    len: u64,
-    offset: u64,
-) -> Option<u32> {
-    let before = side.rest_len as usize & (2 * REST_MAX - 1);
-    if before > REST_MAX {
+fn put_rest(side: &Side, bytes: &mut Bytes) -> Option<usize> {
+    let len = side.rest_len as usize & (2 * REST_MAX - 1);
+    if len > REST_MAX {
         return None;
     }
-    if before != 0 {
+    if len != 0 {
         // SAFETY: `bytes` is longer; the helper checks the address.
         unsafe {
             bpf_probe_read_kernel(
@@ -260,9 +286,60 @@ fn read_window(
             )
         };
     }
+    Some(len)
+}
+
+/// Fills `bytes` with what was cut off and what follows at `offset`; returns how
+/// much that is.
+#[inline(always)]
+fn read_window(side: &Side, bytes: &mut Bytes, address: u64, len: u64, offset: u64) -> Option<u32> {
+    let before = put_rest(side, bytes)?;
     let rest = UserBuffer::new(address.wrapping_add(offset), len.checked_sub(offset)?);
     let read = rest.fill_front::<{ WINDOW as usize }>(&mut bytes[before..])?;
     Some(read as u32)
+}
+
+/// As [`read_window`], from several buffers.
+#[inline(always)]
+fn gather_window(side: &Side, scan: &mut Scan, offset: u64) -> Option<u32> {
+    let before = put_rest(side, &mut scan.bytes)?;
+    let wanted = (scan.http2.total - offset).min(u64::from(WINDOW)) as u32;
+    scan.http2.gathering = Gathering {
+        vectors: scan.http2.vectors,
+        skip: offset,
+        at: before as u32,
+        wanted,
+    };
+    scan::repeat(VECTORS_MAX, step_gather);
+    // What further buffers have is the next window's.
+    let read = wanted.wrapping_sub(scan.http2.gathering.wanted);
+    (read != 0 && read <= wanted).then_some(read)
+}
+
+#[inline(never)]
+extern "C" fn step_gather(_index: u32, _context: *mut c_void) -> i64 {
+    let Some(scan) = scan::current() else {
+        return 1;
+    };
+    let gathering = &mut scan.http2.gathering;
+    let Some([address, len]) = user_buffer::read::<IoVector>(gathering.vectors) else {
+        return 1;
+    };
+    gathering.vectors = gathering.vectors.wrapping_add(size_of::<IoVector>() as u64);
+    if gathering.skip >= len {
+        gathering.skip -= len;
+        return 0;
+    }
+    let left = (len - gathering.skip).min(u64::from(gathering.wanted));
+    let from = UserBuffer::new(address.wrapping_add(gathering.skip), left);
+    let at = gathering.at as usize & (SCAN_LEN - 1);
+    let Some(read) = from.fill_front::<SCAN_LEN>(&mut scan.bytes[at..]) else {
+        return 1;
+    };
+    gathering.skip = 0;
+    gathering.at += read as u32;
+    gathering.wanted = gathering.wanted.saturating_sub(read as u32);
+    i64::from(gathering.wanted == 0)
 }
 
 #[inline(never)]

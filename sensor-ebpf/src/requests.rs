@@ -89,9 +89,16 @@ impl Requests {
         is_old: false,
     };
 
-    /// A request to the service at `service` begins with what was `received`.
+    /// A request to the service at `service` begins with what was `received`; of
+    /// HTTP/1.1 unless `all` protocols are wanted.
     #[inline(always)]
-    pub fn request_begins(&mut self, global: &GlobalConfig, service: u32, received: impl Source) {
+    pub fn request_begins(
+        &mut self,
+        global: &GlobalConfig,
+        service: u32,
+        received: impl Source,
+        all: bool,
+    ) {
         self.method = 0;
         self.pending = 0;
         if self.begun != 0 {
@@ -103,7 +110,7 @@ impl Requests {
             return;
         }
         self.shape = 0;
-        self.request_goes_on(global, service, received);
+        self.request_goes_on(global, service, received, all);
     }
 
     /// Looks whether the first request of the connection is the begin of HTTP/2,
@@ -133,7 +140,10 @@ impl Requests {
     /// What a connection of HTTP/2 carries.
     #[inline(always)]
     pub fn transfer(&mut self, transfer: &Transfer) {
-        http2::transfer(self.id, transfer);
+        if !http2::transfer(self.id, transfer) {
+            // From now on its exchanges are timed, as those of any connection.
+            self.protocol = protocol::NONE;
+        }
     }
 
     #[inline(always)]
@@ -152,8 +162,14 @@ impl Requests {
 
     /// The next bytes of a request that too little was read of.
     #[inline(always)]
-    pub fn request_goes_on(&mut self, global: &GlobalConfig, service: u32, received: impl Source) {
-        if self.read_request(global, service, received).is_none() {
+    pub fn request_goes_on(
+        &mut self,
+        global: &GlobalConfig,
+        service: u32,
+        received: impl Source,
+        all: bool,
+    ) {
+        if self.read_request(global, service, received, all).is_none() {
             self.begun = 0;
             self.miss();
         }
@@ -165,6 +181,7 @@ impl Requests {
         global: &GlobalConfig,
         service: u32,
         received: impl Source,
+        all: bool,
     ) -> Option<()> {
         let Some(buffer) = received.buffer() else {
             loss::count(Loss::BufferUnknown);
@@ -185,11 +202,18 @@ impl Requests {
             self.protocol = protocol::HTTP;
             return self.read_http(global, service, (method, begun, read), buffer);
         }
+        if !all {
+            return None;
+        }
         if begun != 0 {
             return self.read_kafka(head, begun, buffer);
         }
         if self.protocol == protocol::UNKNOWN || self.protocol == protocol::HTTP {
             self.protocol = detect(head, buffer.len() as u32);
+            if self.protocol == protocol::HTTP2 {
+                // Later than a connection begins: it is not followed.
+                self.protocol = protocol::UNKNOWN;
+            }
         }
         match self.protocol {
             protocol::REDIS => self.read_redis(buffer),
@@ -285,7 +309,7 @@ impl Requests {
 
     /// How the request under way ended, by the begin of what is `sent`.
     #[inline(always)]
-    pub fn answer(&mut self, sent: impl Source) -> Answer {
+    pub fn answer(&mut self, sent: impl Source, all: bool) -> Answer {
         if self.method == 0 {
             return Answer::None;
         }
@@ -302,6 +326,7 @@ impl Requests {
                 Some(100..200) => return Answer::Interim,
                 status => status.map(Outcome::of_status),
             },
+            _ if !all => None,
             protocol::REDIS => begin(buffer)
                 .and_then(redis::outcome)
                 .map(Outcome::of_class),

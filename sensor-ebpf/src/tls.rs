@@ -333,9 +333,13 @@ impl Thread {
         let plaintext = UserBuffer::new(address, len);
         if connection.is_request == 0 {
             connection.is_request = 1;
-            connection.requests.request_begins(global, service, plaintext);
+            connection
+                .requests
+                .request_begins(global, service, plaintext, true);
         } else if connection.requests.has_begun() {
-            connection.requests.request_goes_on(global, service, plaintext);
+            connection
+                .requests
+                .request_goes_on(global, service, plaintext, true);
         }
     }
 

@@ -57,6 +57,9 @@ impl Source for OfSystemCall {
 pub struct UserBuffer {
     address: u64,
     len: u64,
+    /// Where the vectors are that have this buffer and those behind it, 0 if it
+    /// is the only one.
+    vectors: u64,
 }
 
 impl Source for UserBuffer {
@@ -72,7 +75,7 @@ impl Source for UserBuffer {
 }
 
 /// `struct iovec`.
-type IoVector = [u64; 2];
+pub type IoVector = [u64; 2];
 /// Offset of `msg_iov` in `struct user_msghdr` of 64-bit systems.
 const MESSAGE_VECTORS: u64 = 16;
 
@@ -80,7 +83,16 @@ impl UserBuffer {
     /// `len` bytes at `address`.
     #[inline(always)]
     pub fn new(address: u64, len: u64) -> UserBuffer {
-        UserBuffer { address, len }
+        UserBuffer {
+            address,
+            len,
+            vectors: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub fn vectors(self) -> u64 {
+        self.vectors
     }
 
     #[inline(always)]
@@ -122,6 +134,7 @@ impl UserBuffer {
             return Some(UserBuffer {
                 address: second,
                 len: transferred,
+                vectors: 0,
             });
         }
         let vectors = if kind == SyscallBuffer::Vectors as u8 {
@@ -135,6 +148,7 @@ impl UserBuffer {
         Some(UserBuffer {
             address,
             len: len.min(transferred),
+            vectors: if len < transferred { vectors } else { 0 },
         })
     }
 
@@ -178,7 +192,7 @@ impl UserBuffer {
 }
 
 #[inline(always)]
-fn read<T>(address: u64) -> Option<T> {
+pub fn read<T>(address: u64) -> Option<T> {
     // SAFETY: the helper checks the address.
     unsafe { bpf_probe_read_user(address as *const T) }.ok()
 }

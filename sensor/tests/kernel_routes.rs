@@ -214,6 +214,41 @@ async fn a_status_line_in_pieces_is_a_request_without_a_status() {
     assert_eq!(found.losses[&(Loss::RequestIncomplete as u32)], 5);
 }
 
+/// What comes before a response is none, and does not end the wait for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interim_response_is_not_the_response() {
+    const WAIT: Duration = Duration::from_millis(50);
+    let _alone = OWN_SERVICE.lock().await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.set_nodelay(true).unwrap();
+        let mut request = [0; 1000];
+        while socket.read(&mut request).unwrap() > 0 {
+            socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+            // The body.
+            assert_eq!(socket.read(&mut request).unwrap(), 4);
+            thread::sleep(WAIT);
+            socket.write_all(&status("201 Created")).unwrap();
+        }
+    });
+    let work = move || {
+        let mut connection = Client::connect(address);
+        for _ in 0..5 {
+            connection.send(&[b"POST /things HTTP/1.1\r\nExpect: 100-continue\r\n\r\n"]);
+            assert_eq!(connection.response(), 100);
+            connection.send(&[b"body"]);
+            assert_eq!(connection.response(), 201);
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &own_name(), work).await;
+    assert_eq!(found.routes(), BTreeMap::from([(("POST /things", 2), 5)]));
+    assert_eq!(found.requests, 5);
+    assert!(found.latency.sum_ns() >= 5 * WAIT.as_nanos() as u64);
+}
+
 const PYTHON: &str = r#"
 import http.server, socketserver, sys
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -368,6 +403,74 @@ async fn what_only_looks_like_http_has_no_route_and_is_timed_all_the_same() {
     let found = published(config(), &own_name(), work).await;
     assert_eq!(found.routes(), BTreeMap::new());
     assert_eq!(found.requests, 10);
+}
+
+/// Bytes that begin like some protocol and go on at random, in both directions:
+/// whatever is found, no bound is exceeded, and exchanges are timed all the same
+/// but for the first of what begins like HTTP/2.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_bytes_do_no_harm() {
+    const CONNECTIONS: u64 = 200;
+    const EXCHANGES: u64 = 20;
+    const BEGINS: [&[u8]; 12] = [
+        b"",
+        b"GET /",
+        b"*3\r\n$3\r\nSET\r\n$",
+        b"*1\r\n$4\r\nPING\r\n*99999\r\n$-1\r\n",
+        b"PING\r\n",
+        b"Q\0\0\0\x10SELECT 1",
+        b"P\0\0\0\x10",
+        b"\0\0\0\x20\0\x12\0\x04",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x20\x01\x05\0\0\0\x01",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x04\x01\x04\0\0\0\x01\x82\x84\xbe\x7f",
+        b"HTTP/1.1 200 OK\r\n",
+        b"-ERR ",
+    ];
+    let _alone = OWN_SERVICE.lock().await;
+    // xorshift64 (Marsaglia 2003), from a fixed seed.
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut message = move || {
+        let mut bytes = BEGINS[random() as usize % BEGINS.len()].to_vec();
+        for _ in 0..random() % 400 {
+            bytes.extend(random().to_le_bytes());
+        }
+        bytes.push(random() as u8);
+        bytes
+    };
+    let work = move || {
+        for _ in 0..CONNECTIONS {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            for _ in 0..EXCHANGES {
+                let (request, response) = (message(), message());
+                let mut read = vec![0; request.len().max(response.len())];
+                client.write_all(&request).unwrap();
+                server.read_exact(&mut read[..request.len()]).unwrap();
+                server.write_all(&response).unwrap();
+                client.read_exact(&mut read[..response.len()]).unwrap();
+            }
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let config = config();
+    let bound = config.routes_per_service_max as usize;
+    let found = published(config, &own_name(), work).await;
+    println!("{:?} {:?} {}", found.by_route, found.losses, found.requests);
+    // Of each protocol one for the others.
+    assert!(found.by_route.len() <= 6 * (bound + 5));
+    let untimed = CONNECTIONS * EXCHANGES - found.requests;
+    assert!(
+        untimed <= CONNECTIONS * EXCHANGES / 10,
+        "{untimed} are not timed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,8 @@ pub(super) trait Sockets {
     const READS_REQUESTS: bool = false;
     /// Whether Unix sockets are seen as well.
     const SEES_UNIX: bool = true;
+    /// Whether those of other protocols than HTTP/1.1 are, too.
+    const READS_ALL: bool = false;
 
     /// The state of `socket` if it has one.
     ///
@@ -108,11 +110,12 @@ impl Sockets for InStorage {
     }
 }
 
-/// With the socket, requests looked at.
-struct WithRequests;
+/// With the socket, requests looked at: those of HTTP/1.1, or `ALL`.
+struct WithRequests<const ALL: bool>;
 
-impl Sockets for WithRequests {
+impl<const ALL: bool> Sockets for WithRequests<ALL> {
     const READS_REQUESTS: bool = true;
+    const READS_ALL: bool = ALL;
 
     #[inline(always)]
     unsafe fn existing(socket: Object) -> Option<&'static mut Socket> {
@@ -260,7 +263,14 @@ pub fn tcp_receive(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn tcp_receive_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { receive::<WithRequests>(&context) };
+    unsafe { receive::<WithRequests<true>>(&context) };
+    0
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn tcp_receive_http(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the socket is the first argument.
+    unsafe { receive::<WithRequests<false>>(&context) };
     0
 }
 
@@ -281,10 +291,7 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
     unsafe {
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
-            if S::READS_REQUESTS
-                && !state.tls.is_on()
-                && follows_http2(state, read, true).is_some()
-            {
+            if S::READS_ALL && !state.tls.is_on() && follows_http2(state, read, true).is_some() {
                 return Some(());
             }
             if state.phase != phase::REQUEST {
@@ -295,7 +302,10 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
                 server_request_begins::<S>(state, read);
             } else if S::READS_REQUESTS && state.requests.has_begun() {
                 let global = config::global()?;
-                state.requests.request_goes_on(global, state.index, read);
+                let all = S::READS_ALL;
+                state
+                    .requests
+                    .request_goes_on(global, state.index, read, all);
             }
             if S::READS_REQUESTS && state.tls.is_on() {
                 state.tls.received(state.index, state.weight != 0);
@@ -331,7 +341,14 @@ pub fn tcp_send(context: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn tcp_send_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { send::<WithRequests>(&context) };
+    unsafe { send::<WithRequests<true>>(&context) };
+    0
+}
+
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn tcp_send_http(context: BtfTracePointContext) -> i32 {
+    // SAFETY: the socket is the first argument.
+    unsafe { send::<WithRequests<false>>(&context) };
     0
 }
 
@@ -392,10 +409,8 @@ fn follows_http2(state: &mut Socket, carried: impl Source, is_request: bool) -> 
     let Some(charged) = config::global().and_then(|global| charged(global, state)) else {
         return Some(());
     };
-    let Some(buffer) = carried.buffer() else {
-        loss::count(Loss::BufferUnknown);
-        return Some(());
-    };
+    // What cannot be read may be a payload that need not be.
+    let buffer = carried.buffer().unwrap_or(UserBuffer::new(0, 0));
     state.requests.transfer(&Transfer {
         buffer,
         total: carried.total(),
@@ -438,7 +453,7 @@ pub(super) unsafe fn sent<S: Sockets>(
             if !state.tls.is_response(written) {
                 return None;
             }
-        } else if S::READS_REQUESTS && follows_http2(state, written, false).is_some() {
+        } else if S::READS_ALL && follows_http2(state, written, false).is_some() {
             return Some(());
         }
         if state.weight == 0 {
@@ -448,7 +463,7 @@ pub(super) unsafe fn sent<S: Sockets>(
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
             server_response_begins::<S>(socket, state, now_ns, written);
-        } else if S::READS_REQUESTS && (state.requests.has_pending() || state.tls.has_pending()) {
+        } else if S::READS_ALL && (state.requests.has_pending() || state.tls.has_pending()) {
             let (requests, bytes) = of_connection(state, written);
             // SAFETY: of `of_connection`.
             others_answered(state, &mut *requests, (now_ns, false), bytes);
@@ -536,7 +551,7 @@ fn charge_of_request(state: &Socket, end_ns: u64) -> Option<Charge> {
 fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ServerResponse as u32);
-    if S::READS_REQUESTS && state.requests.has_pending() {
+    if S::READS_ALL && state.requests.has_pending() {
         give_up_pending(state);
     }
     state.phase = phase::REQUEST;
@@ -558,7 +573,9 @@ fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> O
         state.request_ns = ready_ns;
     }
     if S::READS_REQUESTS && !state.tls.is_on() {
-        state.requests.request_begins(global, state.index, read);
+        state
+            .requests
+            .request_begins(global, state.index, read, S::READS_ALL);
     }
     Some(())
 }
@@ -585,7 +602,7 @@ unsafe fn server_response_begins<S: Sockets>(
     // SAFETY: of `of_connection`; nothing else refers to it.
     let requests = unsafe { &mut *requests };
     let answer = if S::READS_REQUESTS {
-        requests.answer(bytes)
+        requests.answer(bytes, S::READS_ALL)
     } else {
         Answer::None
     };
@@ -619,7 +636,7 @@ unsafe fn server_response_begins<S: Sockets>(
             weight,
         };
         requests.ends(global, state.index, outcome, event);
-        if requests.has_pending() {
+        if S::READS_ALL && requests.has_pending() {
             others_answered(state, requests, (now_ns, true), bytes);
         }
     }

@@ -7,8 +7,9 @@ use crate::words::{WORD_LEN_MAX, Word, Words};
 
 /// Bytes of one read or write that are looked at: a power of two.
 pub const SCAN_LEN: usize = 4096;
-/// What a buffer has behind them, so that looking ahead needs no check.
-pub const LOOKAHEAD: usize = 288;
+/// What a buffer has behind them, so that neither looking ahead nor filling it
+/// piece by piece needs a check that the verifier understands.
+pub const LOOKAHEAD: usize = SCAN_LEN;
 /// A buffer of what is scanned; what follows the valid bytes is anything.
 pub type Bytes = [u8; SCAN_LEN + LOOKAHEAD];
 

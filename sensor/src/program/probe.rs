@@ -264,16 +264,26 @@ const BLKIO: &[Level] = &[
 ];
 
 /// The level of [`Probe::Tcp`] that does not look at requests.
-pub const TCP_WITHOUT_ROUTES: usize = 1;
+pub const TCP_WITHOUT_ROUTES: usize = 2;
 
 const TCP: &[Level] = &[
     Level {
-        what: "exchanges with queue wait and service time, both sides, and routes of HTTP/1.1",
+        what: "exchanges with queue wait and service time, both sides, and routes of every protocol",
         programs: &[
             spec("tcp_state", "inet_sock_set_state", SOCKET),
             spec("tcp_data_ready", "sk_data_ready", SOCKET),
             spec("tcp_receive_requests", "sock_recv_length", RECEIVED),
             spec("tcp_send_requests", "sock_send_length", REGISTERS),
+        ],
+    },
+    // Without the helper `bpf_loop`, which is of 5.17.
+    Level {
+        what: "exchanges with queue wait and service time, both sides, and routes of HTTP/1.1",
+        programs: &[
+            spec("tcp_state", "inet_sock_set_state", SOCKET),
+            spec("tcp_data_ready", "sk_data_ready", SOCKET),
+            spec("tcp_receive_http", "sock_recv_length", RECEIVED),
+            spec("tcp_send_http", "sock_send_length", REGISTERS),
         ],
     },
     Level {

@@ -29,6 +29,8 @@ if [ -d /run/systemd/system ]; then
             prometheus) systemctl disable --quiet prometheus.service ;;
             prometheus-alertmanager) systemctl disable --quiet prometheus-alertmanager.service ;;
             nginx-light) systemctl disable --quiet nginx.service ;;
+            redis-server) systemctl disable --quiet redis-server.service ;;
+            postgresql) systemctl disable --quiet postgresql.service ;;
         esac
     done
 fi

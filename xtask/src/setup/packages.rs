@@ -45,6 +45,17 @@ pub const HTTP_SERVERS: [(&str, &str); 4] = [
     ("nginx", "nginx-light"),
 ];
 
+/// Servers of other protocols that tests of the kernel programs ask, and clients
+/// that they ask with.
+const OTHER_SERVERS: [&str; 6] = [
+    "curl",
+    "openssl",
+    "redis-server",
+    "redis-tools",
+    "postgresql",
+    "nghttp2-client",
+];
+
 /// Programs that get and run Apache Kafka, and the packages that have them.
 pub const KAFKA_TOOLS: [(&str, &str); 2] = [("java", "default-jre-headless"), ("mvn", "maven")];
 
@@ -65,7 +76,7 @@ const HEADERS: &str = "linux-headers-amd64";
 pub fn tools(purpose: Purpose, benches: &[&str]) -> Vec<&'static str> {
     match purpose {
         Purpose::Run => Vec::new(),
-        Purpose::Test => TEST_TOOLS.to_vec(),
+        Purpose::Test => [&TEST_TOOLS[..], &OTHER_SERVERS].concat(),
         Purpose::Bench => {
             let needed: BTreeSet<_> = BENCH_TOOLS
                 .iter()
@@ -155,7 +166,8 @@ mod tests {
     #[test]
     fn running_needs_no_tools_of_tests_and_benches() {
         assert!(tools(Purpose::Run, &[]).is_empty());
-        assert_eq!(tools(Purpose::Test, &[]), TEST_TOOLS);
+        let for_tests = [&TEST_TOOLS[..], &OTHER_SERVERS].concat();
+        assert_eq!(tools(Purpose::Test, &[]), for_tests);
     }
 
     #[test]
