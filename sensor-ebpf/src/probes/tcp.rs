@@ -260,7 +260,9 @@ pub fn tcp_receive(context: BtfTracePointContext) -> i32 {
     0
 }
 
+// Without a call from the entry point: calls are eight deep at most.
 #[btf_tracepoint(function = "sock_recv_length")]
+#[inline(always)]
 pub fn tcp_receive_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
     unsafe { receive::<WithRequests<true>>(&context) };
@@ -268,6 +270,7 @@ pub fn tcp_receive_requests(context: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
+#[inline(always)]
 pub fn tcp_receive_http(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
     unsafe { receive::<WithRequests<false>>(&context) };
@@ -339,6 +342,7 @@ pub fn tcp_send(context: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sock_send_length")]
+#[inline(always)]
 pub fn tcp_send_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
     unsafe { send::<WithRequests<true>>(&context) };
@@ -346,6 +350,7 @@ pub fn tcp_send_requests(context: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sock_send_length")]
+#[inline(always)]
 pub fn tcp_send_http(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
     unsafe { send::<WithRequests<false>>(&context) };

@@ -46,6 +46,7 @@ fn begin_read(context: &ProbeContext, read: u64) -> Option<()> {
 
 /// The end of either.
 #[uretprobe]
+#[inline(always)]
 pub fn tls_read_done(context: RetProbeContext) -> u32 {
     end_read(&context);
     0
