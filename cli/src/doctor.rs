@@ -8,6 +8,7 @@ use honeyguide_sensor::{
         Kernel,
         probe::{Probe, ProbeState},
     },
+    tls::Libraries,
 };
 
 use crate::settings::Settings;
@@ -175,5 +176,44 @@ fn probes(settings: &Settings, config: &honeyguide_sensor::ValidConfig) -> Vec<F
         kernel.detach(probe);
         finding
     });
-    all.collect()
+    let mut findings: Vec<Finding> = all.collect();
+    if config.wants_tls() {
+        findings.extend(inside_tls(&mut kernel));
+    }
+    findings
+}
+
+/// What is seen inside TLS of what runs now.
+fn inside_tls(kernel: &mut Kernel) -> Vec<Finding> {
+    let mut libraries = Libraries::default();
+    libraries.look(kernel, true);
+    let status = libraries.status();
+    libraries.detach(kernel);
+    let mut findings: Vec<Finding> = status
+        .libraries
+        .iter()
+        .map(|library| Finding {
+            ok: library.is_attached,
+            what: format!("requests inside TLS: {library}"),
+            fix: library
+                .refusal
+                .as_ref()
+                .map(|_| "set sensor.tls = false, or use a newer kernel".to_owned()),
+        })
+        .collect();
+    if findings.is_empty() {
+        let what = "requests inside TLS: no process uses OpenSSL as a library now";
+        findings.push(Finding::ok(what.to_owned()));
+    }
+    if status.unreadable > 0 {
+        findings.push(Finding {
+            ok: true,
+            what: format!(
+                "requests inside TLS: not where the libraries of a process may not be read, {} now",
+                status.unreadable
+            ),
+            fix: Some("give it CAP_SYS_PTRACE, or set sensor.tls = false".to_owned()),
+        });
+    }
+    findings
 }

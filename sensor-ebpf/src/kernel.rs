@@ -8,7 +8,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
-    generated::{bpf_get_current_task_btf, bpf_skc_to_tcp_sock},
+    generated::{bpf_get_current_task_btf, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock},
 };
 
 /// A pointer to a kernel structure that the verifier has type information for.
@@ -64,13 +64,19 @@ offsets! {
     OFFSET_SKB_TRANSPORT_HEADER = 34;
     OFFSET_REGISTERS_SYSCALL = 35;
     OFFSET_REGISTERS_SECOND = 36;
-    OFFSET_SOCK_DADDR = 41;
-    OFFSET_SOCK_RCV_SADDR = 42;
-    OFFSET_SOCK_V6_DADDR = 43;
-    OFFSET_SOCK_V6_RCV_SADDR = 44;
-    OFFSET_SOCK_DPORT = 45;
-    OFFSET_SOCK_NET = 46;
-    OFFSET_NET_INODE = 47;
+    OFFSET_SOCK_DADDR = 43;
+    OFFSET_SOCK_RCV_SADDR = 44;
+    OFFSET_SOCK_V6_DADDR = 45;
+    OFFSET_SOCK_V6_RCV_SADDR = 46;
+    OFFSET_SOCK_DPORT = 47;
+    OFFSET_SOCK_NET = 48;
+    OFFSET_NET_INODE = 49;
+    OFFSET_TCP_RECEIVED = 37;
+    OFFSET_TCP_READ = 38;
+    OFFSET_SOCK_TYPE = 39;
+    OFFSET_UNIX_ADDRESS = 40;
+    OFFSET_UNIX_PEER = 41;
+    OFFSET_UNIX_ADDRESS_USERS = 42;
 }
 
 /// Loads the field at `offset` of `object`.
@@ -116,6 +122,16 @@ pub fn current_task() -> Object {
 pub unsafe fn tcp_sock(socket: Object) -> Object {
     // SAFETY: the caller's promise.
     unsafe { bpf_skc_to_tcp_sock(socket.cast_mut()) as Object }
+}
+
+/// The socket as a `unix_sock`, or null.
+///
+/// # Safety
+/// As [`tcp_sock`].
+#[inline(always)]
+pub unsafe fn unix_sock(socket: Object) -> Object {
+    // SAFETY: the caller's promise.
+    unsafe { bpf_skc_to_unix_sock(socket.cast_mut()) as Object }
 }
 
 /// Nanoseconds since boot.

@@ -3,8 +3,8 @@
 //! Each program measures one thing and is loaded and attached on its own.
 //! Entry points live in [`probes`], one file per subject; what they share is
 //! in [`service`] (who is charged), [`histogram`] (how a value is counted),
-//! [`requests`] and [`mod@route`] (which request it was) and [`kernel`] (how kernel
-//! memory is read).
+//! [`requests`], [`tls`] and [`mod@route`] (which request it was) and [`kernel`]
+//! (how kernel memory is read).
 //!
 //! Deliberately absent: ring buffers and any other per-event output.
 #![no_std]
@@ -28,6 +28,7 @@ mod route;
 mod scan;
 mod service;
 mod storage;
+mod tls;
 mod user_buffer;
 
 #[cfg(not(test))]

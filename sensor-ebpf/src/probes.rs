@@ -7,3 +7,5 @@ mod scheduler;
 mod syscalls;
 mod tcp;
 mod tcp_packets;
+mod tls;
+mod unix;

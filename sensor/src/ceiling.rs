@@ -4,8 +4,8 @@
 //! and probes to pause come out. Above the ceiling the sensor sheds in the
 //! declared order, as much at once as it takes to be under it next time:
 //!
-//! 1. routes: requests are not told apart any more, which takes nothing away from
-//!    any signal of a service;
+//! 1. routes: requests are not told apart any more, inside TLS either, which takes
+//!    nothing away from any signal of a service;
 //! 2. sampling: the costliest probe counts half as many of its events, again
 //!    and again, down to 1/2^[`FLOOR_MAX`];
 //! 3. detaching: the costliest probe is paused. Nothing else makes an event
@@ -70,6 +70,9 @@ pub struct ProbeLoad {
     pub kernel_ns: f64,
     /// Runs of its programs.
     pub runs: f64,
+    /// Run time of those that look inside TLS, and their runs: sampling saves
+    /// little of it, giving up routes all.
+    pub inside_tls: (f64, f64),
     /// Events there were, by the sampling shift they were observed at.
     pub events_by_shift: EventsByShift,
 }
@@ -81,6 +84,7 @@ impl ProbeLoad {
         let mut load = Self {
             kernel_ns: 0.0,
             runs: events * UNMEASURED_RUNS,
+            inside_tls: (0.0, 0.0),
             events_by_shift,
         };
         load.kernel_ns = load.runs * FIXED_NS + load.observed(0) * UNMEASURED_SAMPLE_NS;
@@ -167,6 +171,9 @@ pub struct Ceiling {
     above: bool,
     /// More than routes was shed since it is: sampling did not help as expected.
     sampling_failed: bool,
+    /// Cost of what looks inside TLS when it was given up, as a part of that of
+    /// the rest of `tcp`.
+    inside_tls: f64,
     /// Of the last window without its paused probes.
     last: Load,
 }
@@ -189,6 +196,7 @@ impl Ceiling {
             calm: 0,
             above: false,
             sampling_failed: false,
+            inside_tls: 0.0,
             last: Load::default(),
         }
     }
@@ -280,8 +288,10 @@ impl Ceiling {
     fn learn(&mut self, load: &Load) {
         for (probe, load) in &load.probes {
             // Of a few runs the mean says little.
-            if load.runs >= 1000.0 {
-                let per_run = load.kernel_ns / load.runs;
+            let (inside_tls_ns, inside_tls_runs) = load.inside_tls;
+            let runs = load.runs - inside_tls_runs;
+            if runs >= 1000.0 {
+                let per_run = (load.kernel_ns - inside_tls_ns) / runs;
                 let fixed = self.fixed_ns.entry(*probe).or_insert(FIXED_NS);
                 *fixed = fixed.min(per_run);
             }
@@ -370,7 +380,10 @@ impl Ceiling {
             return false;
         }
         self.routes = Routes::Shed;
-        exchanges.kernel_ns *= 1.0 - ROUTES_PART;
+        let (kernel_ns, runs) = std::mem::take(&mut exchanges.inside_tls);
+        exchanges.kernel_ns = (exchanges.kernel_ns - kernel_ns).max(0.0) * (1.0 - ROUTES_PART);
+        exchanges.runs = (exchanges.runs - runs).max(0.0);
+        self.inside_tls = kernel_ns / exchanges.kernel_ns.max(1.0);
         true
     }
 
@@ -432,7 +445,7 @@ impl Ceiling {
     /// The first that was shed comes back last.
     fn recover_routes(&mut self, load: &Load) -> bool {
         let exchanges_ns = load.probes.get(&Probe::Tcp).map_or(0.0, |of| of.kernel_ns);
-        let rise = exchanges_ns * ROUTES_PART / (1.0 - ROUTES_PART);
+        let rise = exchanges_ns * (ROUTES_PART / (1.0 - ROUTES_PART) + self.inside_tls);
         let kernel_ns: f64 = load.probes.values().map(|of| of.kernel_ns).sum();
         let recovers = self.routes == Routes::Shed
             && self.floors.is_empty()

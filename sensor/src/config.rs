@@ -45,6 +45,8 @@ pub struct Config {
     pub rows_max: u32,
     /// Routes of a service that HTTP requests are told apart by; 0: they are not.
     pub routes_per_service_max: u32,
+    /// Requests inside TLS are told apart as well, where OpenSSL is a library.
+    pub tls: bool,
     /// Templates of paths that come before what is learned.
     pub route_templates: Vec<String>,
     /// Routes of all services the kernel holds memory for.
@@ -87,6 +89,7 @@ impl Default for Config {
             services_max: SERVICES_MAX,
             rows_max: ROWS_MAX,
             routes_per_service_max: 64,
+            tls: true,
             route_templates: Vec::new(),
             routes_max: ROUTES_MAX,
             route_rows_max: ROUTE_ROWS_MAX,
@@ -228,6 +231,12 @@ impl ValidConfig {
             routes: self.config.routes_max,
             route_rows: self.config.route_rows_max,
         }
+    }
+
+    /// Whether requests inside TLS are told apart.
+    pub fn wants_tls(&self) -> bool {
+        let routes = self.config.routes_per_service_max > 0;
+        self.config.tls && routes && self.config.probes.contains(&Probe::Tcp)
     }
 
     /// Whether `signal` is measured at all.

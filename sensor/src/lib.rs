@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`program`] loads and attaches the kernel programs and
 //! shares memory with them; [`drain`] takes one window; [`identity`] names
-//! services and [`routes`] requests; [`batches`] numbers and encodes; [`sensor`] runs it all;
+//! services and [`routes`] requests; [`tls`] finds what is to be seen inside TLS;
+//! [`batches`] numbers and encodes; [`sensor`] runs it all;
 //! [`cost`] measures what it takes; [`hints`] says how closely to look, and
 //! [`ceiling`] how closely at most; [`service`] is what `honeyguide-sensor` runs.
 //!
@@ -26,6 +27,7 @@ pub mod service;
 mod steering;
 mod syscall_buffer;
 mod syscall_class;
+pub mod tls;
 
 pub use config::{Config, ConfigError, ValidConfig};
 pub use metrics::Metrics;

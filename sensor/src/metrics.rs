@@ -30,6 +30,13 @@ pub struct ProbeLabels {
     pub probe: &'static str,
 }
 
+/// What processes use for TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TlsLabels {
+    /// `openssl`, `other`, `unknown`.
+    pub library: &'static str,
+}
+
 /// A kernel program.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ProgramLabels {
@@ -95,6 +102,10 @@ pub struct Metrics {
     pub routes: Gauge,
     /// Requests that have none of their own (estimated where sampled).
     pub requests_other: Counter,
+    /// Files of OpenSSL that are attached to.
+    pub tls_libraries: Gauge,
+    /// Processes that speak TLS, by what they do so with.
+    pub tls_processes: Family<TlsLabels, Gauge>,
     /// 0 off or refused, 1 a fallback, 2 the best level.
     pub probe_level: Family<ProbeLabels, Gauge>,
     /// Steps of the wall clock.
@@ -129,6 +140,8 @@ impl Metrics {
             series: Gauge::default(),
             routes: Gauge::default(),
             requests_other: Counter::default(),
+            tls_libraries: Gauge::default(),
+            tls_processes: Family::default(),
             probe_level: Family::default(),
             clock_steps: Gauge::default(),
             hints: Family::default(),
@@ -206,6 +219,16 @@ impl Metrics {
             "requests_other",
             "HTTP requests without a route of their own: too many routes, or unknown paths answered with 404",
             metrics.requests_other.clone(),
+        );
+        registry.register(
+            "tls_libraries",
+            "Files of OpenSSL whose users are seen inside TLS",
+            metrics.tls_libraries.clone(),
+        );
+        registry.register(
+            "tls_processes",
+            "Processes by what they use for TLS: openssl is seen into, other is not, of unknown the libraries may not be read",
+            metrics.tls_processes.clone(),
         );
         registry.register(
             "probe_level",

@@ -5,11 +5,15 @@
 //! programs at the best [`level`](probe::Level) this kernel allows.
 
 pub mod btf;
+pub mod openssl;
 pub mod peers;
 pub mod probe;
 pub mod tables;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -121,6 +125,7 @@ pub struct Kernel {
     free_route_rows: Stack<MapData, u32>,
     lessons: HashMap<MapData, LessonKey, u8>,
     peers: Peers,
+    unseen_tls: openssl::Unseen,
 }
 
 impl Kernel {
@@ -189,6 +194,7 @@ impl Kernel {
         let routes_by_key = typed(&mut ebpf, "ROUTES_BY_KEY", HashMap::try_from)?;
         let lessons = typed(&mut ebpf, "LESSONS", HashMap::try_from)?;
         let peers = Peers::of(&mut ebpf)?;
+        let unseen_tls = openssl::Unseen::of(&mut ebpf)?;
         let free_services = free(&mut ebpf, "FREE_SERVICES", FIRST_SERVICE..sizes.services)?;
         let free_rows = free(&mut ebpf, "FREE_ROWS", 1..rows)?;
         let free_routes = free(&mut ebpf, "FREE_ROUTES", 1..sizes.routes)?;
@@ -211,6 +217,7 @@ impl Kernel {
             free_route_rows,
             lessons,
             peers,
+            unseen_tls,
         };
         kernel.fill_syscall_tables()?;
         kernel.fill_listening_ports()?;
@@ -367,6 +374,31 @@ impl Kernel {
                 self.links.remove(spec.program);
             }
         }
+    }
+
+    /// Whether the programs that tell requests apart are attached.
+    pub fn tells_routes(&self) -> bool {
+        let state = self.states.get(&Probe::Tcp);
+        matches!(state, Some(ProbeState::Running { level: 0, .. }))
+    }
+
+    /// Attaches to the file of OpenSSL at `path`, in every process that maps it.
+    ///
+    /// # Errors
+    /// What the kernel said, on one line.
+    pub fn attach_openssl(&mut self, path: &Path) -> Result<openssl::Attached, String> {
+        openssl::attach(&mut self.ebpf, path)
+    }
+
+    /// Detaches from such a file.
+    pub fn detach_openssl(&mut self, attached: openssl::Attached) {
+        openssl::detach(&mut self.ebpf, attached);
+    }
+
+    /// Processes that speak TLS and are not known to use OpenSSL, since the last
+    /// call.
+    pub fn take_unseen_tls(&mut self) -> Vec<u32> {
+        self.unseen_tls.take()
     }
 
     /// How `probe` stands.

@@ -22,7 +22,7 @@ struct Family {
     protocols: &'static [Protocol],
 }
 
-const FAMILIES: [Family; 8] = [
+const FAMILIES: [Family; 9] = [
     Family {
         name: "http_server_request_duration",
         help: "Duration of HTTP server requests, to the first byte of the response",

@@ -1,4 +1,5 @@
-//! Request/response exchanges on TCP sockets, without knowing the protocol.
+//! Request/response exchanges on TCP and Unix stream sockets, without knowing the
+//! protocol.
 //!
 //! A socket's state goes IDLE → REQUEST (first bytes of a request) → RESPONSE
 //! (first bytes of its response) → and the next request closes the exchange.
@@ -9,7 +10,8 @@
 //!
 //! Pipelined and multiplexed requests are one exchange here. Where system calls
 //! are seen and routes are wanted, [`Requests`] looks at the begin of what a server
-//! reads and writes; whatever it finds, exchanges are timed all the same.
+//! reads and writes; whatever it finds, exchanges are timed all the same. Of TLS
+//! connections [`Tls`] says what of the bytes is an exchange.
 
 use aya_ebpf::{
     macros::{btf_tracepoint, map},
@@ -27,7 +29,8 @@ use crate::{
     histogram::{Event, record},
     http2::Transfer,
     kernel::{
-        OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_SRTT, Object,
+        OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_READ,
+        OFFSET_TCP_RECEIVED, OFFSET_TCP_SRTT, Object,
         current_task, load, now_ns, tcp_sock,
     },
     loss,
@@ -35,8 +38,10 @@ use crate::{
     pipeline::Charge,
     probes::tcp_packets::ByAddress,
     requests::{Answer, Requests},
+    probes::unix,
     service::{self, Charged},
     storage::SocketStorage,
+    tls::Tls,
     user_buffer::{OfSystemCall, Source, UserBuffer},
 };
 
@@ -49,6 +54,8 @@ pub(super) trait Sockets {
     /// Whether requests are looked at: only where the task that receives or
     /// sends is the current one.
     const READS_REQUESTS: bool = false;
+    /// Whether Unix sockets are seen as well.
+    const SEES_UNIX: bool = true;
     /// Whether those of other protocols than HTTP/1.1 are, too.
     const READS_ALL: bool = false;
 
@@ -160,6 +167,7 @@ pub(super) struct Socket {
     pub(super) transmitted: u32,
     requests: Requests,
     peer: Peer,
+    tls: Tls,
 }
 
 impl Socket {
@@ -179,6 +187,7 @@ impl Socket {
         transmitted: 0,
         requests: Requests::NEW,
         peer: Peer::NEW,
+        tls: Tls::NEW,
     };
 }
 
@@ -189,7 +198,7 @@ mod phase {
     pub const RESPONSE: u8 = 2;
 }
 
-mod role {
+pub(super) mod role {
     pub const UNKNOWN: u8 = 0;
     pub const SERVER: u8 = 1;
     pub const CLIENT: u8 = 2;
@@ -255,7 +264,9 @@ pub fn tcp_receive(context: BtfTracePointContext) -> i32 {
     0
 }
 
+// Without a call from the entry point: calls are eight deep at most.
 #[btf_tracepoint(function = "sock_recv_length")]
+#[inline(always)]
 pub fn tcp_receive_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
     unsafe { receive::<WithRequests<true>>(&context) };
@@ -263,6 +274,7 @@ pub fn tcp_receive_requests(context: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
+#[inline(always)]
 pub fn tcp_receive_http(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
     unsafe { receive::<WithRequests<false>>(&context) };
@@ -286,10 +298,14 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
     unsafe {
         let state = get_or_create::<S>(socket)?;
         if state.role == role::SERVER {
-            if S::READS_ALL && follows_http2(state, read, true).is_some() {
+            if S::READS_ALL && !state.tls.is_on() && follows_http2(state, read, true).is_some() {
                 return Some(());
             }
             if state.phase != phase::REQUEST {
+                if S::READS_REQUESTS && !may_begin_request(state, read) {
+                    no_request_begins(socket, state);
+                    return Some(());
+                }
                 server_request_begins::<S>(state, read);
                 if S::READS_REQUESTS && !state.peer.is_known() && state.index != 0 {
                     let server = ServiceRef {
@@ -305,7 +321,16 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
                     .requests
                     .request_goes_on(global, state.index, read, all);
             }
+            if S::READS_REQUESTS && state.tls.is_on() {
+                state.tls.received(state.index, state.weight != 0);
+            }
             return Some(());
+        }
+        if S::READS_REQUESTS && state.tls.is_on() {
+            state.tls.received_response();
+            if !state.tls.is_response(read) {
+                return None;
+            }
         }
         if state.weight == 0 {
             response_is_not_sampled(state);
@@ -328,6 +353,7 @@ pub fn tcp_send(context: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sock_send_length")]
+#[inline(always)]
 pub fn tcp_send_requests(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
     unsafe { send::<WithRequests<true>>(&context) };
@@ -335,6 +361,7 @@ pub fn tcp_send_requests(context: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "sock_send_length")]
+#[inline(always)]
 pub fn tcp_send_http(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
     unsafe { send::<WithRequests<false>>(&context) };
@@ -352,6 +379,31 @@ unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
         let socket: Object = context.arg(0);
         let state = get_or_create::<S>(socket)?;
         sent::<S>(socket, state, OfSystemCall(length as u32))
+    }
+}
+
+/// Whether `bytes` of the side that makes requests may begin one: of a TLS
+/// connection, some of what is sent is for the connection itself.
+#[inline(always)]
+fn may_begin_request(state: &mut Socket, bytes: impl Source) -> bool {
+    !state.tls.is_possible() || state.tls.request_begins(bytes, state.role == role::SERVER)
+}
+
+/// What was read was no request; what is still to be read may be one, and then
+/// arrived not much later.
+#[inline(always)]
+unsafe fn no_request_begins(socket: Object, state: &mut Socket) {
+    // SAFETY: the caller passes a TCP socket of a tracepoint.
+    unsafe {
+        let tcp = tcp_sock(socket);
+        if tcp.is_null() {
+            return;
+        }
+        let received: u32 = load(tcp, &OFFSET_TCP_RECEIVED);
+        let read: u32 = load(tcp, &OFFSET_TCP_READ);
+        if received == read {
+            state.ready_ns = 0;
+        }
     }
 }
 
@@ -406,7 +458,9 @@ pub(super) unsafe fn sent<S: Sockets>(
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         if state.role == role::CLIENT {
-            if state.phase != phase::REQUEST {
+            if state.phase != phase::REQUEST
+                && (!S::READS_REQUESTS || may_begin_request(state, written))
+            {
                 client_request_begins(state);
                 if S::READS_REQUESTS && !state.peer.is_known() && state.index != 0 {
                     let global = config::global()?;
@@ -415,7 +469,11 @@ pub(super) unsafe fn sent<S: Sockets>(
             }
             return Some(());
         }
-        if S::READS_ALL && follows_http2(state, written, false).is_some() {
+        if S::READS_REQUESTS && state.tls.is_on() {
+            if !state.tls.is_response(written) {
+                return None;
+            }
+        } else if S::READS_ALL && follows_http2(state, written, false).is_some() {
             return Some(());
         }
         if state.weight == 0 {
@@ -425,8 +483,10 @@ pub(super) unsafe fn sent<S: Sockets>(
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
             server_response_begins::<S>(socket, state, now_ns, written);
-        } else if S::READS_ALL && state.requests.has_pending() {
-            others_answered(state, now_ns, written, false);
+        } else if S::READS_ALL && (state.requests.has_pending() || state.tls.has_pending()) {
+            let (requests, bytes) = of_connection(state, written);
+            // SAFETY: of `of_connection`.
+            others_answered(state, &mut *requests, (now_ns, false), bytes);
         }
         state.last_ns = now_ns;
     }
@@ -437,13 +497,56 @@ pub(super) unsafe fn sent<S: Sockets>(
 #[inline(always)]
 fn others_answered(
     state: &mut Socket,
-    now_ns: u64,
+    requests: &mut Requests,
+    (now_ns, begins): (u64, bool),
     written: impl Source,
-    begins: bool,
 ) -> Option<()> {
     let charge = charge_of_request(state, now_ns)?;
-    state.requests.others_answered(written, begins, charge);
+    requests.others_answered(written, begins, charge);
+    if state.tls.is_on() {
+        state.tls.note_pending(requests.has_pending());
+    }
     Some(())
+}
+
+/// The requests of the connection, a live value of this socket or of what OpenSSL
+/// has for it, and what is `written` as they have it: inside TLS the plaintext.
+#[inline(always)]
+fn of_connection<W: Source>(state: &mut Socket, written: W) -> (*mut Requests, Written<W>) {
+    let inside = if state.tls.is_on() {
+        state.tls.response()
+    } else {
+        None
+    };
+    match inside {
+        Some((requests, plaintext)) => (requests, Written::Inside(plaintext)),
+        None => (&raw mut state.requests, Written::AsSent(written)),
+    }
+}
+
+/// The bytes that a response begins with.
+#[derive(Clone, Copy)]
+enum Written<W> {
+    AsSent(W),
+    Inside(UserBuffer),
+}
+
+impl<W: Source> Source for Written<W> {
+    #[inline(always)]
+    fn buffer(self) -> Option<UserBuffer> {
+        match self {
+            Written::AsSent(written) => written.buffer(),
+            Written::Inside(plaintext) => Some(plaintext),
+        }
+    }
+
+    #[inline(always)]
+    fn total(self) -> u64 {
+        match self {
+            Written::AsSent(written) => written.total(),
+            Written::Inside(plaintext) => plaintext.total(),
+        }
+    }
 }
 
 /// A request that was read with the one under way and ended at `end_ns`.
@@ -489,7 +592,7 @@ fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> O
         state.read_ns = now_ns();
         state.request_ns = ready_ns;
     }
-    if S::READS_REQUESTS {
+    if S::READS_REQUESTS && !state.tls.is_on() {
         state
             .requests
             .request_begins(global, state.index, read, S::READS_ALL);
@@ -511,12 +614,22 @@ unsafe fn server_response_begins<S: Sockets>(
     now_ns: u64,
     written: impl Source,
 ) -> Option<()> {
+    let (requests, bytes) = if S::READS_REQUESTS {
+        of_connection(state, written)
+    } else {
+        (&raw mut state.requests, Written::AsSent(written))
+    };
+    // SAFETY: of `of_connection`; nothing else refers to it.
+    let requests = unsafe { &mut *requests };
     let answer = if S::READS_REQUESTS {
-        state.requests.answer(written, S::READS_ALL)
+        requests.answer(bytes, S::READS_ALL)
     } else {
         Answer::None
     };
     if let Answer::Interim = answer {
+        if state.tls.is_on() {
+            state.tls.response_is_interim();
+        }
         return None;
     }
     state.phase = phase::RESPONSE;
@@ -542,9 +655,9 @@ unsafe fn server_response_begins<S: Sockets>(
             value_ns: now_ns - request_ns,
             weight,
         };
-        state.requests.ends(global, state.index, outcome, event);
-        if S::READS_ALL && state.requests.has_pending() {
-            others_answered(state, now_ns, written, true);
+        requests.ends(global, state.index, outcome, event);
+        if S::READS_ALL && requests.has_pending() {
+            others_answered(state, requests, (now_ns, true), bytes);
         }
     }
     // SAFETY: the caller passes a socket of a tracepoint.
@@ -684,6 +797,9 @@ fn rtt_ns(smoothed: Option<u32>) -> Option<u64> {
 /// about so many segments anyway (RFC 6298: alpha = 1/8).
 const EXCHANGES_PER_RTT: u8 = 8;
 
+/// In place of exchanges, for what has no round-trip time.
+const NO_ROUND_TRIP: u8 = u8::MAX;
+
 /// Counts the smoothed round-trip time of the connection, in its first
 /// exchange and now and then.
 #[inline(always)]
@@ -693,6 +809,9 @@ unsafe fn round_trip<S: Sockets>(
     state: &mut Socket,
     charged: Charged,
 ) -> Option<()> {
+    if state.rtt_in == NO_ROUND_TRIP {
+        return None;
+    }
     if state.rtt_in > 0 {
         state.rtt_in -= 1;
         return None;
@@ -830,7 +949,7 @@ unsafe fn on_retransmit(socket: Object) -> Option<()> {
     Some(())
 }
 
-/// The state of a TCP socket; a connection older than the sensor gets its role
+/// The state of a TCP or Unix stream socket; a TCP connection older than the sensor gets its role
 /// from the ports that were listening then.
 #[inline(always)]
 pub(super) unsafe fn get_or_create<S: Sockets>(socket: Object) -> Option<&'static mut Socket> {
@@ -842,7 +961,14 @@ pub(super) unsafe fn get_or_create<S: Sockets>(socket: Object) -> Option<&'stati
             return Some(state);
         }
         if !is_tcp(socket) {
-            return None;
+            if !S::SEES_UNIX {
+                return None;
+            }
+            let role = unix::role(socket)?;
+            let state = S::create(socket)?;
+            state.role = role;
+            state.rtt_in = NO_ROUND_TRIP;
+            return Some(state);
         }
         let state = S::create(socket)?;
         let port: u16 = load(socket, &OFFSET_SOCK_NUM);

@@ -35,6 +35,8 @@ static SOCKETS_BY_ADDRESS: LruHashMap<u64, Socket> = LruHashMap::with_max_entrie
 pub(super) struct ByAddress;
 
 impl Sockets for ByAddress {
+    const SEES_UNIX: bool = false;
+
     #[inline(always)]
     unsafe fn existing(socket: Object) -> Option<&'static mut Socket> {
         let state = SOCKETS_BY_ADDRESS.get_ptr_mut(socket as u64)?;

@@ -3,9 +3,9 @@
 //! - [`histogram`]: the bucket layout, its integer-only index, and [`Histogram`].
 //! - [`signal`]: the measured signals and their names.
 //! - [`record`]: the `#[repr(C)]` records of the maps shared with the kernel.
-//! - [`http`], [`http2`], [`redis`], [`postgresql`], [`kafka`]: what is read of requests;
-//!   [`mod@protocol`] tells them apart; [`route`]: its records; [`peer`]: those of
-//!   who asks whom.
+//! - [`http`], [`http2`], [`redis`], [`postgresql`], [`kafka`]: what is read of
+//!   requests; [`mod@protocol`] tells them apart; [`route`]: its records; [`tls`]:
+//!   which records of TLS are requests at all; [`peer`]: who asks whom.
 //!
 //! It is `no_std` and depends on nothing, so that the BPF target, the models
 //! and the analyzer can all use it. It is deliberately not a wire format
@@ -26,6 +26,7 @@ pub mod record;
 pub mod redis;
 pub mod route;
 pub mod signal;
+pub mod tls;
 pub mod words;
 
 pub use histogram::Histogram;

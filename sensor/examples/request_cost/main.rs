@@ -24,6 +24,8 @@ use honeyguide_sensor::{
 use sensor_common::Signal;
 use serde_json::json;
 
+mod tls;
+
 /// Turns of each case; the median counts.
 const ROUNDS: usize = 9;
 const REQUESTS: usize = 10_000;
@@ -78,7 +80,11 @@ fn main() -> Result<()> {
     // Means over both sides, of which only the server's looks at requests.
     let server_side = net("exchange") + 2.0 * (net("http") - net("exchange"));
     println!("a server's side, if both cost the same without routes: {server_side:.0}");
+    let tls = tls::cost(&mut kernel)?;
     let metrics = BTreeMap::from([
+        ("tls_read_ns", tls.read_ns),
+        ("tls_write_ns", tls.write_ns),
+        ("tls_trap_ns", tls.trap_ns),
         ("exchange_net_ns", net("exchange")),
         ("http_net_ns", net("http")),
         ("unsampled_net_ns", net("unsampled")),

@@ -280,3 +280,31 @@ fn routes_that_nobody_wants_are_not_shed() {
     assert!(ceiling.check(&serving(&ceiling, 28_000.0, 1000.0)));
     assert!(!ceiling.tells_routes() && ceiling.floor(Probe::Tcp) > 0);
 }
+
+/// As [`serving`], inside TLS.
+fn serving_tls(ceiling: &Ceiling, exchanges: f64) -> Load {
+    let mut load = serving(ceiling, exchanges, 500.0);
+    let exchange = load.probes.get_mut(&Probe::Tcp).unwrap();
+    if ceiling.tells_routes() {
+        exchange.inside_tls = (exchanges * 4500.0, exchanges * 3.0);
+        exchange.kernel_ns += exchange.inside_tls.0;
+        exchange.runs += exchange.inside_tls.1;
+    }
+    load
+}
+
+#[test]
+fn what_looks_inside_tls_is_shed_with_routes_and_stays_away_while_it_would_cost_too_much() {
+    let mut ceiling = Ceiling::new(0.01).with_routes();
+    // 2 % with routes, a quarter of the ceiling without: nothing else is shed.
+    assert!(ceiling.check(&serving_tls(&ceiling, 8_000.0)));
+    assert_eq!(ceiling.describe(), "no routes");
+    for _ in 0..100 {
+        assert!(!ceiling.end_window(&serving_tls(&ceiling, 8_000.0)).changed);
+    }
+    // They come back when they can be afforded.
+    let changed =
+        (0..CALM_WINDOWS).any(|_| ceiling.end_window(&serving_tls(&ceiling, 1_000.0)).changed);
+    assert!(changed && ceiling.tells_routes());
+    assert!(!ceiling.check(&serving_tls(&ceiling, 1_000.0)));
+}

@@ -4,6 +4,8 @@ use std::fmt;
 
 use sensor_common::Signal;
 
+use super::openssl;
+
 /// A group of programs that measures something users know by name.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
@@ -102,6 +104,12 @@ pub const OFFSETS: &[(&str, &str)] = &[
     ("OFFSET_SKB_HEAD", "sk_buff.head"),
     ("OFFSET_SKB_DATA", "sk_buff.data"),
     ("OFFSET_SKB_TRANSPORT_HEADER", "sk_buff.transport_header"),
+    ("OFFSET_TCP_RECEIVED", "tcp_sock.rcv_nxt"),
+    ("OFFSET_TCP_READ", "tcp_sock.copied_seq"),
+    ("OFFSET_SOCK_TYPE", "sock.sk_type"),
+    ("OFFSET_UNIX_ADDRESS", "unix_sock.addr"),
+    ("OFFSET_UNIX_PEER", "unix_sock.peer"),
+    ("OFFSET_UNIX_ADDRESS_USERS", "unix_address.refcnt"),
     ("OFFSET_REGISTERS_SYSCALL", REGISTERS_SYSCALL),
     ("OFFSET_REGISTERS_SECOND", REGISTERS_SECOND),
 ];
@@ -143,7 +151,7 @@ const ENDS: &[&str] = &[
     "OFFSET_SOCK_NET",
     "OFFSET_NET_INODE",
 ];
-/// Of requests: [`ENDS`], and the buffer of the system call.
+/// Of requests: [`ENDS`], the buffer of the system call, and what is unread.
 const REQUESTS: &[&str] = &[
     "OFFSET_SOCK_FAMILY",
     "OFFSET_SOCK_PROTOCOL",
@@ -157,6 +165,8 @@ const REQUESTS: &[&str] = &[
     "OFFSET_NET_INODE",
     "OFFSET_REGISTERS_SYSCALL",
     "OFFSET_REGISTERS_SECOND",
+    "OFFSET_TCP_RECEIVED",
+    "OFFSET_TCP_READ",
 ];
 
 impl Probe {
@@ -196,6 +206,9 @@ impl Probe {
 
     /// The probe that a kernel program belongs to.
     pub fn of_program(program: &str) -> Option<Probe> {
+        if openssl::is_program(program) {
+            return Some(Self::Tcp);
+        }
         Self::ALL.into_iter().find(|probe| {
             let mut programs = probe.levels().iter().flat_map(|level| level.programs);
             programs.any(|spec| spec.program == program)

@@ -13,10 +13,10 @@ use std::{
 
 use honeyguide_bus::{
     Consumer, ConsumerEvent, Topic,
-    memory::{self, MemoryBus},
+    memory::{self, MemoryBus, MemoryConsumer},
 };
 use honeyguide_proto::batch::Batch;
-use honeyguide_sensor::{AttachedSensor, Config, Metrics, program::probe::Probe};
+use honeyguide_sensor::{AttachedSensor, Config, Metrics, Sensor, program::probe::Probe};
 use prometheus_client::registry::Registry;
 use sensor_common::{Histogram, Signal};
 
@@ -66,35 +66,58 @@ pub fn config() -> Config {
     }
 }
 
+/// A sensor and what it publishes to.
+pub struct Running {
+    pub sensor: Sensor,
+    bus: MemoryBus,
+    consumer: MemoryConsumer,
+}
+
+impl Running {
+    pub fn start(config: Config) -> Self {
+        let bus = MemoryBus::new(memory::Config::default());
+        let consumer = bus.consumer("test", Topic::Histograms);
+        let attached = AttachedSensor::attach(config.validate().unwrap()).unwrap();
+        let metrics = Metrics::register(&mut Registry::default());
+        let sensor = attached.start(Arc::new(bus.clone()), metrics).unwrap();
+        Self {
+            sensor,
+            bus,
+            consumer,
+        }
+    }
+
+    /// Ends it; returns what it published of `name`.
+    pub async fn stop(mut self, name: &str) -> Published {
+        self.sensor.stop().await;
+        self.bus.close();
+        let mut published = Published {
+            by_route: BTreeMap::new(),
+            requests: 0,
+            latency: Histogram::new(),
+            latency_in_routes: Histogram::new(),
+            losses: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+            endpoints: BTreeSet::new(),
+        };
+        while let Ok(event) = self.consumer.next().await {
+            if let ConsumerEvent::Delivery(delivery) = event {
+                add(&mut published, &delivery.record.payload, name);
+            }
+        }
+        published
+    }
+}
+
 /// Runs `work` under the sensor; returns what it published of `name`.
 pub async fn published<W: FnOnce() + Send + 'static>(
     config: Config,
     name: &str,
     work: W,
 ) -> Published {
-    let bus = MemoryBus::new(memory::Config::default());
-    let mut consumer = bus.consumer("test", Topic::Histograms);
-    let attached = AttachedSensor::attach(config.validate().unwrap()).unwrap();
-    let metrics = Metrics::register(&mut Registry::default());
-    let sensor = attached.start(Arc::new(bus.clone()), metrics).unwrap();
+    let running = Running::start(config);
     tokio::task::spawn_blocking(work).await.unwrap();
-    sensor.stop().await;
-    bus.close();
-    let mut published = Published {
-        by_route: BTreeMap::new(),
-        requests: 0,
-        latency: Histogram::new(),
-        latency_in_routes: Histogram::new(),
-        losses: BTreeMap::new(),
-        by_peer: BTreeMap::new(),
-        endpoints: BTreeSet::new(),
-    };
-    while let Ok(event) = consumer.next().await {
-        if let ConsumerEvent::Delivery(delivery) = event {
-            add(&mut published, &delivery.record.payload, name);
-        }
-    }
-    published
+    running.stop(name).await
 }
 
 pub fn add(published: &mut Published, payload: &[u8], name: &str) {

@@ -47,7 +47,9 @@ pub const HTTP_SERVERS: [(&str, &str); 4] = [
 
 /// Servers of other protocols that tests of the kernel programs ask, and clients
 /// that they ask with.
-const OTHER_SERVERS: [&str; 4] = [
+const OTHER_SERVERS: [&str; 6] = [
+    "curl",
+    "openssl",
     "redis-server",
     "redis-tools",
     "postgresql",
