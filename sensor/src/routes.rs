@@ -283,7 +283,7 @@ mod tests {
     fn requests_without_paths_are_called_what_they_are_for() {
         let (rules, none) = (Rules::default(), Lessons::default());
         let of = |protocol, number| {
-            let route = rules.name(method(protocol, number), &path(""), &none);
+            let route = rules.name(method(protocol, number), &path("/ "), &none);
             (route.protocol(), route.to_string())
         };
         let get = (Protocol::Redis, "GET".to_owned());
@@ -294,14 +294,20 @@ mod tests {
             (protocol::REDIS, Protocol::Redis),
             (protocol::POSTGRESQL, Protocol::Postgresql),
             (protocol::KAFKA, Protocol::Kafka),
-            (protocol::GRPC, Protocol::Grpc),
             (protocol::HTTP, Protocol::Http),
         ] {
             for number in [0, 999] {
-                let route = rules.name(method(protocol, number), &path(""), &none);
+                let route = rules.name(method(protocol, number), &path("/ "), &none);
                 assert_eq!(route, Route::other(expected));
             }
         }
+        let calls = rules.name(method(protocol::GRPC, 0), &path("/ "), &none);
+        assert_eq!(calls, Route::other(Protocol::Grpc));
+        let call = rules.name(method(protocol::GRPC, 1), &path("/a.B/C "), &none);
+        assert_eq!(
+            (call.protocol(), call.template()),
+            (Protocol::Grpc, "/a.B/C")
+        );
         for number in 1..999 {
             for (protocol, name) in [
                 (protocol::REDIS, redis::name(number)),

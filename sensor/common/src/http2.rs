@@ -643,7 +643,7 @@ impl Cursor {
             match self.node.step(four) {
                 Ok(Some(byte)) => self.push(path, byte),
                 Ok(None) => {}
-                Err(()) => self.text_at = self.at,
+                Err(huffman::Invalid) => self.text_at = self.at,
             }
         }
         Next::Step

@@ -100,18 +100,24 @@ static STEPS: [[Step; 16]; 256] = steps();
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Node(u32);
 
+/// No string has such a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invalid;
+
 impl Node {
     /// Before a string.
     pub const NEW: Node = Node(0);
 
-    /// Reads four bits: the byte that ended with them, if one did. `Err` if no
-    /// string has such a code.
+    /// Reads four bits: the byte that ended with them, if one did.
+    ///
+    /// # Errors
+    /// [`Invalid`].
     #[inline(always)]
-    pub fn step(&mut self, four: u8) -> Result<Option<u8>, ()> {
+    pub fn step(&mut self, four: u8) -> Result<Option<u8>, Invalid> {
         let step = STEPS[(self.0 & 0xff) as usize][usize::from(four & 15)];
         self.0 = step & 0xff;
         if step & INVALID != 0 {
-            return Err(());
+            return Err(Invalid);
         }
         Ok((step & ENDED != 0).then_some((step >> 8) as u8))
     }
@@ -153,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    fn decode(bytes: &[u8]) -> Result<String, ()> {
+    fn decode(bytes: &[u8]) -> Result<String, Invalid> {
         let (mut node, mut text) = (Node::default(), Vec::new());
         for byte in bytes {
             for four in [byte >> 4, byte & 15] {
@@ -172,7 +178,7 @@ mod tests {
         let of_c61 = [0xae, 0xc3, 0x77, 0x1a, 0x4b];
         assert_eq!(decode(&of_c61).unwrap(), "private");
         assert_eq!(decode(&[0x64, 0x02]).unwrap(), "302");
-        assert_eq!(decode(&[0xff; 4]), Err(()));
+        assert_eq!(decode(&[0xff; 4]), Err(Invalid));
     }
 
     #[test]
