@@ -19,7 +19,7 @@ use honeyguide_proto::v1::{
     forecast_service_client::ForecastServiceClient,
     forecast_service_server::{ForecastService, ForecastServiceServer},
 };
-use requests::{OWN_SERVICE, Server, config, free_port, name_of, own_name, published, wait_for};
+use requests::{Server, config, free_port, name_of, own_name, published, wait_for};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -76,6 +76,7 @@ fn load(address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_one_after_the_other_are_counted() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     let server = nginx(directory.path());
     let address = server.address;
@@ -89,6 +90,7 @@ async fn requests_one_after_the_other_are_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn multiplexed_requests_are_timed_each() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     let server = nginx(directory.path());
     let address = server.address;
@@ -113,6 +115,7 @@ async fn multiplexed_requests_are_timed_each() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_responses_are_followed() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     let server = nginx(directory.path());
     let address = server.address;
@@ -178,6 +181,13 @@ impl ForecastService for Service {
             nodes: Vec::new(),
         }))
     }
+
+    async fn list_routes(
+        &self,
+        _: Request<v1::ListRoutesRequest>,
+    ) -> Result<Response<v1::ListRoutesResponse>, Status> {
+        Err(Status::unimplemented("nobody asks for it"))
+    }
 }
 
 const PATH: &str = "/honeyguide.v1.ForecastService";
@@ -210,8 +220,8 @@ async fn call_all(client: ForecastServiceClient<Channel>, times: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_grpc_are_counted_by_method_and_status() {
+    let _turn = requests::turn().await;
     const TIMES: usize = 100;
-    let _alone = OWN_SERVICE.lock().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(

@@ -80,7 +80,7 @@ async fn published_of_us(work: impl FnOnce() + Send + 'static) -> Published {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_counted_by_who_answers() {
-    let _alone = requests::OWN_SERVICE.lock().await;
+    let _turn = requests::turn().await;
     let outside = Address::add(77);
     let (near, far) = (
         redis(Ipv4Addr::LOCALHOST.into()),
@@ -110,8 +110,8 @@ async fn requests_are_counted_by_who_answers() {
 /// As many addresses as a service may have, and one count for the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_to_very_many_addresses_are_counted_together() {
+    let _turn = requests::turn().await;
     const ADDRESSES: u8 = 40;
-    let _alone = requests::OWN_SERVICE.lock().await;
     let server = redis(Ipv4Addr::UNSPECIFIED.into());
     let port = server.address.port();
     let found = published_of_us(move || {

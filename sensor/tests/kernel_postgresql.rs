@@ -136,6 +136,7 @@ async fn published_of(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_are_counted_by_verb_and_outcome() {
+    let _turn = requests::turn().await;
     let (server, _directory) = server();
     let work = |address| {
         psql(
@@ -176,6 +177,7 @@ const SCRIPT: &str = "BEGIN;\nSELECT 1;\nSELECT 2 AS \"INSERT\";\nCOMMIT;\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_of_the_simple_protocol_is_counted_exactly() {
+    let _turn = requests::turn().await;
     let (server, _directory) = server();
     let work = |address| pgbench(address, SCRIPT, 1000, "simple");
     let found = published_of(&server, work).await;
@@ -189,6 +191,7 @@ async fn a_load_of_the_simple_protocol_is_counted_exactly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_of_the_extended_protocol_is_counted_exactly() {
+    let _turn = requests::turn().await;
     let (server, _directory) = server();
     let work = |address| pgbench(address, SCRIPT, 1000, "extended");
     let found = published_of(&server, work).await;
@@ -203,6 +206,7 @@ async fn a_load_of_the_extended_protocol_is_counted_exactly() {
 /// What was prepared is a request with its verb, and executing it is one without.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_of_prepared_statements_is_counted_exactly() {
+    let _turn = requests::turn().await;
     let (server, _directory) = server();
     let work = |address| pgbench(address, SCRIPT, 1000, "prepared");
     let found = published_of(&server, work).await;

@@ -55,6 +55,7 @@ fn benchmark(address: SocketAddr, tests: &str, requests: u32, pipeline: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_of_a_load_generator_are_counted() {
+    let _turn = requests::turn().await;
     let server = server();
     let found = published_of(&server, |address| benchmark(address, "set,get", 10_000, 1)).await;
     println!("{:?} {:?}", found.by_route, found.losses);
@@ -68,6 +69,7 @@ async fn commands_of_a_load_generator_are_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelined_commands_are_counted_one_by_one() {
+    let _turn = requests::turn().await;
     let server = server();
     let work = |address| benchmark(address, "set,get,ping_inline,ping_mbulk", 16_000, 16);
     let found = published_of(&server, work).await;
@@ -81,6 +83,7 @@ async fn pipelined_commands_are_counted_one_by_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_are_told_from_results_in_pipelines_too() {
+    let _turn = requests::turn().await;
     let server = server();
     let work = |address| {
         let mut connection = BufReader::new(TcpStream::connect(address).unwrap());

@@ -14,9 +14,7 @@ use std::{
 };
 
 use honeyguide_sensor::Config;
-use requests::{
-    Client, OWN_SERVICE, Server, config, free_port, name_of, own_name, published, serve, wait_for,
-};
+use requests::{Client, Server, config, free_port, name_of, own_name, published, serve, wait_for};
 use sensor_common::record::Loss;
 
 fn status(status: &str) -> Vec<u8> {
@@ -68,7 +66,7 @@ fn asked() -> BTreeMap<(&'static str, u8), u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_are_counted_by_route_and_status_class_from_the_first() {
-    let _alone = OWN_SERVICE.lock().await;
+    let _turn = requests::turn().await;
     let address = serve(4, by_path);
     let found = published(config(), &own_name(), move || ask(address)).await;
     assert_eq!(found.routes(), asked());
@@ -80,7 +78,7 @@ async fn requests_are_counted_by_route_and_status_class_from_the_first() {
 /// there, like everything else, keeps its name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_with_too_many_routes_teaches_what_they_have_in_common() {
-    let _alone = OWN_SERVICE.lock().await;
+    let _turn = requests::turn().await;
     let address = serve(1, by_path);
     let work = move || {
         let mut connection = Client::connect(address);
@@ -107,7 +105,7 @@ async fn a_service_with_too_many_routes_teaches_what_they_have_in_common() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn templates_of_the_configuration_count_from_the_first_request() {
-    let _alone = OWN_SERVICE.lock().await;
+    let _turn = requests::turn().await;
     let address = serve(1, by_path);
     let config = Config {
         route_templates: ["/shop/sale", "/shop/{product}", "/archive/2024"]
@@ -146,7 +144,7 @@ fn by_chat(line: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_in_pieces_and_with_huge_heads_are_seen_or_counted() {
-    let _alone = OWN_SERVICE.lock().await;
+    let _turn = requests::turn().await;
     let address = serve(1, by_chat);
     let work = move || {
         let mut connection = Client::connect(address);
@@ -189,7 +187,7 @@ async fn requests_in_pieces_and_with_huge_heads_are_seen_or_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_line_in_pieces_is_a_request_without_a_status() {
-    let _alone = OWN_SERVICE.lock().await;
+    let _turn = requests::turn().await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -217,8 +215,8 @@ async fn a_status_line_in_pieces_is_a_request_without_a_status() {
 /// What comes before a response is none, and does not end the wait for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interim_response_is_not_the_response() {
+    let _turn = requests::turn().await;
     const WAIT: Duration = Duration::from_millis(50);
-    let _alone = OWN_SERVICE.lock().await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -267,6 +265,7 @@ server.serve_forever()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_server_is_seen() {
+    let _turn = requests::turn().await;
     let mut command = Command::new("/usr/bin/python3");
     command.args(["-c", PYTHON]);
     check_server(command).await;
@@ -284,6 +283,7 @@ server.listen(0, "127.0.0.1", () => console.log(server.address().port));
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_server_is_seen() {
+    let _turn = requests::turn().await;
     let mut command = Command::new("node");
     command.args(["-e", NODE]);
     check_server(command).await;
@@ -318,6 +318,7 @@ func main() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_go_server_is_seen() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     let (source, program) = (
         directory.path().join("main.go"),
@@ -350,6 +351,7 @@ http {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_is_seen() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     let port = free_port();
     let path = directory.path().display().to_string();
@@ -379,7 +381,7 @@ async fn check_server(command: Command) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_only_looks_like_http_has_no_route_and_is_timed_all_the_same() {
-    let _alone = OWN_SERVICE.lock().await;
+    let _turn = requests::turn().await;
     // Answers everything with something that is no HTTP.
     let address = serve(2, |_| b"+OK\r\n".to_vec());
     let work = move || {
@@ -410,6 +412,7 @@ async fn what_only_looks_like_http_has_no_route_and_is_timed_all_the_same() {
 /// but for the first of what begins like HTTP/2.
 #[tokio::test(flavor = "multi_thread")]
 async fn random_bytes_do_no_harm() {
+    let _turn = requests::turn().await;
     const CONNECTIONS: u64 = 200;
     const EXCHANGES: u64 = 20;
     const BEGINS: [&[u8]; 12] = [
@@ -426,7 +429,6 @@ async fn random_bytes_do_no_harm() {
         b"HTTP/1.1 200 OK\r\n",
         b"-ERR ",
     ];
-    let _alone = OWN_SERVICE.lock().await;
     // xorshift64 (Marsaglia 2003), from a fixed seed.
     let mut state = 0x2545_f491_4f6c_dd1du64;
     let mut random = move || {
@@ -475,9 +477,9 @@ async fn random_bytes_do_no_harm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_million_distinct_paths_stay_within_the_bound() {
+    let _turn = requests::turn().await;
     const PATHS: u64 = 1_000_000;
     const CONNECTIONS: u64 = 4;
-    let _alone = OWN_SERVICE.lock().await;
     let address = serve(CONNECTIONS as usize, |_| status("200 OK"));
     let work = move || {
         let clients: Vec<_> = (0..CONNECTIONS)

@@ -161,11 +161,13 @@ async fn check_go(version: &'static str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_are_no_requests_in_tls_1_3() {
+    let _turn = requests::turn().await;
     check_go("TLSv1_3").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn handshakes_are_no_requests_in_tls_1_2() {
+    let _turn = requests::turn().await;
     check_go("TLSv1_2").await;
 }
 
@@ -207,12 +209,14 @@ fn python(directory: &Path, program: &str) -> Command {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_server_is_seen_in_tls_1_3() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     check_openssl(Server::start(python(directory.path(), PYTHON)), "TLSv1_3").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_server_is_seen_in_tls_1_2() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     check_openssl(Server::start(python(directory.path(), PYTHON)), "TLSv1_2").await;
 }
@@ -255,12 +259,14 @@ fn nginx(directory: &Path) -> Server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_is_seen_in_tls_1_3() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     check_openssl(nginx(directory.path()), "TLSv1_3").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_is_seen_in_tls_1_2() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     check_openssl(nginx(directory.path()), "TLSv1_2").await;
 }
@@ -285,6 +291,7 @@ asyncio.run(main())
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_gives_openssl_memory_is_seen() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     let mut command = python(directory.path(), ASYNCIO);
     // It says much about clients that close.
@@ -328,6 +335,7 @@ async fn await_processes(sensor: &Sensor, directory: &Path, processes: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_starts_later_is_attached_to_until_it_ends() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     own_library(path);
@@ -363,6 +371,7 @@ async fn a_process_that_starts_later_is_attached_to_until_it_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_can_be_turned_off() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     let server = nginx(directory.path());
     let address = server.address;
@@ -397,6 +406,7 @@ server.serve_forever()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_latency_is_that_of_the_request() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(python(directory.path(), SLOW));
     let address = server.address;
@@ -443,6 +453,7 @@ fn the_library_of_this_machine_is_probed_where_it_costs_least() {
 /// Other protocols are told apart inside TLS as they are without.
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_of_redis_are_seen_inside_tls() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     certify(directory.path());
     let port = free_port();

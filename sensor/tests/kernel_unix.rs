@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use requests::{OWN_SERVICE, Server, config, free_port, name_of, own_name, published, wait_for};
+use requests::{Server, config, free_port, name_of, own_name, published, wait_for};
 
 const NGINX: &str = r#"
 daemon off; master_process off; error_log stderr emerg; pid DIRECTORY/pid;
@@ -48,6 +48,7 @@ fn nginx(directory: &Path) -> Server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_on_a_unix_socket_are_those_of_its_server() {
+    let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
     let server = nginx(directory.path());
     let socket = directory.path().join("socket");
@@ -76,7 +77,7 @@ async fn requests_on_a_unix_socket_are_those_of_its_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_of_sockets_is_no_service() {
-    let _alone = OWN_SERVICE.lock().await;
+    let _turn = requests::turn().await;
     let work = || {
         let (mut asks, mut answers) = UnixStream::pair().unwrap();
         for _ in 0..20 {

@@ -237,8 +237,11 @@ impl Client {
     }
 }
 
-/// Servers of this process are one service, so tests of them take turns.
-pub static OWN_SERVICE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Lets the tests of a file take turns: servers of one name are one service.
+pub async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    TURN.lock().await
+}
 
 /// The name of this test's executable, of which its own servers are a service.
 pub fn own_name() -> String {
