@@ -4,3 +4,11 @@
 //! A model only ever receives the past here, and it is the model that the
 //! analyzer runs.
 #![forbid(unsafe_code)]
+
+pub mod baseline;
+pub mod bizitobs;
+mod error;
+pub mod score;
+pub mod table;
+
+pub use error::Error;
