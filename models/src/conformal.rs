@@ -153,11 +153,6 @@ impl Calibration {
 }
 
 impl ResidualLaw {
-    /// Interval ends relative to the forecast, in scales.
-    pub(crate) fn offsets(&self) -> &Offsets {
-        &self.offsets
-    }
-
     /// Learns a residual in scales. `keep` is what one weighs after the next,
     /// `weight` (0..=1] how well it was observed, and `trust` (0..=1] how much
     /// it says of those to come; hits and misses count whatever it is.

@@ -146,28 +146,42 @@ impl Forecaster {
     /// [`Self::new`], what is known of its end is used. A series that was never
     /// negative is not expected to become so.
     pub fn path<const N: usize>(&self, horizon: usize, levels: [f64; N]) -> Vec<[f64; N]> {
-        if self.last.is_none() {
-            return Vec::new();
-        }
-        let offsets: Vec<[f64; N]> = self.leads.iter().map(|lead| lead.law.at(levels)).collect();
+        let offsets: Vec<[f64; N]> = self.leads.iter().map(|lead| lead.offsets(levels)).collect();
+        (1..=horizon)
+            .map_while(|steps| self.quantiles(steps, |lead| offsets[lead]))
+            .collect()
+    }
+
+    /// Quantiles of the value `steps` (at least 1) ahead, see [`Self::path`].
+    pub fn at<const N: usize>(&self, steps: usize, levels: [f64; N]) -> Option<[f64; N]> {
+        self.quantiles(steps.max(1), |lead| self.leads[lead].offsets(levels))
+    }
+
+    fn quantiles<const N: usize>(
+        &self,
+        steps: usize,
+        offsets: impl Fn(usize) -> [f64; N],
+    ) -> Option<[f64; N]> {
+        self.last?;
         let bound = if self.lowest >= 0.0 {
             0.0
         } else {
             f64::NEG_INFINITY
         };
-        (1..=horizon)
-            .map(|steps| {
-                let says = self.says(steps);
-                let Mix { shorter, longer, share } = self.mix(steps);
-                let [a, b] = [shorter, longer].map(|i| self.opinion(&self.leads[i], &says, steps));
-                let median = a.median + share * (b.median - a.median);
-                let scale = a.scale + share * (b.scale - a.scale);
-                std::array::from_fn(|level| {
-                    let [a, b] = [offsets[shorter][level], offsets[longer][level]];
-                    (median + scale * (a + share * (b - a))).max(bound)
-                })
-            })
-            .collect()
+        let says = self.says(steps);
+        let Mix {
+            shorter,
+            longer,
+            share,
+        } = self.mix(steps);
+        let between = |a: f64, b: f64| a + share * (b - a);
+        let [a, b] = [shorter, longer].map(|i| self.opinion(&self.leads[i], &says, steps));
+        let median = between(a.median, b.median);
+        let scale = between(a.scale, b.scale);
+        let [a, b] = [shorter, longer].map(offsets);
+        Some(std::array::from_fn(|level| {
+            (median + scale * between(a[level], b[level])).max(bound)
+        }))
     }
 
     /// Memory in bytes, heap included; with and without the values kept.

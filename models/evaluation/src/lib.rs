@@ -7,8 +7,16 @@
 
 pub mod baseline;
 pub mod bizitobs;
+mod bootstrap;
+pub mod coverage;
+pub mod breach;
 mod error;
+pub mod forecast;
+pub mod ms_cloud;
+pub mod report;
 pub mod score;
+pub mod speed;
 pub mod table;
 
+pub use bootstrap::Interval;
 pub use error::Error;

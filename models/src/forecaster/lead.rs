@@ -30,6 +30,14 @@ const SURPRISE_LAW: f64 = 5.0;
 const KEEP_LAW: f64 = 0.9917;
 /// Residuals beyond this many scales count as this many.
 const NORMALISED_MAX: f64 = 12.0;
+/// Share of residuals beyond an end of the 95 % interval, which is tracked …
+const TAIL: f64 = 0.025;
+/// … and beyond a quantile that is no more moved with it.
+const FADED: f64 = 0.1;
+/// Step of the tracking, in widths of the interval.
+const GAIN: f64 = 0.03;
+/// Ends are moved outwards by so many scales at most.
+const OUTWARDS_MAX: f64 = 40.0;
 /// A scale is the typical size times: a part that never changes, one as large
 /// as usual at the phase, one as large as the experts disagree.
 const SHAPE: [f64; 3] = [0.3, 0.4, 0.3];
@@ -47,7 +55,8 @@ pub(super) struct Lead {
     /// Every how many steps a forecast is followed.
     pub(super) every: u64,
     combination: Combination<EXPERTS>,
-    pub(super) law: ResidualLaw,
+    law: ResidualLaw,
+    tracker: Tracker,
     /// Mean absolute residual.
     size: Level,
     size_weight: f64,
@@ -70,6 +79,7 @@ impl Lead {
             every: (steps / IN_FLIGHT).max(1) as u64,
             combination: Combination::default(),
             law: ResidualLaw::default(),
+            tracker: Tracker::default(),
             size: Level::default(),
             size_weight: 0.0,
             disagreement: Level::default(),
@@ -84,6 +94,16 @@ impl Lead {
     /// The next claim that is due by `step`.
     pub(super) fn due(&mut self, step: u64) -> Option<Claim> {
         self.in_flight.pop_front_if(|claim| claim.due <= step)
+    }
+
+    /// Quantiles of residuals at ascending levels in 0..=1, in scales.
+    pub(super) fn offsets<const N: usize>(&self, levels: [f64; N]) -> [f64; N] {
+        let offsets = self.law.at(levels);
+        let mut least = f64::NEG_INFINITY;
+        std::array::from_fn(|i| {
+            least = (offsets[i] + self.tracker.shift(levels[i])).max(least);
+            least
+        })
     }
 
     pub(super) fn follow(&mut self, due: u64, says: &Says, opinion: &Opinion) {
@@ -165,6 +185,7 @@ impl Lead {
         self.disagreement
             .update(keep, claim.opinion.disagreement, 1.0);
         let normalised = residual / claim.opinion.scale;
+        self.tracker.learn(normalised, self.law.at([TAIL, 1.0 - TAIL]));
         let trust = cauchy(normalised / SURPRISE_LAW);
         let normalised = normalised.clamp(-NORMALISED_MAX, NORMALISED_MAX);
         self.law.settle(normalised, KEEP_LAW, 1.0, trust);
@@ -176,6 +197,40 @@ impl Lead {
         let belief = unit * (self.steps as f64).sqrt();
         let seen = self.size_weight;
         (self.size.or(0.0) * seen + belief * SIZE_BELIEF) / (seen + SIZE_BELIEF)
+    }
+}
+
+/// How far the ends of the 95 % interval are moved outwards, in scales, so that
+/// in the long run each is missed as often as it should be, whatever residuals
+/// do: quantile tracking, the proportional part of conformal PID (Angelopoulos,
+/// Candès and Tibshirani 2023, equation 5).
+#[derive(Clone, Copy, Debug, Default)]
+struct Tracker {
+    /// Below and above.
+    outwards: [f64; 2],
+}
+
+impl Tracker {
+    /// Learns where a residual lay; `ends` are the law's.
+    fn learn(&mut self, normalised: f64, [low, high]: [f64; 2]) {
+        let [below, above] = self.outwards;
+        let missed = [normalised < low - below, normalised > high + above];
+        let gain = GAIN * (high - low).max(1.0);
+        for (outwards, missed) in self.outwards.iter_mut().zip(missed) {
+            *outwards += gain * (f64::from(u8::from(missed)) - TAIL);
+            *outwards = outwards.clamp(-0.5 * (high - low), OUTWARDS_MAX);
+        }
+    }
+
+    /// Of a quantile: as tracked at the tail, fading out towards the median.
+    fn shift(&self, level: f64) -> f64 {
+        let tail = level.min(1.0 - level).max(0.0);
+        let share = ((FADED - tail) / (FADED - TAIL)).clamp(0.0, 1.0);
+        if level > 0.5 {
+            share * self.outwards[1]
+        } else {
+            -share * self.outwards[0]
+        }
     }
 }
 

