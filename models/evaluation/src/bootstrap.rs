@@ -72,14 +72,16 @@ mod tests {
     /// The mean of 100 numbers 0..100: 49.5 ± 1.96·28.9/√100.
     #[test]
     fn intervals_of_a_mean_are_the_known_ones() {
-        let [interval] = intervals(&[100], |pick| {
-            [pick[0].iter().sum::<usize>() as f64 / 100.0]
-        });
+        let [interval] = intervals(
+            &[100],
+            |pick| [pick[0].iter().sum::<usize>() as f64 / 100.0],
+        );
         assert!((interval.low - 43.8).abs() < 0.7, "{interval:?}");
         assert!((interval.high - 55.2).abs() < 0.7, "{interval:?}");
-        let again = intervals(&[100], |pick| {
-            [pick[0].iter().sum::<usize>() as f64 / 100.0]
-        });
+        let again = intervals(
+            &[100],
+            |pick| [pick[0].iter().sum::<usize>() as f64 / 100.0],
+        );
         assert_eq!([interval], again);
     }
 }

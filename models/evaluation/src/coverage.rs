@@ -19,7 +19,7 @@ use crate::{
     bizitobs::Dataset,
     error::Error,
     forecast::seasons,
-    ms_cloud,
+    monitoring,
     report::{Outcome, row},
     table::Series,
 };
@@ -121,7 +121,7 @@ pub fn evaluate(
         let series = dataset.load(&folder.join("bizitobs"))?;
         sets.push((dataset.name().to_owned(), dataset.step_secs(), series));
     }
-    for set in ms_cloud::load(&folder.join("ms-cloud"))? {
+    for set in monitoring::load(&folder.join("ms-cloud"))? {
         sets.push((set.name, set.step_secs, set.series));
     }
     outcome.line("\n## Coverage of 95 % intervals\n");

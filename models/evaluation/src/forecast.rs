@@ -21,9 +21,7 @@ use crate::{
 };
 
 /// Quantile levels asked of the forecaster: [`LEVELS`] within the 95 % interval.
-const ASKED: [f64; LEVELS.len() + 2] = [
-    0.025, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.975,
-];
+const ASKED: [f64; LEVELS.len() + 2] = [0.025, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.975];
 /// Seasons a series may have, in seconds; what a live service would be given.
 const SEASON_SECS: [u32; 4] = [300, 3600, 86_400, 604_800];
 /// Shortest season in steps.

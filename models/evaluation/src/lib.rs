@@ -8,11 +8,11 @@
 pub mod baseline;
 pub mod bizitobs;
 mod bootstrap;
-pub mod coverage;
 pub mod breach;
+pub mod coverage;
 mod error;
 pub mod forecast;
-pub mod ms_cloud;
+pub mod monitoring;
 pub mod report;
 pub mod score;
 pub mod speed;

@@ -135,8 +135,5 @@ fn sweep() -> (f64, usize) {
     }
     let refit_secs = begin.elapsed().as_secs_f64() / SERIES as f64;
     let per_series = refresh_secs + refit_secs / f64::from(params.get().refit_windows);
-    (
-        per_series * SWEEP_SERIES / SWEEP_SECS,
-        models[0].bytes(),
-    )
+    (per_series * SWEEP_SERIES / SWEEP_SECS, models[0].bytes())
 }

@@ -126,7 +126,12 @@ impl Lead {
         let weights = self
             .combination
             .weights(says, credibility, &PRIOR_LOSS, POWER);
-        let known = || weights.iter().zip(says).filter(|(weight, _)| **weight > 0.0);
+        let known = || {
+            weights
+                .iter()
+                .zip(says)
+                .filter(|(weight, _)| **weight > 0.0)
+        };
         let above: f64 = known().map(|(weight, says)| weight * (says - last)).sum();
         let median = last + above;
         let disagreement: f64 = known()
@@ -185,7 +190,8 @@ impl Lead {
         self.disagreement
             .update(keep, claim.opinion.disagreement, 1.0);
         let normalised = residual / claim.opinion.scale;
-        self.tracker.learn(normalised, self.law.at([TAIL, 1.0 - TAIL]));
+        self.tracker
+            .learn(normalised, self.law.at([TAIL, 1.0 - TAIL]));
         let trust = cauchy(normalised / SURPRISE_LAW);
         let normalised = normalised.clamp(-NORMALISED_MAX, NORMALISED_MAX);
         self.law.settle(normalised, KEEP_LAW, 1.0, trust);

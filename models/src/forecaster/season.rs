@@ -66,7 +66,9 @@ impl Season {
                 }
                 let keep = (-1.0 / (GAP_SEASONS * self.length as f64)).exp();
                 for (usual, gap) in self.gaps[profile].iter_mut().zip(gaps(distances)) {
-                    let most = usual.get().map_or(f64::INFINITY, |usual| GAP_CLIP * usual + unit);
+                    let most = usual
+                        .get()
+                        .map_or(f64::INFINITY, |usual| GAP_CLIP * usual + unit);
                     usual.update(keep, gap.min(most), 1.0);
                 }
             }

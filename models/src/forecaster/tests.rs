@@ -45,7 +45,10 @@ fn a_constant_stays() {
     for value in [0.0, 1e-9, -7.0, 1e9] {
         for step in run(&[24], 48, [value; 200]).path(48, LEVELS) {
             for quantile in step {
-                assert!((quantile - value).abs() <= 1e-6 * value.abs() + 1e-200, "{step:?}");
+                assert!(
+                    (quantile - value).abs() <= 1e-6 * value.abs() + 1e-200,
+                    "{step:?}"
+                );
             }
         }
     }
@@ -79,7 +82,10 @@ fn a_new_level_of_a_season_is_followed_at_once() {
     let path = run(&[48], 48, values).path(24, LEVELS);
     for (step, quantiles) in path.iter().enumerate() {
         let expected = 20.0 + 5.0 * wave(1000 + step);
-        assert!((quantiles[2] - expected).abs() < 6.0, "{step}: {quantiles:?}");
+        assert!(
+            (quantiles[2] - expected).abs() < 6.0,
+            "{step}: {quantiles:?}"
+        );
     }
 }
 
@@ -91,7 +97,9 @@ fn one_event_does_not_widen_for_long() {
     };
     let calm = width(noisy(2000, 5));
     let mut values = noisy(2000, 5);
-    values[1500..1520].iter_mut().for_each(|value| *value += 500.0);
+    values[1500..1520]
+        .iter_mut()
+        .for_each(|value| *value += 500.0);
     let after = width(values);
     assert!(after < 2.0 * calm, "{after} {calm}");
 }

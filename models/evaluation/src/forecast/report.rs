@@ -51,7 +51,8 @@ impl Report {
     }
 
     fn summary(&self, outcome: &mut Outcome) {
-        outcome.line("\nGeometric means relative to seasonal naive (95 % bootstrap over series):\n");
+        outcome
+            .line("\nGeometric means relative to seasonal naive (95 % bootstrap over series):\n");
         outcome.line("| model | CRPS, nine | CRPS, application | MASE, nine |");
         outcome.line("|---|---|---|---|");
         for model in MODELS {
