@@ -34,7 +34,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             progress(&format!("coverage: {set}"));
         })?;
     } else {
-        for key in ["coverage95_day_min", "coverage95_day_max", "coverage95_in_faults"] {
+        for key in [
+            "coverage95_day_min",
+            "coverage95_day_max",
+            "coverage95_in_faults",
+        ] {
             outcome.skip(key, "ms-cloud/ is not in the data folder");
         }
     }

@@ -37,7 +37,7 @@ impl Subject {
     pub(super) fn windows(&self) -> Vec<Window> {
         let window = |value: &f64| {
             let mut y = [f32::NAN; TARGETS];
-            y[Target::P99.index()] = Target::P99.to_model(*value) as f32;
+            y[Target::Rate.index()] = Target::Rate.to_model(*value) as f32;
             Window {
                 y,
                 samples: SAMPLES,
