@@ -4,3 +4,8 @@
 //! A model only ever receives the past here, and it is the model that the
 //! analyzer runs.
 #![forbid(unsafe_code)]
+
+mod error;
+pub mod nab;
+
+pub use error::EvaluationError;
