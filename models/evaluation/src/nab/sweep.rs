@@ -192,9 +192,7 @@ impl Sweep {
                 }
             }
             let last_of_its_score = points.peek().is_none_or(|next| next.score < point.score);
-            if last_of_its_score
-                && !visit(outcome(point.score, raw, detected, false_positives))
-            {
+            if last_of_its_score && !visit(outcome(point.score, raw, detected, false_positives)) {
                 return;
             }
         }
