@@ -5,7 +5,11 @@
 //! analyzer runs.
 #![forbid(unsafe_code)]
 
+pub mod baseline;
+pub mod bizitobs;
 mod error;
 pub mod nab;
+pub mod score;
+pub mod table;
 
-pub use error::EvaluationError;
+pub use error::Error;

@@ -1,16 +1,12 @@
 //! Reads a folder laid out as `data/<category>/<name>.csv` with
 //! `combined_windows.json` beside `data`.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use chrono::NaiveDateTime;
 
 use super::Labelled;
-use crate::EvaluationError;
+use crate::{Error, table::files};
 
 /// Windows by file, as first and last time.
 type Windows = BTreeMap<String, Vec<(String, String)>>;
@@ -20,17 +16,13 @@ type Windows = BTreeMap<String, Vec<(String, String)>>;
 /// # Errors
 /// When a file is missing or malformed, or a window's ends are no points of its
 /// series.
-pub fn load(folder: &Path) -> Result<Vec<Labelled>, EvaluationError> {
+pub fn load(folder: &Path) -> Result<Vec<Labelled>, Error> {
     let labels = folder.join("combined_windows.json");
-    let text = fs::read_to_string(&labels).map_err(EvaluationError::read(&labels))?;
-    let windows: Windows = serde_json::from_str(&text).map_err(EvaluationError::json(&labels))?;
+    let text = fs::read_to_string(&labels).map_err(Error::read(&labels))?;
+    let windows: Windows = serde_json::from_str(&text).map_err(Error::json(&labels))?;
     let mut series = Vec::new();
-    for category in entries(&folder.join("data"))? {
-        for path in entries(&category)? {
-            if path.extension().is_some_and(|extension| extension == "csv") {
-                series.push(read_series(&path, &category, &windows)?);
-            }
-        }
+    for path in files(&folder.join("data"), "csv")? {
+        series.push(read_series(&path, &windows)?);
     }
     Ok(series)
 }
@@ -40,37 +32,23 @@ pub fn load(folder: &Path) -> Result<Vec<Labelled>, EvaluationError> {
 ///
 /// # Errors
 /// When the file is missing or malformed, or has another number of rows.
-pub fn load_scores(folder: &Path, series: &Labelled) -> Result<Vec<f64>, EvaluationError> {
+pub fn load_scores(folder: &Path, series: &Labelled) -> Result<Vec<f64>, Error> {
     let path = folder
         .join(&series.category)
         .join(format!("{}.csv", series.name));
     let (_, scores) = read_points(&path)?;
     if scores.len() != series.values.len() {
-        return Err(EvaluationError::content(&path, "not one score per point"));
+        return Err(Error::content(&path, "not one score per point"));
     }
     Ok(scores)
 }
 
-/// What is in a folder, by name.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, EvaluationError> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(EvaluationError::read(folder))? {
-        paths.push(entry.map_err(EvaluationError::read(folder))?.path());
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-fn read_series(
-    path: &Path,
-    category: &Path,
-    windows: &Windows,
-) -> Result<Labelled, EvaluationError> {
+fn read_series(path: &Path, windows: &Windows) -> Result<Labelled, Error> {
     let name_of = |path: Option<&std::ffi::OsStr>| {
         path.map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default()
     };
-    let category = name_of(category.file_name());
+    let category = name_of(path.parent().and_then(Path::file_name));
     let name = name_of(path.file_stem());
     let (times, values) = read_points(path)?;
     let of_file = windows.get(&format!("{category}/{name}.csv"));
@@ -82,7 +60,12 @@ fn read_series(
         };
         match (index(first), index(last)) {
             (Some(first), Some(last)) if first <= last => found.push((first, last)),
-            _ => return Err(EvaluationError::content(path, "a window between no points")),
+            _ => {
+                return Err(Error::content(
+                    path,
+                    "a window whose ends are no points of it",
+                ));
+            }
         }
     }
     found.sort_unstable();
@@ -96,13 +79,13 @@ fn read_series(
 }
 
 /// Two columns: a time and a number.
-fn read_points(path: &Path) -> Result<(Vec<i64>, Vec<f64>), EvaluationError> {
-    let mut reader = csv::Reader::from_path(path).map_err(EvaluationError::csv(path))?;
+fn read_points(path: &Path) -> Result<(Vec<i64>, Vec<f64>), Error> {
+    let mut reader = csv::Reader::from_path(path).map_err(Error::csv(path))?;
     let (mut times, mut values) = (Vec::new(), Vec::new());
     for row in reader.deserialize() {
-        let (time, value): (String, f64) = row.map_err(EvaluationError::csv(path))?;
+        let (time, value): (String, f64) = row.map_err(Error::csv(path))?;
         let Some(time) = seconds(&time) else {
-            return Err(EvaluationError::content(path, "a time that is none"));
+            return Err(Error::content(path, "a time that is none"));
         };
         times.push(time);
         values.push(value);
