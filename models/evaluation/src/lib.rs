@@ -7,9 +7,12 @@
 
 pub mod baseline;
 pub mod bizitobs;
+pub mod detect;
 mod error;
+pub mod ms_cloud;
 pub mod nab;
 pub mod score;
 pub mod table;
+pub mod vus;
 
 pub use error::Error;

@@ -18,7 +18,7 @@ fn anchor(nab: &Path, detector: &str) -> f64 {
         .map(|series| load_scores(&nab.join("anchor-scores").join(detector), series).unwrap())
         .collect();
     let sweep = Sweep::new(files.iter().zip(scores.iter().map(Vec::as_slice)));
-    sweep.best(Profile::Standard, |_| true).score
+    sweep.best(Profile::Standard, |_| true).score()
 }
 
 #[test]

@@ -63,14 +63,24 @@ struct Point {
 pub struct Outcome {
     /// Scores at least this high are detections.
     pub threshold: f64,
-    /// 0 for silence to 100 for perfection; can be below 0. NaN without windows.
-    pub score: f64,
+    /// Weighted worth of the detections, above that of silence.
+    pub gain: f64,
+    /// That of a perfect detector.
+    pub gain_max: f64,
     /// Windows detected.
     pub detected: usize,
     /// Windows there are.
     pub windows: usize,
     /// Detections outside of windows.
     pub false_positives: usize,
+}
+
+impl Outcome {
+    /// 0 for silence to 100 for perfection; can be below 0. NaN or −∞ without
+    /// windows.
+    pub fn score(&self) -> f64 {
+        100.0 * self.gain / self.gain_max
+    }
 }
 
 /// Scored points of some files, the highest score first.
@@ -131,7 +141,7 @@ impl Sweep {
     pub fn best(&self, profile: Profile, of: impl Fn(usize) -> bool) -> Outcome {
         let mut best = None;
         self.walk(profile, of, |outcome| {
-            if best.is_none_or(|best: Outcome| outcome.score > best.score) {
+            if best.is_none_or(|best: Outcome| outcome.gain > best.gain) {
                 best = Some(outcome);
             }
             true
@@ -163,13 +173,14 @@ impl Sweep {
     ) {
         let windows = self.windows.iter().filter(|file| of(**file)).count();
         let silence = -profile.false_negative() * windows as f64;
-        let perfect = windows as f64;
+        let gain_max = windows as f64 - silence;
         let mut gains = vec![-profile.false_negative(); self.windows.len()];
         let mut raw = silence;
         let (mut detected, mut false_positives) = (0, 0);
         let outcome = |threshold, raw: f64, detected, false_positives| Outcome {
             threshold,
-            score: 100.0 * (raw - silence) / (perfect - silence),
+            gain: raw - silence,
+            gain_max,
             detected,
             windows,
             false_positives,

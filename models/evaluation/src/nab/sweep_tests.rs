@@ -20,7 +20,7 @@ fn file(scores: &[(usize, f64)]) -> (Labelled, Vec<f64>) {
 fn check(profile: Profile, scores: &[(usize, f64)], threshold: f64, expected: f64) {
     let (series, scores) = file(scores);
     let sweep = Sweep::new([(&series, &scores[..])]);
-    let found = sweep.at(profile, threshold, |_| true).score;
+    let found = sweep.at(profile, threshold, |_| true).score();
     assert!((found - expected).abs() < 1e-5, "{found} {expected}");
 }
 
@@ -66,7 +66,7 @@ fn the_best_threshold_takes_equal_scores_together() {
     let best = sweep.best(Profile::Standard, |_| true);
     assert_eq!((best.threshold, best.false_positives), (0.5, 1));
     assert_eq!((best.detected, best.windows), (1, 1));
-    assert!((best.score - 94.5).abs() < 1e-9);
+    assert!((best.score() - 94.5).abs() < 1e-9);
 }
 
 #[test]
@@ -76,6 +76,9 @@ fn one_threshold_serves_all_files() {
     // The other file's window costs one false alarm: worth it.
     let best = sweep.best(Profile::Standard, |_| true);
     assert_eq!(best.threshold, 0.1);
-    assert!((best.score - 97.25).abs() < 1e-9, "{}", best.score);
-    assert_eq!(sweep.best(Profile::Standard, |file| file == 0).score, 100.0);
+    assert!((best.score() - 97.25).abs() < 1e-9, "{}", best.score());
+    assert_eq!(
+        sweep.best(Profile::Standard, |file| file == 0).score(),
+        100.0
+    );
 }
