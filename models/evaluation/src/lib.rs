@@ -11,6 +11,8 @@ pub mod detect;
 mod error;
 pub mod ms_cloud;
 pub mod nab;
+pub mod petshop;
+pub mod rootcause;
 pub mod score;
 pub mod table;
 pub mod vus;
