@@ -5,9 +5,9 @@
 //! et al., "BARO", FSE 2024, take it with the interquartile range for the same
 //! reason: incidents do not move them) we subtract the excess of its callees, each
 //! charged to its callers by how much they call. What remains is its own doing, and
-//! it matters to the subject as far as the subject's calls reach it. Noise is
-//! discounted, and so is what began after the subject's own trouble, as a cause
-//! does not.
+//! it matters to the subject as far as the subject's calls reach it. What was as
+//! unusual just before is no cause of what changed since. Noise is discounted, and
+//! so is what began after the subject's own trouble, as a cause does not.
 //!
 //! Needs *mean* latencies: quantiles do not add up. Calls that run in parallel, or
 //! that nobody waits for, are subtracted in full all the same.
@@ -24,6 +24,8 @@ const ERROR_SPREAD_MIN: f64 = 0.002;
 const CLEAR_SPREADS: f64 = 3.0;
 /// What is left of a cause that begins more than a window after the effect.
 const LATE: f64 = 0.5;
+/// What was just before is the median of so many windows.
+const BEFORE_WINDOWS: usize = 3;
 /// Smaller shares are not worth a line.
 const SHARE_MIN: f64 = 0.01;
 /// Calls are followed so deep.
@@ -211,6 +213,7 @@ impl Excess {
             Symptom::Latency => spread.max(LATENCY_SPREAD_MIN * usual).max(1e-9),
             Symptom::Errors => spread.max(ERROR_SPREAD_MIN),
         };
+        let usual = nearer(usual, &values[..from], &values[from..]);
         let mut requests = 0.0;
         for i in from..windows {
             let (Some(rate), true) = (rate_of(i), values[i].is_finite()) else {
@@ -228,6 +231,18 @@ impl Excess {
         }
         excess.total /= (windows - from).max(1) as f64;
         excess
+    }
+}
+
+/// What the incident is measured from: the usual, or what was just before it if
+/// that is nearer to the incident.
+fn nearer(usual_value: f64, before: &[f64], newest: &[f64]) -> f64 {
+    let known = newest.iter().filter(|value| value.is_finite());
+    let now = known.clone().sum::<f64>() / known.count().max(1) as f64;
+    let last = &before[before.len().saturating_sub(BEFORE_WINDOWS)..];
+    match usual(last) {
+        Some((last, _)) if (now - last).abs() < (now - usual_value).abs() => last,
+        _ => usual_value,
     }
 }
 
