@@ -46,6 +46,7 @@ mod error;
 pub mod evaluation;
 mod features;
 mod forecast;
+pub mod forecaster;
 mod level;
 mod model;
 mod outlook;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::combination::{
-    Combination, EXPERTS, LEVELS, PERSISTENCE, REGRESSION, SEASONAL, isotonic,
+    Combination, EXPERTS, KEEP, LEVELS, PERSISTENCE, REGRESSION, SEASONAL, isotonic,
 };
 use crate::conformal::{Calibration, SCALE_MIN};
 use crate::features::{Ahead, Snapshot, Tracks, row};
@@ -155,7 +155,7 @@ impl Outlook {
                 let scale = claim.scales[usize::from(residual > 0.0)].get();
                 self.calibrations[h][k].settle(residual, scale, weight);
                 let experts = claim.experts.map(Fixed::get);
-                self.combinations[h][k].settle(&experts, value, weight);
+                self.combinations[h][k].settle(&experts, value, weight, KEEP);
             }
         }
     }

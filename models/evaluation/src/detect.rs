@@ -9,7 +9,6 @@
 
 mod baseline;
 mod events;
-mod interval;
 mod report;
 
 use std::path::Path;
@@ -18,11 +17,11 @@ use honeyguide_models::detector::Stream;
 
 pub use self::{
     events::Events,
-    interval::Interval,
-    report::{Anchor, Category, Detection, NabRow},
+    report::{Anchor, Category, Detection, NabRow, Share},
 };
 use crate::{
     Error,
+    monitoring::{self, Set},
     nab::{self, Labelled, Profile, Sweep},
     vus::vus_pr,
 };
@@ -67,7 +66,7 @@ pub fn evaluate(
     }
     if let Some(folder) = ms_cloud {
         progress("Microsoft cloud monitoring");
-        let series = crate::ms_cloud::load(folder)?;
+        let series = labelled(&monitoring::load(folder)?);
         detection.ms_cloud = rows_of_events(&series);
         detection.ms_cloud_series = series.len();
         detection.vus_ms_cloud = Some(mean_vus(&series));
@@ -158,10 +157,51 @@ fn rows_of_events(series: &[Labelled]) -> Vec<Events> {
 }
 
 /// Over the series with labels, with the interval of that mean.
-fn mean_vus(series: &[Labelled]) -> Interval {
+fn mean_vus(series: &[Labelled]) -> Share {
     let with_labels = series.iter().filter(|series| !series.windows.is_empty());
     let scores: Vec<f64> = with_labels
         .map(|series| vus_pr(&scores(series), &series.windows, TOLERANCE))
         .collect();
-    Interval::of_mean(&scores)
+    Share::of_mean(&scores)
+}
+
+/// Series with runs of labelled points as windows. Their clock begins at 0.
+fn labelled(sets: &[Set]) -> Vec<Labelled> {
+    let of_set = |set: &Set| {
+        let of = |series: &crate::table::Series| Labelled {
+            category: set.name.clone(),
+            name: series.name.clone(),
+            times: (0..series.values.len() as i64)
+                .map(|i| i * i64::from(set.step_secs))
+                .collect(),
+            values: series.values.clone(),
+            windows: runs(&series.faults),
+        };
+        set.series.iter().map(of).collect::<Vec<Labelled>>()
+    };
+    sets.iter().flat_map(of_set).collect()
+}
+
+/// First and last index of each run of `true`.
+fn runs(labels: &[bool]) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for (i, _) in labels.iter().enumerate().filter(|(_, label)| **label) {
+        match runs.last_mut() {
+            Some(run) if run.1 + 1 == i => run.1 = i,
+            _ => runs.push((i, i)),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_have_both_ends() {
+        let labels = [true, true, false, true, false, false, true];
+        assert_eq!(runs(&labels), [(0, 1), (3, 3), (6, 6)]);
+        assert_eq!(runs(&[false; 3]), []);
+    }
 }

@@ -9,9 +9,10 @@ use honeyguide_models::attribution::services::{Incident, ServiceHistory, rank};
 use serde::Serialize;
 
 use crate::{
-    Error,
-    detect::Interval,
+    Error, Interval,
+    detect::Share,
     petshop::{self, Issue},
+    report::Outcome,
 };
 
 /// Windows of PetShop, in seconds.
@@ -23,9 +24,9 @@ pub struct Row {
     /// Who.
     pub ranking: String,
     /// Share of issues whose cause is ranked first, with its interval over issues.
-    pub top1: Interval,
+    pub top1: Share,
     /// Or among the first three.
-    pub top3: Interval,
+    pub top3: Share,
     /// Place of the cause in each issue, from 1; `None` if it is not ranked.
     pub places: Vec<Option<usize>>,
 }
@@ -71,7 +72,7 @@ fn row(name: &str, issues: &[Issue], ranking: Ranking) -> Row {
     let places: Vec<Option<usize>> = issues.iter().map(place).collect();
     let within = |n: usize| {
         let hit = |place: &Option<usize>| f64::from(u8::from(place.is_some_and(|p| p <= n)));
-        Interval::of_mean(&places.iter().map(hit).collect::<Vec<f64>>())
+        Share::of_mean(&places.iter().map(hit).collect::<Vec<f64>>())
     };
     Row {
         ranking: name.to_owned(),
@@ -111,8 +112,21 @@ fn own(issue: &Issue) -> Vec<usize> {
 }
 
 impl RootCause {
-    /// By how much our shares exceed the best baseline's, by key.
-    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+    /// Figures and a table.
+    ///
+    /// # Panics
+    /// Never: plain structs become JSON.
+    pub fn outcome(&self) -> Outcome {
+        let mut outcome = Outcome::default();
+        for (key, value) in self.metrics() {
+            outcome.metric(key, value);
+        }
+        outcome.details = serde_json::to_value(self).expect("plain structs become JSON");
+        outcome.markdown = self.to_markdown();
+        outcome
+    }
+
+    fn metrics(&self) -> Vec<(&'static str, f64)> {
         let Some((own, baselines)) = self.rows.split_first() else {
             return Vec::new();
         };
@@ -131,8 +145,7 @@ impl RootCause {
         ]
     }
 
-    /// As a table for people.
-    pub fn to_markdown(&self) -> String {
+    fn to_markdown(&self) -> String {
         let mut text = String::from("# Root cause\n");
         let _ = writeln!(
             text,
@@ -140,7 +153,10 @@ impl RootCause {
             self.issues.len()
         );
         for row in &self.rows {
-            let share = |i: &Interval| format!("{:.2} ({:.2}–{:.2})", i.value, i.lower, i.upper);
+            let share = |share: &Share| {
+                let Interval { low, high } = share.interval;
+                format!("{:.2} ({low:.2}–{high:.2})", share.value)
+            };
             let place = |place: &Option<usize>| place.map_or("–".to_owned(), |p| p.to_string());
             let places: Vec<String> = row.places.iter().map(place).collect();
             let _ = writeln!(

@@ -1,7 +1,6 @@
 //! Detectors that everything must beat.
 
-use super::interval::Random;
-use crate::nab::Labelled;
+use crate::{bootstrap::SplitMix64, nab::Labelled};
 
 /// Scores the points of a series.
 type Baseline = fn(&Labelled) -> Vec<f64>;
@@ -55,8 +54,8 @@ fn random(series: &Labelled) -> Vec<f64> {
     let seed = series.name.bytes().fold(1, |seed: u64, byte| {
         seed.wrapping_mul(31).wrapping_add(u64::from(byte))
     });
-    let mut random = Random(seed);
-    series.values.iter().map(|_| random.unit()).collect()
+    let mut random = SplitMix64(seed);
+    series.values.iter().map(|_| random.uniform()).collect()
 }
 
 /// Distance from the mean of all before, in their standard deviations.

@@ -4,8 +4,13 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{events::Events, interval::Interval};
-use crate::nab::{Profile, Sweep};
+use super::events::Events;
+use crate::{
+    Interval,
+    bootstrap::intervals,
+    nab::{Outcome, Profile, Sweep},
+    report,
+};
 
 /// A published detector whose scores are in NAB's repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,29 @@ impl Anchor {
     }
 }
 
+/// A mean over series or issues.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Share {
+    /// It.
+    pub value: f64,
+    /// Its 95 % interval.
+    pub interval: Interval,
+}
+
+impl Share {
+    /// Of one value per series.
+    pub(crate) fn of_mean(values: &[f64]) -> Self {
+        let mean = |sum: f64| sum / values.len() as f64;
+        let [interval] = intervals(&[values.len()], |pick| {
+            [mean(pick[0].iter().map(|i| values[*i]).sum())]
+        });
+        Share {
+            value: mean(values.iter().sum()),
+            interval,
+        }
+    }
+}
+
 /// A detector on NAB.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NabRow {
@@ -63,13 +91,14 @@ impl NabRow {
     /// With the threshold at 1.0.
     pub(super) fn at_line(detector: &str, sweep: &Sweep, series: usize) -> Self {
         let outcomes = Profile::ALL.map(|profile| sweep.at(profile, 1.0, |_| true));
-        let intervals = Profile::ALL.map(|profile| {
+        let of_files = Profile::ALL.map(|profile| {
             let of_file = |file| sweep.at(profile, 1.0, |other| other == file);
-            let files: Vec<_> = (0..series).map(of_file).collect();
-            Interval::of(series, |times| {
-                let sum = |of: fn(&crate::nab::Outcome) -> f64| {
-                    let weighted = files.iter().zip(times).map(|(f, n)| of(f) * f64::from(*n));
-                    weighted.sum::<f64>()
+            (0..series).map(of_file).collect::<Vec<Outcome>>()
+        });
+        let intervals = intervals(&[series], |pick| {
+            of_files.each_ref().map(|files| {
+                let sum = |of: fn(&Outcome) -> f64| {
+                    pick[0].iter().map(|file| of(&files[*file])).sum::<f64>()
                 };
                 100.0 * sum(|file| file.gain) / sum(|file| file.gain_max)
             })
@@ -86,7 +115,7 @@ impl NabRow {
         Self::of(detector, outcomes)
     }
 
-    fn of(detector: &str, outcomes: [crate::nab::Outcome; 3]) -> Self {
+    fn of(detector: &str, outcomes: [Outcome; 3]) -> Self {
         NabRow {
             detector: detector.to_owned(),
             thresholds: outcomes.map(|outcome| outcome.threshold),
@@ -126,18 +155,17 @@ pub struct Detection {
     /// Ours by category.
     pub categories: Vec<Category>,
     /// Mean VUS-PR of ours over NAB's series with labels.
-    pub vus_nab: Option<Interval>,
+    pub vus_nab: Option<Share>,
     /// Series of Microsoft's cloud monitoring set.
     pub ms_cloud_series: usize,
     /// Detectors on it; ours first.
     pub ms_cloud: Vec<Events>,
     /// Mean VUS-PR of ours over its series with labels.
-    pub vus_ms_cloud: Option<Interval>,
+    pub vus_ms_cloud: Option<Share>,
 }
 
 impl Detection {
-    /// The figures with targets, by key.
-    pub fn metrics(&self) -> Vec<(&'static str, f64)> {
+    fn metrics(&self) -> Vec<(&'static str, f64)> {
         let mut metrics = Vec::new();
         if let Some(row) = self.nab.first() {
             metrics.push(("nab_standard", row.scores[0]));
@@ -151,8 +179,26 @@ impl Detection {
         metrics
     }
 
-    /// As tables for people.
-    pub fn to_markdown(&self) -> String {
+    /// Figures and tables.
+    ///
+    /// # Panics
+    /// Never: plain structs become JSON.
+    pub fn outcome(&self) -> report::Outcome {
+        let mut outcome = report::Outcome::default();
+        for (key, value) in self.metrics() {
+            outcome.metric(key, value);
+        }
+        if self.nab.is_empty() {
+            for key in ["nab_standard", "nab_low_fp"] {
+                outcome.skip(key, "no folder nab in the data folder");
+            }
+        }
+        outcome.details = serde_json::to_value(self).expect("plain structs become JSON");
+        outcome.markdown = self.to_markdown();
+        outcome
+    }
+
+    fn to_markdown(&self) -> String {
         let mut text = String::from("# Detection\n");
         if !self.nab.is_empty() {
             self.write_nab(&mut text);
@@ -174,7 +220,7 @@ impl Detection {
                 Some(all) => {
                     format!(
                         "**{:.1}** ({:.1}–{:.1})",
-                        row.scores[k], all[k].lower, all[k].upper
+                        row.scores[k], all[k].low, all[k].high
                     )
                 }
                 None => format!("{:.1}", row.scores[k]),
@@ -236,12 +282,12 @@ impl Detection {
     }
 }
 
-fn write_vus(text: &mut String, vus: Option<Interval>) {
+fn write_vus(text: &mut String, vus: Option<Share>) {
     if let Some(vus) = vus {
         let _ = writeln!(
             text,
             "\nMean VUS-PR, tolerance 0 to 100 points: {:.3} ({:.3}–{:.3}).",
-            vus.value, vus.lower, vus.upper
+            vus.value, vus.interval.low, vus.interval.high
         );
     }
 }

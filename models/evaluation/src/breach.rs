@@ -1,0 +1,1 @@
+//! `eval breach`: probabilities of breaking a threshold.
