@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::level::{FAST, MEDIUM, SLOW};
 
 /// Number of experts of a [`crate::SeriesModel`].
-pub(crate) const EXPERTS: usize = 6;
+pub(crate) const EXPERTS: usize = 7;
 
 /// The last observed value.
 pub(crate) const PERSISTENCE: usize = 0;
@@ -13,12 +13,15 @@ pub(crate) const PERSISTENCE: usize = 0;
 pub(crate) const LEVELS: [(usize, usize); 3] = [(1, FAST), (2, MEDIUM), (3, SLOW)];
 /// The value at the same phase in past seasons.
 pub(crate) const SEASONAL: usize = 4;
+/// The fast level plus the change from now that past seasons saw: the season
+/// put on a new level.
+pub(crate) const SEASONAL_SHIFTED: usize = 6;
 /// The fast level plus the change that the regression expects.
 pub(crate) const REGRESSION: usize = 5;
 
 /// Losses before any was observed, relative to each other: one window is
 /// noisier than a level, a season must prove itself.
-pub(crate) const PRIOR_LOSS: [f64; EXPERTS] = [1.15, 1.0, 1.0, 1.1, 1.15, 1.1];
+pub(crate) const PRIOR_LOSS: [f64; EXPERTS] = [1.15, 1.0, 1.0, 1.1, 1.15, 1.1, 1.15];
 /// Observed losses that the prior is worth.
 const PRIOR_WEIGHT: f64 = 4.0;
 /// What a loss weighs after the next one: about 40 count.
@@ -169,26 +172,26 @@ mod tests {
     fn the_better_expert_wins() {
         let mut combination = Combination::default();
         for _ in 0..60 {
-            combination.settle(&[1.0, NONE, NONE, NONE, 0.1, NONE], 0.0, 1.0, KEEP);
+            combination.settle(&[1.0, NONE, NONE, NONE, 0.1, NONE, NONE], 0.0, 1.0, KEEP);
         }
         let combined = combination
-            .combine(&[1.0, NONE, NONE, NONE, 0.1, NONE], &[1.0; EXPERTS])
+            .combine(&[1.0, NONE, NONE, NONE, 0.1, NONE, NONE], &[1.0; EXPERTS])
             .unwrap();
         assert!((combined - 0.1).abs() < 0.01, "{combined}");
     }
 
     #[test]
     fn an_expert_without_credibility_has_no_say() {
-        let credibility = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let credibility = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         let combined =
-            Combination::default().combine(&[2.0, 1.0, 1.0, 1.0, 1.0, 1.0], &credibility);
+            Combination::default().combine(&[2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], &credibility);
         assert_eq!(combined, Some(2.0));
     }
 
     #[test]
     fn trust_moves_when_the_best_expert_changes() {
         let mut combination = Combination::default();
-        let forecasts = [0.0, NONE, NONE, NONE, 1.0, NONE];
+        let forecasts = [0.0, NONE, NONE, NONE, 1.0, NONE, NONE];
         (0..200).for_each(|_| combination.settle(&forecasts, 0.0, 1.0, KEEP));
         (0..100).for_each(|_| combination.settle(&forecasts, 1.0, 1.0, KEEP));
         assert!(combination.combine(&forecasts, &[1.0; EXPERTS]).unwrap() > 0.9);
@@ -198,7 +201,7 @@ mod tests {
     fn before_any_loss_all_have_a_say_and_nobody_is_no_forecast() {
         let combination = Combination::default();
         let combined = combination
-            .combine(&[0.0, 1.0, 1.0, NONE, NONE, NONE], &[1.0; EXPERTS])
+            .combine(&[0.0, 1.0, 1.0, NONE, NONE, NONE, NONE], &[1.0; EXPERTS])
             .unwrap();
         assert!(0.6 < combined && combined < 0.95, "{combined}");
         assert_eq!(combination.combine(&[NONE; EXPERTS], &[1.0; EXPERTS]), None);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::combination::{
-    Combination, EXPERTS, KEEP, LEVELS, PERSISTENCE, REGRESSION, SEASONAL, isotonic,
+    Combination, EXPERTS, KEEP, LEVELS, PERSISTENCE, REGRESSION, SEASONAL, SEASONAL_SHIFTED, isotonic,
 };
 use crate::conformal::{Calibration, SCALE_MIN};
 use crate::features::{Ahead, Snapshot, Tracks, row};
@@ -275,6 +275,8 @@ fn experts(
         forecasts[expert] = levels[span];
     }
     forecasts[SEASONAL] = evidence.ahead.seasonal[h][k];
+    forecasts[SEASONAL_SHIFTED] =
+        levels[FAST] + evidence.ahead.seasonal[h][k] - evidence.ahead.seasonal_now[k];
     if let Some(regression) = &evidence.regressions[h][k] {
         let row = row(snapshot, evidence.ahead, target, h);
         forecasts[REGRESSION] = levels[FAST] + regression.predict(&row);
