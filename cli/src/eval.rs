@@ -75,15 +75,18 @@ impl Common {
         let json = serde_json::to_string_pretty(outcome)? + "\n";
         let markdown = markdown(outcome);
         if let Some(folder) = &self.out {
-            let write = |extension: &str, text: &str| {
+            let write = |name: &str, extension: &str, text: &str| {
                 let path = folder.join(name).with_extension(extension);
                 fs::write(&path, text)
                     .with_context(|| format!("failed to write {}", path.display()))
             };
             fs::create_dir_all(folder)
                 .with_context(|| format!("failed to make {}", folder.display()))?;
-            write("md", &markdown)?;
-            write("json", &json)?;
+            write(name, "md", &markdown)?;
+            write(name, "json", &json)?;
+            for (name, svg) in &outcome.plots {
+                write(name, "svg", svg)?;
+            }
         }
         let text = if self.json { json } else { markdown };
         std::io::stdout().write_all(text.as_bytes())?;

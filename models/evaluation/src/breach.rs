@@ -21,9 +21,8 @@ mod series;
 use std::path::Path;
 
 use honeyguide_models::{
-    Params, SeriesInput, SeriesModel, ValidParams, Window,
+    Params, SeriesInput, SeriesModel, Target, ValidParams, Window,
     breach::{Objective, Paths, ValidObjective, breach},
-    Target,
 };
 
 pub use self::reliability::{Judged, Reliability};
@@ -46,7 +45,12 @@ pub fn evaluate(data: &Path, mut progress: impl FnMut(&str)) -> Result<Outcome, 
     let subjects = series::load(data)?;
     let mut judged: Vec<Judged> = vec![Judged::default(); 1 + BASELINES.len()];
     for (i, subject) in subjects.iter().enumerate() {
-        progress(&format!("{} ({} of {})", subject.name, i + 1, subjects.len()));
+        progress(&format!(
+            "{} ({} of {})",
+            subject.name,
+            i + 1,
+            subjects.len()
+        ));
         judge(subject, &mut judged);
     }
     Ok(outcome(&judged, subjects.len()))
@@ -65,7 +69,9 @@ fn judge(subject: &Subject, judged: &mut [Judged]) {
     let ahead = (HORIZON_SECS / subject.step_secs) as usize;
     let windows = subject.windows();
     let mut model = SeriesModel::new();
-    judged.iter_mut().for_each(|judged| judged.begin(subject.step_secs));
+    judged
+        .iter_mut()
+        .for_each(|judged| judged.begin(subject.step_secs));
     for at in 0..windows.len().saturating_sub(ahead) {
         let probability = step(&params, &mut model, &windows[..=at], at, |forecast| {
             breach(forecast, &subject.objective, &paths).probability
@@ -157,7 +163,10 @@ fn outcome(judged: &[Judged], subjects: usize) -> Outcome {
         "recall_lead5_over_best_baseline",
         "median_lead_vs_best_baseline",
     ] {
-        outcome.skip(key, "needs recorded incidents, which bench-data/ does not hold yet");
+        outcome.skip(
+            key,
+            "needs recorded incidents, which bench-data/ does not hold yet",
+        );
     }
     outcome.details = serde_json::json!({"reliability": ours.bins});
     outcome

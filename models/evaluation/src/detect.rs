@@ -9,7 +9,9 @@
 
 mod baseline;
 mod events;
+mod plot;
 mod report;
+mod speed;
 
 use std::path::Path;
 
@@ -18,6 +20,7 @@ use honeyguide_models::detector::Stream;
 pub use self::{
     events::Events,
     report::{Anchor, Category, Detection, NabRow, Share},
+    speed::us_per_point,
 };
 use crate::{
     Error,
@@ -90,6 +93,7 @@ fn on_nab(
         .nab
         .push(NabRow::at_best("Honeyguide, best threshold", &sweep));
     detection.categories = categories(&series, &sweep);
+    detection.curve = curve(&series);
     let anchors = folder.join("anchor-scores");
     for anchor in Anchor::ALL
         .into_iter()
@@ -116,6 +120,19 @@ fn on_nab(
     }
     detection.vus_nab = Some(mean_vus(&series));
     Ok(())
+}
+
+/// Scores if the line were another, with the same rests.
+fn curve(series: &[Labelled]) -> Vec<(f64, [f64; 3])> {
+    let scores: Vec<Vec<f64>> = series.iter().map(scores).collect();
+    let at = |k: u32| {
+        let line = 0.8 + 0.02 * f64::from(k);
+        let alerts: Vec<Vec<f64>> = scores.iter().map(|s| baseline::rest(s, line)).collect();
+        let sweep = Sweep::new(series.iter().zip(alerts.iter().map(Vec::as_slice)));
+        let score = |profile| sweep.at(profile, 1.0, |_| true).score();
+        (line, Profile::ALL.map(score))
+    };
+    (0..=30).map(at).collect()
 }
 
 fn categories(series: &[Labelled], sweep: &Sweep) -> Vec<Category> {

@@ -84,7 +84,7 @@ impl Bar {
 }
 
 /// Every bench with its targets.
-const BENCHES: [(&str, &[Bar]); 8] = [
+const BENCHES: [(&str, &[Bar]); 10] = [
     (
         "histogram",
         &[
@@ -173,6 +173,24 @@ const BENCHES: [(&str, &[Bar]); 8] = [
                 .what("window end to forecast out, 10,000 series"),
             Bar::new("lost_or_doubled", Exactly, 0.0)
                 .what("series-windows over all fault runs, within declared bounds"),
+        ],
+    ),
+    (
+        "eval-detect",
+        &[
+            Bar::new("nab_standard", AtLeast, 70.0)
+                .aim(78.0)
+                .what("the series of nab/, no look-ahead, one threshold"),
+            Bar::new("nab_low_fp", AtLeast, 64.0).aim(70.0),
+        ],
+    ),
+    (
+        "eval-rootcause",
+        &[
+            Bar::new("top1_over_best_baseline", AtLeast, 0.0)
+                .aim(0.1)
+                .what("share of the issues of petshop/"),
+            Bar::new("top3_over_best_baseline", AtLeast, 0.0).aim(0.1),
         ],
     ),
     (

@@ -152,7 +152,8 @@ impl Judged {
         for run in self.said.chunk_by(|a, b| a.run == b.run) {
             let early = |said: &&Said| {
                 let lead = |steps: usize| steps as u64 * u64::from(said.step_secs);
-                said.comes_in.is_some_and(|s| lead(s) >= u64::from(LEAD_SECS))
+                said.comes_in
+                    .is_some_and(|s| lead(s) >= u64::from(LEAD_SECS))
             };
             let before: Vec<&Said> = run.iter().filter(early).collect();
             let whole = run.iter().filter(|said| said.comes_in.is_none()).count() > 0;

@@ -37,7 +37,8 @@ pub(super) fn rested(scores: &[Vec<f64>], worth: impl Fn(&[Vec<f64>]) -> f64) ->
     best.map(|best| best.1).unwrap_or_default()
 }
 
-fn rest(scores: &[f64], line: f64) -> Vec<f64> {
+/// Alerts (1.0) of scores at a line, with our rest after each.
+pub(super) fn rest(scores: &[f64], line: f64) -> Vec<f64> {
     let mut left = 0;
     let alert = |score: &f64| {
         if left > 0 || score.is_nan() || *score < line {

@@ -152,6 +152,9 @@ pub struct Detection {
     pub nab_series: usize,
     /// Detectors on NAB; ours first.
     pub nab: Vec<NabRow>,
+    /// Ours if the threshold were another: threshold, and scores in the order of
+    /// [`Profile::ALL`].
+    pub curve: Vec<(f64, [f64; 3])>,
     /// Ours by category.
     pub categories: Vec<Category>,
     /// Mean VUS-PR of ours over NAB's series with labels.
@@ -195,6 +198,11 @@ impl Detection {
         }
         outcome.details = serde_json::to_value(self).expect("plain structs become JSON");
         outcome.markdown = self.to_markdown();
+        if !self.curve.is_empty() {
+            outcome
+                .plots
+                .push(("detect-nab", super::plot::curve(&self.curve)));
+        }
         outcome
     }
 
