@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::combination::{
-    Combination, EXPERTS, KEEP, LEVELS, PERSISTENCE, REGRESSION, SEASONAL, SEASONAL_SHIFTED, isotonic,
+    Combination, EXPERTS, KEEP, LEVELS, PERSISTENCE, REGRESSION, SEASONAL, SEASONAL_SHIFTED,
+    isotonic,
 };
 use crate::conformal::{Calibration, SCALE_MIN};
 use crate::features::{Ahead, Snapshot, Tracks, row};

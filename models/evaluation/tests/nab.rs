@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use honeyguide_evaluation::nab::{Profile, Sweep, load, load_scores};
+use honeyguide_evaluation::nab::{Labelled, Profile, Sweep, load, load_scores};
 
 /// The public sets, where this machine has them: `HONEYGUIDE_EVAL_DATA`.
 fn data() -> Option<PathBuf> {
@@ -11,11 +11,16 @@ fn data() -> Option<PathBuf> {
     Some(folder)
 }
 
+fn scores_of(nab: &Path, detector: &str, series: &Labelled) -> Vec<f64> {
+    let folder = nab.join("anchor-scores").join(detector);
+    load_scores(&folder, series).expect("anchors have a score per point")
+}
+
 fn anchor(nab: &Path, detector: &str) -> f64 {
-    let files = load(nab).unwrap();
+    let files = load(nab).expect("NAB is whole");
     let scores: Vec<Vec<f64>> = files
         .iter()
-        .map(|series| load_scores(&nab.join("anchor-scores").join(detector), series).unwrap())
+        .map(|series| scores_of(nab, detector, series))
         .collect();
     let sweep = Sweep::new(files.iter().zip(scores.iter().map(Vec::as_slice)));
     sweep.best(Profile::Standard, |_| true).score()

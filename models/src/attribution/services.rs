@@ -215,11 +215,11 @@ impl Excess {
         };
         let usual = nearer(usual, &values[..from], &values[from..]);
         let mut requests = 0.0;
-        for i in from..windows {
-            let (Some(rate), true) = (rate_of(i), values[i].is_finite()) else {
+        for (i, value) in values.iter().enumerate().take(windows).skip(from) {
+            let (Some(rate), true) = (rate_of(i), value.is_finite()) else {
                 continue;
             };
-            let more = values[i] - usual;
+            let more = value - usual;
             excess.total += more * rate;
             requests += rate;
             if excess.onset.is_none() && more.abs() >= CLEAR_SPREADS * spread {

@@ -77,7 +77,7 @@ impl<C: Coordinate> Banks<C> {
             self.filled[view] = 1;
             return 0.0;
         }
-        let (nearest, distance) = nearest(&distances(bank, point), filled);
+        let (nearest, distance) = nearest(distances(bank, point), filled);
         let usual = &mut self.usual[view];
         if *usual <= 0.0 {
             *usual = distance.max(smallest);
@@ -124,17 +124,28 @@ fn distances<C: Coordinate>(bank: &[[C; PROTOTYPES]], point: &[f32]) -> [f32; PR
     distances
 }
 
-/// The first of the smallest among the first `filled`.
+/// The first of the smallest among the first `filled`. Four at a time, which a
+/// compiler may not do by itself with floats.
 #[inline]
-fn nearest(distances: &[f32; PROTOTYPES], filled: usize) -> (usize, f32) {
-    let mut best = (0, distances[0]);
-    for (i, distance) in distances.iter().enumerate().take(filled).skip(1) {
-        if *distance < best.1 {
-            best = (i, *distance);
+fn nearest(mut distances: [f32; PROTOTYPES], filled: usize) -> (usize, f32) {
+    distances[filled..].fill(f32::INFINITY);
+    let mut least = [f32::INFINITY; 4];
+    for four in distances.as_chunks::<4>().0 {
+        for (least, distance) in least.iter_mut().zip(four) {
+            *least = if *distance < *least {
+                *distance
+            } else {
+                *least
+            };
         }
     }
-    best
+    let least = least.into_iter().fold(f32::INFINITY, f32::min);
+    let index = distances.iter().position(|distance| *distance == least);
+    (index.unwrap_or(0), least)
 }
+
+/// [`nearest`] looks at four at a time.
+const _: () = assert!(PROTOTYPES.is_multiple_of(4));
 
 /// Replaces the two closest prototypes of a full bank by their mean; returns the
 /// place that is free then.
@@ -145,7 +156,7 @@ fn merge_closest<C: Coordinate>(bank: &mut [[C; PROTOTYPES]]) -> usize {
         for (value, row) in point.iter_mut().zip(bank.iter()) {
             *value = row[second].decode();
         }
-        let (first, distance) = nearest(&distances(bank, &point[..bank.len()]), second);
+        let (first, distance) = nearest(distances(bank, &point[..bank.len()]), second);
         if distance < closest.2 {
             closest = (first, second, distance);
         }
