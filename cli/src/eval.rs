@@ -1,7 +1,9 @@
 //! `honeyguide eval`: how good the models are, on data with known answers.
 
 mod breach;
+mod detect;
 mod forecast;
+mod rootcause;
 mod speed;
 
 use std::{
@@ -35,6 +37,10 @@ enum What {
     Forecast(forecast::Args),
     /// Probabilities of breaking a threshold (ms-cloud/, nab/).
     Breach(Common),
+    /// Anomaly scores and alerts (nab/, ms-cloud/).
+    Detect(Common),
+    /// Which service an incident comes from (petshop/).
+    Rootcause(Common),
     /// Time and memory per series; needs no data.
     Speed(Common),
 }
@@ -57,6 +63,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.what {
         What::Forecast(args) => forecast::run(&args),
         What::Breach(args) => breach::run(&args),
+        What::Detect(args) => detect::run(&args),
+        What::Rootcause(args) => rootcause::run(&args),
         What::Speed(args) => speed::run(&args),
     }
 }
@@ -67,15 +75,18 @@ impl Common {
         let json = serde_json::to_string_pretty(outcome)? + "\n";
         let markdown = markdown(outcome);
         if let Some(folder) = &self.out {
-            let write = |extension: &str, text: &str| {
+            let write = |name: &str, extension: &str, text: &str| {
                 let path = folder.join(name).with_extension(extension);
                 fs::write(&path, text)
                     .with_context(|| format!("failed to write {}", path.display()))
             };
             fs::create_dir_all(folder)
                 .with_context(|| format!("failed to make {}", folder.display()))?;
-            write("md", &markdown)?;
-            write("json", &json)?;
+            write(name, "md", &markdown)?;
+            write(name, "json", &json)?;
+            for (name, svg) in &outcome.plots {
+                write(name, "svg", svg)?;
+            }
         }
         let text = if self.json { json } else { markdown };
         std::io::stdout().write_all(text.as_bytes())?;

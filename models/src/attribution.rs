@@ -12,6 +12,11 @@
 //! Correlation is no proof of cause. The one causal belief put in is the
 //! [`Role`]: waiting for a resource explains slow work, rarely the reverse, and
 //! one part of the work hardly explains another, as they contain each other.
+//!
+//! Which *service* it comes from, where calls between services are known, is told
+//! by [`services::rank`].
+
+pub mod services;
 
 use serde::{Deserialize, Serialize};
 

@@ -41,6 +41,7 @@ pub mod change_point;
 mod combination;
 mod conformal;
 mod correlation;
+pub mod detector;
 mod error;
 pub mod evaluation;
 mod features;

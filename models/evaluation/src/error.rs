@@ -1,6 +1,6 @@
 //! What goes wrong with data from outside.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why an evaluation cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,22 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: csv::Error,
+    },
+    /// A file is no JSON of the kind expected.
+    #[error("failed to read {path} as JSON")]
+    Json {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A file can be read, and means nothing.
+    #[error("{path} has {reason}")]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// A table lacks a column.
     #[error("{path} has no column {column:?}")]
@@ -45,4 +61,38 @@ pub enum Error {
         /// Which folder.
         path: PathBuf,
     },
+}
+
+impl Error {
+    /// Names the path of an I/O error.
+    pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Error::Read {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Names the path of a CSV error.
+    pub(crate) fn csv(path: &Path) -> impl Fn(csv::Error) -> Self + '_ {
+        move |source| Error::Csv {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Names the path of a JSON error.
+    pub(crate) fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> Self + '_ {
+        move |source| Error::Json {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// A file that means nothing.
+    pub(crate) fn content(path: &Path, reason: &'static str) -> Self {
+        Error::Content {
+            path: path.to_owned(),
+            reason,
+        }
+    }
 }

@@ -16,6 +16,9 @@ pub struct Outcome {
     /// Tables in Markdown.
     #[serde(skip)]
     pub markdown: String,
+    /// Plots: name without extension, SVG.
+    #[serde(skip)]
+    pub plots: Vec<(&'static str, String)>,
 }
 
 impl Outcome {

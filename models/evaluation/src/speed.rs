@@ -36,6 +36,9 @@ pub fn evaluate(_data: &Path, mut progress: impl FnMut(&str)) -> Result<Outcome,
     let (refresh_ms, bytes) = refresh();
     progress("series of an analyzer");
     let (sweep, state_bytes) = sweep();
+    progress("detector");
+    let detect_us = crate::detect::us_per_point();
+    outcome.metric("detect_us_per_point", detect_us);
     outcome.metric("refresh_60_ms", refresh_ms);
     outcome.metric("forecaster_bytes", bytes as f64);
     outcome.metric("sweep_10k_cores", sweep);
@@ -43,6 +46,10 @@ pub fn evaluate(_data: &Path, mut progress: impl FnMut(&str)) -> Result<Outcome,
     outcome.line("## Speed, one core\n");
     outcome.line("| what | figure |");
     outcome.line("|---|---|");
+    outcome.line(row([
+        "anomaly score of one value".into(),
+        format!("{detect_us:.2} µs"),
+    ]));
     outcome.line(row([
         "one value and 60 steps ahead with nine quantiles, 40,320 minutes of history".into(),
         format!("{refresh_ms:.3} ms"),

@@ -84,7 +84,7 @@ impl Bar {
 }
 
 /// Every bench with its targets.
-const BENCHES: [(&str, &[Bar]); 11] = [
+const BENCHES: [(&str, &[Bar]); 13] = [
     (
         "histogram",
         &[
@@ -211,6 +211,24 @@ const BENCHES: [(&str, &[Bar]); 11] = [
                 .aim(0.25)
                 .what("10,000 series every 10 s"),
             Bar::new("state_bytes_per_series", AtMost, 16_384.0),
+        ],
+    ),
+    (
+        "eval-detect",
+        &[
+            Bar::new("nab_standard", AtLeast, 70.0)
+                .aim(78.0)
+                .what("the series of nab/, no look-ahead, one threshold"),
+            Bar::new("nab_low_fp", AtLeast, 64.0).aim(70.0),
+        ],
+    ),
+    (
+        "eval-rootcause",
+        &[
+            Bar::new("top1_over_best_baseline", AtLeast, 0.0)
+                .aim(0.1)
+                .what("share of the issues of petshop/"),
+            Bar::new("top3_over_best_baseline", AtLeast, 0.0).aim(0.1),
         ],
     ),
     (
