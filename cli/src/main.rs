@@ -7,6 +7,7 @@
 mod alerts;
 mod collector;
 mod doctor;
+mod eval;
 mod forecast;
 mod graph;
 mod hints;
@@ -69,6 +70,8 @@ enum Command {
     Alerts(alerts::Args),
     /// Show what a running analyzer tells sensors, and why.
     Hints(hints::Args),
+    /// Show how good the models are on data with known answers.
+    Eval(eval::Args),
     /// Check kernel, permissions and every probe, with a fix for each problem.
     Doctor(doctor::Args),
     /// Print the default configuration, which is also its reference.
@@ -135,6 +138,7 @@ fn run(
         Command::Graph(args) => graph::run(args),
         Command::Alerts(args) => alerts::run(args),
         Command::Hints(args) => hints::run(args),
+        Command::Eval(args) => eval::run(args),
         Command::Doctor(args) => doctor::run(args, settings),
         Command::DefaultConfig => {
             print!("{}", settings::DEFAULT);

@@ -1,13 +1,16 @@
 //! How unusual the newest window is: `anomaly_score`, with 1.0 as the line.
 //!
-//! Three kinds of views look at each window. The distance of each target (a)
+//! Two things are unusual: what is far from usual, and what was never seen. The
+//! score is the larger of both.
+//!
+//! Three kinds of views look at how far each window is. The distance of each target (a)
 //! from its 3-minute level or its usual level, whichever is nearer, for spikes;
 //! (b) of its 30-second level from its usual level, for shifts that last. (c) The
 //! Wasserstein-1 distance in log latency between the window and the 15-minute
 //! reference, from their quantiles, for changes of shape. The usual level is an
 //! hourly mean to which a window adds only a few standard deviations (Huber), so
 //! an incident hardly moves it, and going back to it is no anomaly. Each distance
-//! is divided by its own usual size; the largest is the window's deviation. The
+//! is divided by its own usual size; the largest is the window's deviation. Its
 //! score is the deviation over the threshold that an undisturbed series exceeds
 //! at the declared rate.
 //!
@@ -15,10 +18,15 @@
 //! over threshold; Siffer et al., "Anomaly detection in streams with extreme
 //! value theory", KDD 2017): excesses over the 98 % quantile are taken as
 //! generalised Pareto with a fixed shape, and their mean is tracked.
+//!
+//! How new a window is, p99 and rate are asked each ([`crate::detector`]).
+//! That finds what is not far off but never was, and does not find again what
+//! recurs; it speaks once and rests, while the deviation lasts as the incident does.
 
 use serde::{Deserialize, Serialize};
 
 use crate::conformal::SD_PER_MEAN_ABS;
+use crate::detector::{Fixed, Stream};
 use crate::level::{FAST, LONG, Level, MEDIUM, SLOW, SeriesLevels};
 use crate::params::ValidParams;
 use crate::series::{TARGETS, Target, Window};
@@ -38,6 +46,12 @@ const SIZE_MIN: f64 = 0.04;
 /// Weight of p50, p90, p99 and p99.9 in the integral over the quantile
 /// function: half-way to the neighbours on each side.
 const QUANTILE_MASS: [f64; 4] = [0.7, 0.245, 0.0495, 0.0055];
+/// Targets asked how new they are: as many as memory allows. The other quantiles
+/// move with p99.
+const NOVEL: [Target; 2] = [Target::P99, Target::Rate];
+/// What is observed worse tells little about what is new: with less than about
+/// 33 samples for p99.
+const NOVEL_WEIGHT_MIN: f64 = 0.25;
 /// No score before so many windows; half of it after twice as many.
 const QUIET_WINDOWS: u32 = 6;
 
@@ -99,6 +113,7 @@ pub(crate) struct Detector {
     shift: [Level; TARGETS],
     shape: Level,
     tail: Tail,
+    novelty: [Stream<Fixed>; NOVEL.len()],
     windows: u32,
 }
 
@@ -114,6 +129,7 @@ impl Default for Detector {
                 quantile: QUANTILE_BELIEF,
                 excess: believe(EXCESS_BELIEF),
             },
+            novelty: std::array::from_fn(|_| Stream::new(SIZE_MIN as f32)),
             windows: 0,
         }
     }
@@ -157,7 +173,24 @@ impl Detector {
             let extra = extra_variance[Target::P50.index()];
             deviation = deviation.max(unusual(&mut self.shape, keep, distance, extra));
         }
-        self.score(deviation, params.get().false_alarm_rate)
+        let rate = params.get().false_alarm_rate;
+        let novelty = self.novelty(window, extra_variance, rate);
+        self.score(deviation, rate).max(novelty)
+    }
+
+    /// How new the window is; noisier than usual, it is less so.
+    fn novelty(&mut self, window: &Window, extra_variance: &[f64; TARGETS], rate: f64) -> f64 {
+        let mut newest: f64 = 0.0;
+        for (stream, target) in self.novelty.iter_mut().zip(NOVEL) {
+            let observed = window.weight(target) >= NOVEL_WEIGHT_MIN;
+            if let Some(value) = window.value(target).filter(|_| observed) {
+                let k = target.index();
+                let usual = sd(&self.spike[k]);
+                let noise = (1.0 + extra_variance[k] / (usual * usual)).sqrt();
+                newest = newest.max(stream.update(value, rate).rested() / noise);
+            }
+        }
+        newest
     }
 
     fn score(&mut self, deviation: f64, rate: f64) -> f64 {

@@ -13,6 +13,11 @@
 //! [`Role`]: waiting for a resource or for another service explains slow work,
 //! rarely the reverse, and one part of the work hardly explains another, as they
 //! contain each other.
+//!
+//! Which *service* it comes from, where calls between services are known, is told
+//! by [`services::rank`].
+
+pub mod services;
 
 use serde::{Deserialize, Serialize};
 

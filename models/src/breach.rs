@@ -2,12 +2,13 @@
 //!
 //! A breach within H needs joint futures, not the forecast of each moment
 //! alone. The forecast at its five horizons is interpolated to every minute
-//! (in √time) and split into what lasts and the noise from window to window, of
-//! which the largest in each minute counts. What lasts keeps the forecast's own
-//! conformal marginals, tails and skew included, and moves as a Gaussian copula
-//! whose correlation from minute to minute follows from how the forecast
-//! variance grows: a random walk if it grows fourfold from 15 to 60 minutes,
-//! mean-reverting if less (the Ornstein–Uhlenbeck law), but never forgetful.
+//! (in √time). Futures are a Gaussian copula over the forecast's own conformal
+//! marginals, tails and skew included, which hold at every moment: a part of
+//! the score lasts, the rest is noise from window to window, of which the
+//! largest in each minute counts. The correlation of what lasts from minute to
+//! minute follows from how the forecast variance grows: a random walk if it
+//! grows fourfold from 15 to 60 minutes, mean-reverting if less (the
+//! Ornstein–Uhlenbeck law), but never forgetful.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,7 @@ mod knots;
 mod paths;
 
 use budget::budget_secs;
-use knots::{Knots, Moment, Z_80};
+use knots::{Knots, Moment};
 pub use paths::Paths;
 use paths::{PATHS, Slot};
 
@@ -177,7 +178,7 @@ fn simulate(knots: &Knots, objective: &ValidObjective, paths: &Paths) -> Breache
     let mut sd_before = 0.0;
     for (i, slot) in slots.iter().enumerate() {
         let moment = knots.moment((i + 1) as f64 * paths.slot_secs());
-        let sd = moment.persistent.sd();
+        let sd = moment.lasting_sd;
         let step = Step::new(&moment, kept * sd_before / sd, objective.log_threshold);
         by_slot.push(step.walk(slot, &mut state, &mut whole));
         sd_before = sd;
@@ -190,10 +191,9 @@ struct Step {
     /// Of the standard normal score of what lasts, and what is new in it.
     kept: f32,
     new: f32,
-    /// See [`knots::Marginal::slopes`].
-    slopes: [f32; 4],
-    noise_sd: f32,
-    /// Threshold above the median.
+    /// Shares of what lasts and of noise in the score of a value.
+    shares: [f32; 2],
+    /// The score beyond which a value breaches.
     limit: f32,
 }
 
@@ -203,27 +203,19 @@ impl Step {
         Step {
             kept: kept as f32,
             new: (1.0 - kept * kept).sqrt() as f32,
-            slopes: moment.persistent.slopes().map(|slope| slope as f32),
-            noise_sd: moment.noise_sd as f32,
-            limit: (log_threshold - moment.median) as f32,
+            shares: moment.shares.map(|share| share as f32),
+            limit: moment.score(log_threshold) as f32,
         }
     }
 
     /// Moves every future; returns how many exceed the limit for the first time.
     fn walk(&self, slot: &Slot, state: &mut [f32; PATHS], whole: &mut [f32; PATHS]) -> u32 {
-        const INNER: f32 = Z_80 as f32;
-        let [below, low, high, above] = self.slopes;
+        let [lasting, noise] = self.shares;
         let mut first = 0.0;
         for i in 0..PATHS {
             let score = self.kept * state[i] + self.new * slot.innovations[i];
             state[i] = score;
-            let up = score.max(0.0);
-            let down = score.min(0.0);
-            let lasting = high * up.min(INNER)
-                + above * (up - INNER).max(0.0)
-                + low * down.max(-INNER)
-                + below * (down + INNER).min(0.0);
-            let value = lasting + self.noise_sd * slot.noise[i];
+            let value = lasting * score + noise * slot.noise[i];
             let breached = if value > self.limit { whole[i] } else { 0.0 };
             whole[i] -= breached;
             first += breached;

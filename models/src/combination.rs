@@ -1,11 +1,11 @@
 //! The experts of a forecast, and how much each is trusted.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::level::{FAST, MEDIUM, SLOW};
 
-/// Number of experts.
-pub(crate) const EXPERTS: usize = 6;
+/// Number of experts of a [`crate::SeriesModel`].
+pub(crate) const EXPERTS: usize = 7;
 
 /// The last observed value.
 pub(crate) const PERSISTENCE: usize = 0;
@@ -13,60 +13,82 @@ pub(crate) const PERSISTENCE: usize = 0;
 pub(crate) const LEVELS: [(usize, usize); 3] = [(1, FAST), (2, MEDIUM), (3, SLOW)];
 /// The value at the same phase in past seasons.
 pub(crate) const SEASONAL: usize = 4;
+/// The fast level plus the change from now that past seasons saw: the season
+/// put on a new level.
+pub(crate) const SEASONAL_SHIFTED: usize = 6;
 /// The fast level plus the change that the regression expects.
 pub(crate) const REGRESSION: usize = 5;
 
 /// Losses before any was observed, relative to each other: one window is
 /// noisier than a level, a season must prove itself.
-const PRIOR_LOSS: [f64; EXPERTS] = [1.15, 1.0, 1.0, 1.1, 1.15, 1.1];
+pub(crate) const PRIOR_LOSS: [f64; EXPERTS] = [1.15, 1.0, 1.0, 1.1, 1.15, 1.1, 1.15];
 /// Observed losses that the prior is worth.
 const PRIOR_WEIGHT: f64 = 4.0;
 /// What a loss weighs after the next one: about 40 count.
-const KEEP: f64 = 0.975;
+pub(crate) const KEEP: f64 = 0.975;
 /// Weights fall with this power of the loss: experts 10 % apart weigh 1 to 2.6,
 /// so near-equals hedge each other and a clear winner leads alone.
-const POWER: i32 = 10;
+pub(crate) const POWER: i32 = 10;
 
-/// Discounted mean absolute errors of the experts at one horizon and target.
+/// Discounted mean absolute errors of `N` experts at one horizon and target.
 ///
-/// Weights are ∝ loss^−`POWER` (inverse-loss combination, Bates and Granger
+/// Weights are ∝ loss^−`power` (inverse-loss combination, Bates and Granger
 /// 1969, sharpened), so a combination is never worse than its worst expert and
 /// close to its best. An expert without a forecast is NaN and has no say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Combination {
-    losses: [f32; EXPERTS],
-    weights: [f32; EXPERTS],
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Combination<const N: usize = EXPERTS> {
+    losses: [f32; N],
+    weights: [f32; N],
 }
 
-impl Combination {
-    /// The experts' forecasts combined, each weighted by its past errors times
-    /// its `credibility` now (at least 0). `None` if there is none.
-    pub(crate) fn combine(
+impl<const N: usize> Default for Combination<N> {
+    fn default() -> Self {
+        Combination {
+            losses: [0.0; N],
+            weights: [0.0; N],
+        }
+    }
+}
+
+impl<const N: usize> Combination<N> {
+    /// What each expert's forecast weighs, by its past errors times its
+    /// `credibility` now (at least 0); 0 for one without a forecast. The sum is
+    /// 1, or 0 if there is none.
+    ///
+    /// `prior` are the losses believed before any was observed, relative to
+    /// each other.
+    pub(crate) fn weights(
         &self,
-        forecasts: &[f64; EXPERTS],
-        credibility: &[f64; EXPERTS],
-    ) -> Option<f64> {
+        forecasts: &[f64; N],
+        credibility: &[f64; N],
+        prior: &[f64; N],
+        power: i32,
+    ) -> [f64; N] {
         let typical = self.typical_loss();
-        let (mut sum, mut weights) = (0.0, 0.0);
+        let mut weights = [0.0; N];
+        let mut sum = 0.0;
         for (i, forecast) in forecasts.iter().enumerate() {
             if forecast.is_finite() {
                 let seen = f64::from(self.weights[i]);
-                let prior = PRIOR_WEIGHT * PRIOR_LOSS[i] * typical;
+                let prior = PRIOR_WEIGHT * prior[i] * typical;
                 let loss = (f64::from(self.losses[i]) * seen + prior) / (seen + PRIOR_WEIGHT);
-                let weight = credibility[i] * (typical / loss).powi(POWER);
-                sum += weight * forecast;
-                weights += weight;
+                weights[i] = credibility[i] * (typical / loss).powi(power);
+                sum += weights[i];
             }
         }
-        (weights > 0.0).then(|| sum / weights)
+        if sum > 0.0 {
+            weights.iter_mut().for_each(|weight| *weight /= sum);
+        }
+        weights
     }
 
-    /// Learns from what was observed; `weight` (0..=1] says how well.
-    pub(crate) fn settle(&mut self, forecasts: &[f64; EXPERTS], observed: f64, weight: f64) {
+    /// Learns from what was observed; `weight` (0..=1] says how well, `keep`
+    /// what a loss weighs after the next one.
+    pub(crate) fn settle(&mut self, forecasts: &[f64; N], observed: f64, weight: f64, keep: f64) {
         for (i, forecast) in forecasts.iter().enumerate() {
             if forecast.is_finite() {
                 let loss = (forecast - observed).abs();
-                let aged = f64::from(self.weights[i]) * (1.0 - (1.0 - KEEP) * weight);
+                let aged = f64::from(self.weights[i]) * (1.0 - (1.0 - keep) * weight);
                 self.weights[i] = (aged + weight) as f32;
                 let step = weight / (aged + weight) * (loss - f64::from(self.losses[i]));
                 self.losses[i] += step as f32;
@@ -81,8 +103,38 @@ impl Combination {
             sum += f64::from(*loss) * f64::from(*weight);
             weights += f64::from(*weight);
         }
-        // Below any measurable difference of latency; keeps ratios finite.
-        (sum / (weights + f64::MIN_POSITIVE)).max(1e-6)
+        // Keeps ratios finite.
+        (sum / (weights + f64::MIN_POSITIVE)).max(1e-30)
+    }
+}
+
+/// serde knows arrays of given lengths only.
+impl Serialize for Combination<EXPERTS> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.losses, self.weights).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Combination<EXPERTS> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (losses, weights) = Deserialize::deserialize(deserializer)?;
+        Ok(Combination { losses, weights })
+    }
+}
+
+impl Combination<EXPERTS> {
+    /// The experts' forecasts combined; `None` if there is none.
+    pub(crate) fn combine(
+        &self,
+        forecasts: &[f64; EXPERTS],
+        credibility: &[f64; EXPERTS],
+    ) -> Option<f64> {
+        let weights = self.weights(forecasts, credibility, &PRIOR_LOSS, POWER);
+        let used = |(weight, _): &(&f64, &f64)| **weight > 0.0;
+        let parts = weights.iter().zip(forecasts).filter(used);
+        parts
+            .map(|(weight, forecast)| weight * forecast)
+            .reduce(|a, b| a + b)
     }
 }
 
@@ -120,28 +172,28 @@ mod tests {
     fn the_better_expert_wins() {
         let mut combination = Combination::default();
         for _ in 0..60 {
-            combination.settle(&[1.0, NONE, NONE, NONE, 0.1, NONE], 0.0, 1.0);
+            combination.settle(&[1.0, NONE, NONE, NONE, 0.1, NONE, NONE], 0.0, 1.0, KEEP);
         }
         let combined = combination
-            .combine(&[1.0, NONE, NONE, NONE, 0.1, NONE], &[1.0; EXPERTS])
+            .combine(&[1.0, NONE, NONE, NONE, 0.1, NONE, NONE], &[1.0; EXPERTS])
             .unwrap();
         assert!((combined - 0.1).abs() < 0.01, "{combined}");
     }
 
     #[test]
     fn an_expert_without_credibility_has_no_say() {
-        let credibility = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let credibility = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         let combined =
-            Combination::default().combine(&[2.0, 1.0, 1.0, 1.0, 1.0, 1.0], &credibility);
+            Combination::default().combine(&[2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], &credibility);
         assert_eq!(combined, Some(2.0));
     }
 
     #[test]
     fn trust_moves_when_the_best_expert_changes() {
         let mut combination = Combination::default();
-        let forecasts = [0.0, NONE, NONE, NONE, 1.0, NONE];
-        (0..200).for_each(|_| combination.settle(&forecasts, 0.0, 1.0));
-        (0..100).for_each(|_| combination.settle(&forecasts, 1.0, 1.0));
+        let forecasts = [0.0, NONE, NONE, NONE, 1.0, NONE, NONE];
+        (0..200).for_each(|_| combination.settle(&forecasts, 0.0, 1.0, KEEP));
+        (0..100).for_each(|_| combination.settle(&forecasts, 1.0, 1.0, KEEP));
         assert!(combination.combine(&forecasts, &[1.0; EXPERTS]).unwrap() > 0.9);
     }
 
@@ -149,7 +201,7 @@ mod tests {
     fn before_any_loss_all_have_a_say_and_nobody_is_no_forecast() {
         let combination = Combination::default();
         let combined = combination
-            .combine(&[0.0, 1.0, 1.0, NONE, NONE, NONE], &[1.0; EXPERTS])
+            .combine(&[0.0, 1.0, 1.0, NONE, NONE, NONE, NONE], &[1.0; EXPERTS])
             .unwrap();
         assert!(0.6 < combined && combined < 0.95, "{combined}");
         assert_eq!(combination.combine(&[NONE; EXPERTS], &[1.0; EXPERTS]), None);
@@ -165,14 +217,14 @@ mod tests {
             let low = forecasts.iter().copied().fold(f64::INFINITY, f64::min);
             let high = forecasts.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             assert!(low <= combined && combined <= high);
-            combination.settle(&forecasts, noise.normal(), noise.uniform());
+            combination.settle(&forecasts, noise.normal(), noise.uniform(), KEEP);
         }
     }
 
     #[test]
     fn perfect_experts_stay_finite() {
         let mut combination = Combination::default();
-        (0..500).for_each(|_| combination.settle(&[2.0; EXPERTS], 2.0, 1.0));
+        (0..500).for_each(|_| combination.settle(&[2.0; EXPERTS], 2.0, 1.0, KEEP));
         assert!(
             (combination
                 .combine(&[2.0; EXPERTS], &[1.0; EXPERTS])

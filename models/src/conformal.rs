@@ -82,25 +82,29 @@ pub(crate) struct Offsets {
     pub(crate) upper_95: f32,
 }
 
-/// The calibration of one horizon and target.
+/// How normalised residuals are distributed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Calibration {
+pub(crate) struct ResidualLaw {
     bins: [f32; BINS],
-    /// Mean absolute residual in model space, and its decayed weight.
-    mean_abs: f32,
-    weight: f32,
     /// By how much adaptive conformal inference moved the tails: below 95 and
     /// 80, above 95 and 80.
     moved: [[f32; 2]; 2],
     offsets: Offsets,
 }
 
-impl Default for Calibration {
+/// The calibration of one horizon and target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Calibration {
+    law: ResidualLaw,
+    /// Mean absolute residual in model space, and its decayed weight.
+    mean_abs: f32,
+    weight: f32,
+}
+
+impl Default for ResidualLaw {
     fn default() -> Self {
-        let mut calibration = Calibration {
+        let mut law = ResidualLaw {
             bins: [0.0; BINS],
-            mean_abs: 0.0,
-            weight: 0.0,
             moved: [[0.0; 2]; 2],
             offsets: Offsets {
                 lower_80: 0.0,
@@ -109,8 +113,8 @@ impl Default for Calibration {
                 upper_95: 0.0,
             },
         };
-        calibration.offsets = calibration.read_offsets();
-        calibration
+        law.offsets = law.read_offsets();
+        law
     }
 }
 
@@ -132,23 +136,43 @@ impl Calibration {
     /// Interval ends relative to the forecast, in scales.
     #[inline]
     pub(crate) fn offsets(&self) -> &Offsets {
-        &self.offsets
+        &self.law.offsets
     }
 
     /// Learns what became of a forecast that announced `scale`: `residual` is
     /// observed minus forecast, `weight` (0..=1] how well it was observed.
     pub(crate) fn settle(&mut self, residual: f64, scale: f64, weight: f64) {
         let normalised = residual / scale;
-        self.adapt(normalised, weight);
-        let keep = 1.0 - (1.0 - KEEP) * weight;
-        self.bins.iter_mut().for_each(|mass| *mass *= keep as f32);
-        self.bins[bin(normalised)] += weight as f32;
+        self.law.settle(normalised, KEEP, weight, 1.0);
         let size = normalised.abs().min(CLIP) * scale;
         let aged = f64::from(self.weight) * (1.0 - (1.0 - KEEP_SCALE) * weight);
         self.weight = (aged + weight) as f32;
         self.mean_abs +=
             (weight / f64::from(self.weight) * (size - f64::from(self.mean_abs))) as f32;
+    }
+}
+
+impl ResidualLaw {
+    /// Learns a residual in scales. `keep` is what one weighs after the next,
+    /// `weight` (0..=1] how well it was observed, and `trust` (0..=1] how much
+    /// it says of those to come; hits and misses count whatever it is.
+    pub(crate) fn settle(&mut self, normalised: f64, keep: f64, weight: f64, trust: f64) {
+        self.adapt(normalised, weight);
+        let counted = weight * trust;
+        let keep = 1.0 - (1.0 - keep) * counted;
+        self.bins.iter_mut().for_each(|mass| *mass *= keep as f32);
+        self.bins[bin(normalised)] += counted as f32;
         self.offsets = self.read_offsets();
+    }
+
+    /// Residuals counted, the old ones less.
+    fn counted(&self) -> f64 {
+        self.bins.iter().map(|mass| f64::from(*mass)).sum()
+    }
+
+    /// Quantiles at ascending levels in 0..=1, in scales.
+    pub(crate) fn at<const N: usize>(&self, levels: [f64; N]) -> [f64; N] {
+        self.quantiles(levels, self.counted())
     }
 
     /// α ← α + γ(target − missed), within a fifth and the double of the target.
@@ -166,7 +190,7 @@ impl Calibration {
     }
 
     fn read_offsets(&self) -> Offsets {
-        let counted: f64 = self.bins.iter().map(|mass| f64::from(*mass)).sum();
+        let counted = self.counted();
         let finite = FINITE_SAMPLE * counted / (counted + PRIOR_RESIDUALS).powi(2);
         let [below, above] = self.moved.map(|moved| {
             let tail = |i: usize| {
@@ -177,7 +201,8 @@ impl Calibration {
             [tail(0).min(tail(1)), tail(1)]
         });
         let levels = [below[0], below[1], 1.0 - above[1], 1.0 - above[0]];
-        let [lower_95, lower_80, upper_80, upper_95] = self.quantiles(levels, counted);
+        let ends = self.quantiles(levels, counted);
+        let [lower_95, lower_80, upper_80, upper_95] = ends.map(|end| end as f32);
         Offsets {
             lower_80,
             upper_80,
@@ -187,7 +212,7 @@ impl Calibration {
     }
 
     /// Quantiles of the mixture at ascending levels, interpolated within bins.
-    fn quantiles(&self, levels: [f64; 4], total: f64) -> [f32; 4] {
+    fn quantiles<const N: usize>(&self, levels: [f64; N], total: f64) -> [f64; N] {
         let prior = PRIOR_RESIDUALS / (PRIOR_RESIDUALS + total);
         let mut below = 0.0;
         let mut bins = (0..BINS).map(|i| {
@@ -206,7 +231,7 @@ impl Calibration {
                 mass = bins.next().unwrap_or(0.0);
             }
             let fraction = ((level - below) / mass).clamp(0.0, 1.0);
-            edge_at(position as f64 + fraction) as f32
+            edge_at(position as f64 + fraction)
         })
     }
 }
@@ -223,7 +248,7 @@ mod tests {
             assert!((student_4(t) - p).abs() < 1e-6, "{t}");
         }
         assert!((PRIOR.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-        let offsets = Calibration::default().offsets;
+        let offsets = *Calibration::default().offsets();
         let expected = 2.776_445 / SD_PER_MEAN_ABS;
         assert!(
             (f64::from(offsets.upper_95) - expected).abs() < 0.1,
@@ -282,7 +307,7 @@ mod tests {
         let mut calibration = Calibration::default();
         (0..500).for_each(|i| calibration.settle(if i % 2 == 0 { 0.1 } else { -0.1 }, 0.1, 1.0));
         let width =
-            |c: &Calibration| f64::from(c.offsets.upper_95 - c.offsets.lower_95) * c.scale(0.5);
+            |c: &Calibration| f64::from(c.offsets().upper_95 - c.offsets().lower_95) * c.scale(0.5);
         let calm = width(&calibration);
         for _ in 0..20 {
             let scale = calibration.scale(0.5);
@@ -299,7 +324,7 @@ mod tests {
             let spread = if i % 300 < 20 { 30.0 } else { 0.3 };
             let scale = calibration.scale(0.5);
             calibration.settle(spread * noise.normal(), scale, noise.uniform());
-            let o = calibration.offsets;
+            let o = calibration.offsets();
             assert!(
                 o.lower_95 <= o.lower_80 && o.lower_80 <= o.upper_80 && o.upper_80 <= o.upper_95
             );

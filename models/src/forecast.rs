@@ -38,7 +38,7 @@ pub struct Forecast {
     pub change_point: Option<ChangePoint>,
     /// Windows with data that the model has learned from.
     pub history_windows: u32,
-    /// Standard deviation of what changes from one window to the next, in model
+    /// Standard deviation of what is gone after one window, in model
     /// space (natural logarithm).
     pub noise_sd: [f32; TARGETS],
 }

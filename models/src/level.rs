@@ -23,35 +23,41 @@ pub(crate) const LONG: usize = 3;
 /// until something new is observed, which then outweighs it at once.
 const WEIGHT_MIN: f64 = 1e-12;
 
-/// An exponentially weighted mean and the weight behind it.
+/// An exponentially weighted mean and the weight behind it. A model has some
+/// eighty of them: single precision is plenty for what is in model space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Level {
-    mean: f64,
-    weight: f64,
+    mean: f32,
+    weight: f32,
 }
 
 impl Level {
     /// A level that starts from a belief worth `weight` observations.
     pub(crate) fn believed(mean: f64, weight: f64) -> Self {
-        Level { mean, weight }
+        Level {
+            mean: mean as f32,
+            weight: weight as f32,
+        }
     }
 
     /// Ages by one window and takes a value of a weight; weight 0 only ages.
     #[inline]
     pub(crate) fn update(&mut self, decay: f64, value: f64, weight: f64) {
-        let aged = (self.weight * decay).max(if self.weight > 0.0 { WEIGHT_MIN } else { 0.0 });
+        let (mean, before) = (f64::from(self.mean), f64::from(self.weight));
+        let aged = (before * decay).max(if before > 0.0 { WEIGHT_MIN } else { 0.0 });
         if weight > 0.0 {
-            self.weight = aged + weight;
-            self.mean += weight / self.weight * (value - self.mean);
+            let all = aged + weight;
+            self.weight = all as f32;
+            self.mean = (mean + weight / all * (value - mean)) as f32;
         } else {
-            self.weight = aged;
+            self.weight = aged as f32;
         }
     }
 
     /// The mean, if anything was ever observed.
     #[inline]
     pub(crate) fn get(&self) -> Option<f64> {
-        (self.weight > 0.0).then_some(self.mean)
+        (self.weight > 0.0).then_some(f64::from(self.mean))
     }
 
     /// The mean, or `otherwise` before anything was observed.
@@ -143,7 +149,7 @@ mod tests {
         let weights = [0.8f64.powi(3), 0.64, 0.8, 1.0];
         let expected = values.iter().zip(weights).map(|(v, w)| v * w).sum::<f64>()
             / weights.iter().sum::<f64>();
-        assert!((level.or(0.0) - expected).abs() < 1e-12);
+        assert!((level.or(0.0) - expected).abs() < 1e-6);
     }
 
     #[test]
@@ -153,6 +159,6 @@ mod tests {
         (0..5000).for_each(|_| level.update(0.5, 0.0, 0.0));
         assert_eq!(level.get(), Some(3.0));
         level.update(0.5, 7.0, 0.1);
-        assert!((level.or(0.0) - 7.0).abs() < 1e-9);
+        assert!((level.or(0.0) - 7.0).abs() < 1e-6);
     }
 }

@@ -27,6 +27,10 @@ const FIRST_REFIT_WINDOWS: u32 = 60;
 const NOISE_BELIEF: (f64, f64) = (0.2, 6.0);
 /// A residual teaches the noise as at most so many of it.
 const NOISE_CLIP: f64 = 6.0;
+/// Interval ends beyond e^`LOG_MAX` would not be finite in 32 bits.
+const LOG_MAX: f64 = 80.0;
+/// Share of the squared change from window to window that is noise at least.
+const NOISE_SHARE_MIN: f64 = 0.02;
 /// Distances from the slow level below this are within a histogram bucket.
 const DRIFT_MIN: f64 = 0.03;
 /// Seconds for which a change point silences its target's cusum, until the
@@ -48,8 +52,11 @@ pub(crate) struct NoiseTrack {
     pub(crate) sampling_usual: Level,
     /// Mean absolute distance from the slow level.
     drift: Level,
-    /// Mean absolute change from one observed window to the next.
+    /// Mean absolute change from one observed window to the next, and over two.
     jitter: Level,
+    jitter_two: Level,
+    /// The observed value before the last.
+    last_but_one: Option<f64>,
 }
 
 impl Default for NoiseTrack {
@@ -62,6 +69,8 @@ impl Default for NoiseTrack {
             sampling_usual: Level::default(),
             drift: belief,
             jitter: belief,
+            jitter_two: belief,
+            last_but_one: None,
         }
     }
 }
@@ -121,7 +130,7 @@ pub struct SeriesModel {
 }
 
 /// A model must fit beside the history of its series (16 KB with its heap).
-const _: () = assert!(size_of::<SeriesModel>() <= 11 * 1024);
+const _: () = assert!(size_of::<SeriesModel>() <= 12 * 1024);
 
 impl SeriesModel {
     /// A model that has seen nothing.
@@ -362,6 +371,12 @@ impl NoiseTrack {
             let usual = self.jitter.or(NOISE_BELIEF.0).max(1e-3);
             let change = (value - last).abs().min(NOISE_CLIP * usual);
             self.jitter.update(long, change, 1.0);
+            if let Some(earlier) = self.last_but_one {
+                let usual = self.jitter_two.or(NOISE_BELIEF.0).max(1e-3);
+                let change = (value - earlier).abs().min(NOISE_CLIP * usual);
+                self.jitter_two.update(long, change, 1.0);
+            }
+            self.last_but_one = Some(last);
         }
         if let Some(level) = before.levels[target.index()].get(FAST) {
             let usual = self.usual.or(NOISE_BELIEF.0).max(1e-3);
@@ -372,10 +387,16 @@ impl NoiseTrack {
         extra
     }
 
-    /// Standard deviation of what changes from window to window: that of the
-    /// difference of two, over √2. What lasts longer cancels.
+    /// Standard deviation of what is gone after one window. Changes of what
+    /// lasts add up, V₁ = 2ν + q over one window and V₂ = 2ν + 2q over two, so
+    /// the noise is ν = V₁ − V₂/2: all of it for independent windows, none for
+    /// a random walk.
     fn jitter_sd(&self) -> f64 {
-        SD_PER_MEAN_ABS * self.jitter.or(NOISE_BELIEF.0) / std::f64::consts::SQRT_2
+        let [one, two] = [self.jitter, self.jitter_two].map(|jitter| {
+            let change = jitter.or(NOISE_BELIEF.0);
+            change * change
+        });
+        SD_PER_MEAN_ABS * (one - 0.5 * two).max(NOISE_SHARE_MIN * one).sqrt()
     }
 
     /// Usual distance from the slow level, as an sd.
@@ -393,7 +414,7 @@ impl NoiseTrack {
 
 /// In natural units; nested whatever rounding does.
 fn interval(target: Target, point: &Point) -> Interval {
-    let natural = |value: f64| target.to_natural(value) as f32;
+    let natural = |value: f64| target.to_natural(value.clamp(-LOG_MAX, LOG_MAX)) as f32;
     let yhat = natural(point.median);
     let lower_80 = natural(point.lower_80).min(yhat);
     let upper_80 = natural(point.upper_80).max(yhat);

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::combination::{
-    Combination, EXPERTS, LEVELS, PERSISTENCE, REGRESSION, SEASONAL, isotonic,
+    Combination, EXPERTS, KEEP, LEVELS, PERSISTENCE, REGRESSION, SEASONAL, SEASONAL_SHIFTED,
+    isotonic,
 };
 use crate::conformal::{Calibration, SCALE_MIN};
 use crate::features::{Ahead, Snapshot, Tracks, row};
@@ -17,10 +18,10 @@ use crate::series::{HORIZONS, TARGETS, Target, Window};
 
 /// Prior sd of the shortest horizon in model space: a window around its level,
 /// and a minute of drift.
-const PRIOR_SD: f64 = 0.28;
+const PRIOR_SD: f64 = 0.5;
 /// A horizon's prior sd is that of the next shorter one times this power of
 /// their ratio: half-way between no growth (a stationary series) and √time (a
-/// random walk). From nothing it is 0.78 at 60 minutes: a factor of 6 either way
+/// random walk). From nothing it is 1.4 at 60 minutes: a factor of 20 either way
 /// at 95 %.
 const PRIOR_GROWTH: f64 = 0.25;
 /// The share of a series' distance from its hourly level by which it may
@@ -30,6 +31,9 @@ const RETURN: [f64; HORIZONS] = [0.1, 0.2, 0.3, 0.35, 0.4];
 /// An expert that is so many usual distances from the present is believed a
 /// quarter.
 const CREDIBLE_SDS: f64 = 2.5;
+/// The shifted season agrees with the present by construction; others must not
+/// lose their say to it for that.
+const SHIFTED_CREDIBILITY: f64 = 0.3;
 /// The residuals' recent over usual size may scale intervals this far.
 const RESTLESS: (f64, f64) = (0.5, 4.0);
 /// Horizons that a stale series' uncertainty may grow to.
@@ -155,7 +159,7 @@ impl Outlook {
                 let scale = claim.scales[usize::from(residual > 0.0)].get();
                 self.calibrations[h][k].settle(residual, scale, weight);
                 let experts = claim.experts.map(Fixed::get);
-                self.combinations[h][k].settle(&experts, value, weight);
+                self.combinations[h][k].settle(&experts, value, weight, KEEP);
             }
         }
     }
@@ -275,6 +279,8 @@ fn experts(
         forecasts[expert] = levels[span];
     }
     forecasts[SEASONAL] = evidence.ahead.seasonal[h][k];
+    forecasts[SEASONAL_SHIFTED] =
+        levels[FAST] + evidence.ahead.seasonal[h][k] - evidence.ahead.seasonal_now[k];
     if let Some(regression) = &evidence.regressions[h][k] {
         let row = row(snapshot, evidence.ahead, target, h);
         forecasts[REGRESSION] = levels[FAST] + regression.predict(&row);
@@ -302,6 +308,7 @@ fn credibility(evidence: &Evidence<'_>, snapshot: &Snapshot, target: Target) -> 
         credibility[expert] = belief(levels[span]);
     }
     credibility[REGRESSION] = belief(levels[SLOW]);
+    credibility[SEASONAL_SHIFTED] = SHIFTED_CREDIBILITY;
     let seasonal = evidence.ahead.seasonal_now[k];
     if seasonal.is_finite() {
         credibility[SEASONAL] = belief(seasonal);

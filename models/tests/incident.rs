@@ -165,8 +165,10 @@ fn the_risk_is_low_before_certain_during_and_falls_after() {
         let (mut story, Contention { start, end }) = (Story::new(contention), contention);
         let shown: Vec<Shown> = (0..story.runq.len()).map(|i| story.see(i)).collect();
         let p = |i: usize| shown[i].probability;
+        // After a few minutes nothing is known of how calm it usually is.
+        let calm = if start < 60 { 0.3 } else { 0.1 };
         assert!(
-            p(start - 1) < 0.1,
+            p(start - 1) < calm,
             "{contention:?}: {} before",
             p(start - 1)
         );

@@ -4,3 +4,24 @@
 //! A model only ever receives the past here, and it is the model that the
 //! analyzer runs.
 #![forbid(unsafe_code)]
+
+pub mod baseline;
+pub mod bizitobs;
+mod bootstrap;
+pub mod breach;
+pub mod coverage;
+pub mod detect;
+mod error;
+pub mod forecast;
+pub mod monitoring;
+pub mod nab;
+pub mod petshop;
+pub mod report;
+pub mod rootcause;
+pub mod score;
+pub mod speed;
+pub mod table;
+pub mod vus;
+
+pub use bootstrap::Interval;
+pub use error::Error;

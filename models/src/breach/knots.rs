@@ -64,17 +64,25 @@ impl Marginal {
         part
     }
 
-    /// Slopes of the value over its standard normal score: below −80, up to
-    /// the median, up to +80, and above.
-    pub(super) fn slopes(&self) -> [f64; 4] {
+    /// The standard normal score of a value above or below the median: linear
+    /// between the median and the ends, and beyond.
+    fn score(&self, distance: f64) -> f64 {
         let [low_95, low_80, high_80, high_95] = self.ends;
+        // A point forecast has no width; nothing is certain to 1e-6.
+        let width = |from: f64, to: f64| (to - from).max(1e-6);
         let outer = Z_95 - Z_80;
-        [
-            (low_80 - low_95).max(0.0) / outer,
-            -low_80 / Z_80,
-            high_80 / Z_80,
-            (high_95 - high_80).max(0.0) / outer,
-        ]
+        if distance >= 0.0 {
+            let high = width(0.0, high_80);
+            if distance <= high {
+                return Z_80 * distance / high;
+            }
+            return Z_80 + outer * (distance - high) / width(high, high_95);
+        }
+        let low = width(low_80, 0.0);
+        if -distance <= low {
+            return Z_80 * distance / low;
+        }
+        -Z_80 - outer * (-distance - low) / width(low, -low_95)
     }
 }
 
@@ -89,10 +97,18 @@ pub(super) struct Knots {
 
 /// One moment of the futures.
 pub(super) struct Moment {
-    pub(super) median: f64,
-    pub(super) noise_sd: f64,
-    /// What lasts from moment to moment.
-    pub(super) persistent: Marginal,
+    marginal: Marginal,
+    /// Sd of what lasts from moment to moment.
+    pub(super) lasting_sd: f64,
+    /// Its share of the score, and that of the noise: their squares add up to 1.
+    pub(super) shares: [f64; 2],
+}
+
+impl Moment {
+    /// The standard normal score above which a value exceeds the threshold.
+    pub(super) fn score(&self, threshold: f64) -> f64 {
+        self.marginal.score(threshold - self.marginal.median)
+    }
 }
 
 impl Knots {
@@ -126,12 +142,12 @@ impl Knots {
     /// The futures at a time.
     pub(super) fn moment(&self, secs: f64) -> Moment {
         let marginal = self.at(secs);
-        let persistent = marginal.without(self.noise_variance);
-        let (all, lasting) = (marginal.sd(), persistent.sd());
+        let lasting_sd = marginal.without(self.noise_variance).sd();
+        let lasting = (lasting_sd / marginal.sd()).min(1.0);
         Moment {
-            median: marginal.median,
-            noise_sd: (all * all - lasting * lasting).max(0.0).sqrt(),
-            persistent,
+            marginal,
+            lasting_sd,
+            shares: [lasting, (1.0 - lasting * lasting).sqrt()],
         }
     }
 

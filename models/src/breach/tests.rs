@@ -1,5 +1,5 @@
 use super::budget::fraction_above;
-use super::knots::Z_95;
+use super::knots::{Z_80, Z_95};
 use super::paths::normal_cdf;
 use super::*;
 use crate::forecast::Interval;

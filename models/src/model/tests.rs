@@ -322,3 +322,40 @@ fn a_model_takes_at_most_sixteen_kilobytes_and_stays_there() {
     assert_eq!(model.bytes(), bytes);
     assert!(bytes <= 16_384, "{bytes}");
 }
+
+fn any_number() -> impl proptest::strategy::Strategy<Value = f32> {
+    use proptest::prelude::*;
+    prop_oneof![
+        6 => -12f32..12.0,
+        1 => prop_oneof![
+            Just(f32::NAN), Just(f32::INFINITY), Just(f32::NEG_INFINITY), Just(0.0f32),
+            Just(1e9f32), Just(-1e9f32), Just(f32::MAX), Just(29.9f32), Just(-29.9f32),
+        ],
+    ]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    /// Whatever is observed and whenever, the same step again, gaps and time
+    /// that goes back included: no panic, and forecasts that are sane.
+    #[test]
+    fn any_windows_give_sane_forecasts(
+        observed in proptest::collection::vec(
+            (any_number(), any_number(), any_number(), -2i64..40), 1..160,
+        ),
+    ) {
+        let (params, mut model) = (params(), SeriesModel::new());
+        let (mut windows, mut step) = (Vec::new(), 1_000i64);
+        for (i, (y, samples, completeness, passed)) in observed.into_iter().enumerate() {
+            let jitter = [0.0, 0.4, 1.0, 1.5, 0.0];
+            windows.push(Window { y: jitter.map(|j| y + j), samples, completeness });
+            step += passed;
+            let input = SeriesInput { step: step as u64, own: &windows[..], drivers: &[] };
+            assert_sane(&model.refresh(&params, input));
+            if i % 50 == 49 {
+                model.refit(&params, input);
+            }
+        }
+    }
+}

@@ -84,7 +84,7 @@ impl Bar {
 }
 
 /// Every bench with its targets.
-const BENCHES: [(&str, &[Bar]); 9] = [
+const BENCHES: [(&str, &[Bar]); 14] = [
     (
         "histogram",
         &[
@@ -185,6 +185,62 @@ const BENCHES: [(&str, &[Bar]); 9] = [
                 .what("window end to forecast out, 10,000 series"),
             Bar::new("lost_or_doubled", Exactly, 0.0)
                 .what("series-windows over all fault runs, within declared bounds"),
+        ],
+    ),
+    (
+        "eval-forecast",
+        &[
+            Bar::new("crps_rel", AtMost, 0.50).aim(0.395).what(
+                "BizITObs nine configurations, geometric mean relative to seasonal naive",
+            ),
+            Bar::new("crps_rel_app", AtMost, 0.50).aim(0.45),
+            Bar::new("mase_rel", AtMost, 0.55).aim(0.45),
+            Bar::new("coverage95_day_min", AtLeast, 0.93).aim(0.94),
+            Bar::new("coverage95_day_max", AtMost, 0.97).aim(0.96),
+            Bar::new("coverage95_in_faults", AtLeast, 0.85).aim(0.90),
+        ],
+    ),
+    (
+        "eval-breach",
+        &[
+            Bar::new("ece_15m", AtMost, 0.05).aim(0.02),
+            Bar::new("recall_lead5", AtLeast, 0.7).aim(0.9).what(
+                "predictable recorded incidents, lead >= 30 windows, 1 false alarm per 60,480 windows",
+            ),
+            Bar::new("recall_lead5_over_best_baseline", AtLeast, 0.10),
+            Bar::new("median_lead_vs_best_baseline", AtLeast, 1.5).aim(2.0),
+        ],
+    ),
+    (
+        "models",
+        &[
+            Bar::new("detect_us_per_point", AtMost, 5.0).aim(1.0),
+            Bar::new("refresh_60_ms", AtMost, 5.0)
+                .aim(0.5)
+                .what("60 steps, 40,320 points of history"),
+            Bar::new("refresh_vs_flair", AtMost, 0.1).what("time ratio, same run"),
+            Bar::new("sweep_10k_cores", AtMost, 1.0)
+                .aim(0.25)
+                .what("10,000 series every 10 s"),
+            Bar::new("state_bytes_per_series", AtMost, 16_384.0),
+        ],
+    ),
+    (
+        "eval-detect",
+        &[
+            Bar::new("nab_standard", AtLeast, 70.0)
+                .aim(78.0)
+                .what("the series of nab/, no look-ahead, one threshold"),
+            Bar::new("nab_low_fp", AtLeast, 64.0).aim(70.0),
+        ],
+    ),
+    (
+        "eval-rootcause",
+        &[
+            Bar::new("top1_over_best_baseline", AtLeast, 0.0)
+                .aim(0.1)
+                .what("share of the issues of petshop/"),
+            Bar::new("top3_over_best_baseline", AtLeast, 0.0).aim(0.1),
         ],
     ),
     (

@@ -1,0 +1,98 @@
+//! What goes wrong with data from outside.
+
+use std::path::{Path, PathBuf};
+
+/// Why an evaluation cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("failed to read {path}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is no CSV table.
+    #[error("failed to read {path} as CSV")]
+    Csv {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: csv::Error,
+    },
+    /// A file is no JSON of the kind expected.
+    #[error("failed to read {path} as JSON")]
+    Json {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A file can be read, and means nothing.
+    #[error("{path} has {reason}")]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A table lacks a column.
+    #[error("{path} has no column {column:?}")]
+    NoColumn {
+        /// Which table.
+        path: PathBuf,
+        /// Its name.
+        column: String,
+    },
+    /// A series is too short for what is asked of it.
+    #[error("series {series} has {values} values, {needed} are needed")]
+    TooShort {
+        /// Name of the series.
+        series: String,
+        /// Values it has.
+        values: usize,
+        /// Values needed.
+        needed: usize,
+    },
+    /// A folder holds nothing to evaluate.
+    #[error("{path} holds no series")]
+    NoSeries {
+        /// Which folder.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    /// Names the path of an I/O error.
+    pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Error::Read {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Names the path of a CSV error.
+    pub(crate) fn csv(path: &Path) -> impl Fn(csv::Error) -> Self + '_ {
+        move |source| Error::Csv {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Names the path of a JSON error.
+    pub(crate) fn json(path: &Path) -> impl FnOnce(serde_json::Error) -> Self + '_ {
+        move |source| Error::Json {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// A file that means nothing.
+    pub(crate) fn content(path: &Path, reason: &'static str) -> Self {
+        Error::Content {
+            path: path.to_owned(),
+            reason,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `eval speed`: time and memory per series.
+
+use std::{path::Path, time::Instant};
+
+use honeyguide_models::{Params, SeriesInput, SeriesModel, Target, Window, forecaster::Forecaster};
+
+use crate::{
+    Error,
+    bootstrap::SplitMix64,
+    report::{Outcome, row},
+};
+
+/// Four weeks of minutes.
+const HISTORY: usize = 40_320;
+/// Steps that a refresh forecasts.
+const STEPS: usize = 60;
+/// Refreshes timed.
+const REFRESHES: usize = 500;
+/// Series that are refreshed in turn, so that none stays in a cache.
+const SERIES: usize = 200;
+/// Windows of their history.
+const WINDOWS: usize = 720;
+/// Rounds timed over all of them.
+const ROUNDS: usize = 20;
+/// A sweep is of so many series every so many seconds.
+const SWEEP_SERIES: f64 = 10_000.0;
+const SWEEP_SECS: f64 = 10.0;
+
+/// Measures; needs no data.
+///
+/// # Errors
+/// None today; the signature is that of all evaluations.
+pub fn evaluate(_data: &Path, mut progress: impl FnMut(&str)) -> Result<Outcome, Error> {
+    let mut outcome = Outcome::default();
+    progress("one series of 40,320 minutes");
+    let (refresh_ms, bytes) = refresh();
+    progress("series of an analyzer");
+    let (sweep, state_bytes) = sweep();
+    progress("detector");
+    let detect_us = crate::detect::us_per_point();
+    outcome.metric("detect_us_per_point", detect_us);
+    outcome.metric("refresh_60_ms", refresh_ms);
+    outcome.metric("forecaster_bytes", bytes as f64);
+    outcome.metric("sweep_10k_cores", sweep);
+    outcome.metric("state_bytes_per_series", state_bytes as f64);
+    outcome.line("## Speed, one core\n");
+    outcome.line("| what | figure |");
+    outcome.line("|---|---|");
+    outcome.line(row([
+        "anomaly score of one value".into(),
+        format!("{detect_us:.2} µs"),
+    ]));
+    outcome.line(row([
+        "one value and 60 steps ahead with nine quantiles, 40,320 minutes of history".into(),
+        format!("{refresh_ms:.3} ms"),
+    ]));
+    outcome.line(row([
+        "the same: memory, five weeks of minutes included".into(),
+        format!("{bytes} B"),
+    ]));
+    outcome.line(row([
+        "refresh of 10,000 series of an analyzer every 10 s (5 targets, 5 horizons), refits included"
+            .into(),
+        format!("{sweep:.3} cores"),
+    ]));
+    outcome.line(row([
+        "state of such a series".into(),
+        format!("{state_bytes} B"),
+    ]));
+    Ok(outcome)
+}
+
+/// Milliseconds per value and path, and bytes.
+fn refresh() -> (f64, usize) {
+    let mut random = SplitMix64(1);
+    let mut value = |i: usize| {
+        let day = (i as f64 / 1440.0 * std::f64::consts::TAU).sin();
+        100.0 + 30.0 * day + 10.0 * random.uniform()
+    };
+    let mut forecaster = Forecaster::new(&[60, 1440, 10_080], STEPS);
+    (0..HISTORY).for_each(|i| forecaster.observe(value(i)));
+    let levels = crate::baseline::LEVELS;
+    let begin = Instant::now();
+    let mut sum = 0.0;
+    for i in 0..REFRESHES {
+        forecaster.observe(value(HISTORY + i));
+        sum += forecaster.path(STEPS, levels)[STEPS - 1][4];
+    }
+    let ms = begin.elapsed().as_secs_f64() * 1e3 / REFRESHES as f64;
+    // Keeps the work from being left out.
+    assert!(sum.is_finite());
+    (ms, forecaster.bytes())
+}
+
+/// Cores that a sweep takes, and bytes per series.
+fn sweep() -> (f64, usize) {
+    let params = Params::default().validate().expect("defaults are valid");
+    let mut random = SplitMix64(2);
+    let mut window = |i: usize| {
+        let base = (-6.9 + 0.4 * (i as f64 / 360.0).sin() + 0.3 * random.uniform()) as f32;
+        Window {
+            y: [base, base + 0.7, base + 1.4, base + 2.1, 5.0],
+            samples: 3000.0,
+            completeness: 1.0,
+        }
+    };
+    let histories: Vec<Vec<Window>> = (0..SERIES)
+        .map(|series| (0..WINDOWS + ROUNDS).map(|i| window(series + i)).collect())
+        .collect();
+    let mut models: Vec<SeriesModel> = vec![SeriesModel::new(); SERIES];
+    let mut run = |at: usize| {
+        let mut seen = 0;
+        for (model, history) in models.iter_mut().zip(&histories) {
+            let input = SeriesInput {
+                step: 1_000_000 + at as u64,
+                own: &history[..at],
+                drivers: &[],
+            };
+            let forecast = model.refresh(&params, input);
+            seen += usize::from(forecast.point(0, Target::P99).is_some());
+        }
+        seen
+    };
+    (1..WINDOWS).for_each(|at| {
+        run(at);
+    });
+    let begin = Instant::now();
+    let mut seen = 0;
+    for round in 0..ROUNDS {
+        seen += run(WINDOWS + round);
+    }
+    let refresh_secs = begin.elapsed().as_secs_f64() / (ROUNDS * SERIES) as f64;
+    assert_eq!(seen, ROUNDS * SERIES, "every series has a forecast");
+    let begin = Instant::now();
+    for (model, history) in models.iter_mut().zip(&histories) {
+        let input = SeriesInput {
+            step: 1_000_000 + WINDOWS as u64,
+            own: &history[..WINDOWS],
+            drivers: &[],
+        };
+        model.refit(&params, input);
+    }
+    let refit_secs = begin.elapsed().as_secs_f64() / SERIES as f64;
+    let per_series = refresh_secs + refit_secs / f64::from(params.get().refit_windows);
+    (per_series * SWEEP_SERIES / SWEEP_SECS, models[0].bytes())
+}
