@@ -22,6 +22,11 @@
 //! are conformal: quantiles of its own past residuals, with a prior that makes
 //! the very first forecast wide and honest.
 //!
+//! How unusual a window is has two sides: how far it is from usual (`anomaly.rs`),
+//! and whether anything like it was ever seen ([`detector`], which serves any
+//! stream of values). Which service an incident comes from is told by
+//! [`attribution::services`], where calls between services are known.
+//!
 //! What this crate deliberately is not: it has no I/O, no clock, no threads, no
 //! async and no data frames. Arrays go in, values come out; the same input gives
 //! the same output, bit for bit, on one machine. Storage of histories is the

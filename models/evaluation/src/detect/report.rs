@@ -96,11 +96,18 @@ impl NabRow {
             (0..series).map(of_file).collect::<Vec<Outcome>>()
         });
         let intervals = intervals(&[series], |pick| {
-            of_files.each_ref().map(|files| {
+            std::array::from_fn(|k| {
                 let sum = |of: fn(&Outcome) -> f64| {
-                    pick[0].iter().map(|file| of(&files[*file])).sum::<f64>()
+                    pick[0]
+                        .iter()
+                        .map(|file| of(&of_files[k][*file]))
+                        .sum::<f64>()
                 };
-                100.0 * sum(|file| file.gain) / sum(|file| file.gain_max)
+                // A draw of series without any window has no score of its own.
+                match sum(|file| file.gain_max) {
+                    0.0 => outcomes[k].score(),
+                    most => 100.0 * sum(|file| file.gain) / most,
+                }
             })
         });
         NabRow {
