@@ -9,11 +9,7 @@
 //! it, and counted where its response is sent, with the latency that the socket
 //! tracepoints measured.
 
-use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid,
-    macros::map,
-    maps::LruHashMap,
-};
+use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::map, maps::LruHashMap};
 use sensor_common::{
     record::{GlobalConfig, Loss},
     tls::{HEADER_LEN, Record, after, answered, stage},
@@ -150,12 +146,7 @@ impl Tls {
             stage: before,
             is_request: false,
         };
-        let walk = walk_records(
-            buffer.address(),
-            buffer.len(),
-            bytes.total(),
-            walk.pack(),
-        );
+        let walk = walk_records(buffer.address(), buffer.len(), bytes.total(), walk.pack());
         let walk = Walk::unpack(walk);
         if before == stage::UNKNOWN && matches!(walk.stage, stage::UNKNOWN | stage::PLAIN) {
             self.tries += 1;
@@ -228,10 +219,7 @@ impl Tls {
             return None;
         };
         let [address, len] = core::mem::take(&mut connection.response);
-        Some((
-            &raw mut connection.requests,
-            UserBuffer::new(address, len),
-        ))
+        Some((&raw mut connection.requests, UserBuffer::new(address, len)))
     }
 
     /// The request goes on behind the response that the current thread sends.

@@ -45,7 +45,11 @@ pub unsafe fn role(socket: Object) -> Option<u8> {
             (true, false) => Some(role::SERVER),
             (true, true) => {
                 let users: u32 = load_untyped(address as Object, &OFFSET_UNIX_ADDRESS_USERS)?;
-                Some(if users > 1 { role::SERVER } else { role::CLIENT })
+                Some(if users > 1 {
+                    role::SERVER
+                } else {
+                    role::CLIENT
+                })
             }
         }
     }

@@ -59,7 +59,7 @@ impl Observer {
         };
         for series in window.series() {
             let key = (name(series.service), series.signal);
-            let histogram = seen.histograms.entry(key).or_insert_with(Histogram::new);
+            let histogram = seen.histograms.entry(key).or_default();
             series.histogram.add_to(histogram);
         }
         for series in window.routes() {
