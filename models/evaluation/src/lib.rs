@@ -1,8 +1,9 @@
 //! How good forecasts, detectors and reasons are on data with known answers:
 //! loaders of public sets, scorers, rolling origins, baselines, reports.
 //!
-//! A model only ever receives the past here, and it is the model that the
-//! analyzer runs.
+//! A model only ever receives the past here. Detection is that of the analyzer;
+//! forecasts of one quantity share with its model how experts are weighted and
+//! intervals are made.
 #![forbid(unsafe_code)]
 
 pub mod baseline;
