@@ -17,6 +17,7 @@
 
 mod config;
 mod histogram;
+mod http1;
 mod http2;
 mod kernel;
 mod loss;

@@ -83,6 +83,26 @@ pub fn begin(name: &mut u64, count: u32) -> Option<u8> {
     Some(count.saturating_sub(1) as u8)
 }
 
+/// The requests of the scan on this CPU, `count` of them, wait, all but the first;
+/// returns how many.
+#[inline(always)]
+pub fn begin_http(name: &mut u64, count: u32) -> u8 {
+    if pipeline_of_requests(id(name)) == 0 {
+        loss::count(Loss::StateFull);
+        return 0;
+    }
+    count.saturating_sub(1) as u8
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn pipeline_of_requests(id: u64) -> u64 {
+    let Some(scan) = scan::current() else {
+        return 0;
+    };
+    u64::from(PIPELINES.insert(&id, &scan.waiting, 0).is_ok())
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn pipeline_of_commands(id: u64, count: u64) -> u64 {

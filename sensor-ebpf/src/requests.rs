@@ -6,7 +6,7 @@
 //! none that is known is not looked at any more.
 
 use sensor_common::{
-    http::{self, METHOD_LEN_MAX, STATUS_LEN, shape},
+    http::{self, METHOD_LEN_MAX, Method, STATUS_LEN, shape},
     kafka,
     postgresql::is_start,
     protocol::{self, detect},
@@ -17,6 +17,7 @@ use sensor_common::{
 
 use crate::{
     histogram::Event,
+    http1,
     http2::{self, Transfer},
     loss,
     pipeline::{self, Charge},
@@ -55,6 +56,12 @@ pub struct Requests {
     in_order: bool,
     /// Whether a request was looked at.
     is_old: bool,
+    /// Whether the last read ended within a request that is not the one under
+    /// way, of HTTP/1.1.
+    is_cut: bool,
+    /// Bytes of a request of HTTP/1.1 as far as they are known: so many are one
+    /// request, half as many more may be two.
+    usual_len: u16,
 }
 
 /// What a response said.
@@ -87,6 +94,8 @@ impl Requests {
         answered: 0,
         in_order: false,
         is_old: false,
+        is_cut: false,
+        usual_len: 0,
     };
 
     /// A request to the service at `service` begins with what was `received`; of
@@ -157,7 +166,32 @@ impl Requests {
     /// Whether [`request_goes_on`](Self::request_goes_on) is to be called.
     #[inline(always)]
     pub fn has_begun(&self) -> bool {
-        self.begun != 0
+        self.begun != 0 || (self.is_cut && self.method == 0)
+    }
+
+    /// More was read before the request under way was answered; of `all` protocols
+    /// if a request that is cut goes on.
+    #[inline(always)]
+    pub fn more_is_read(&mut self, received: impl Source) {
+        if self.is_cut {
+            self.is_cut = received
+                .buffer()
+                .is_some_and(|buffer| http1::part_goes_on(self.id, buffer));
+            if !self.is_cut {
+                loss::count(Loss::RequestIncomplete);
+            }
+        }
+    }
+
+    /// What was read last, and what this says of it, is not to be looked at.
+    #[inline(always)]
+    pub fn take_cut(&mut self) -> bool {
+        core::mem::take(&mut self.is_cut)
+    }
+
+    #[inline(always)]
+    pub fn put_cut(&mut self, is_cut: bool) {
+        self.is_cut = is_cut;
     }
 
     /// The next bytes of a request that too little was read of.
@@ -187,6 +221,9 @@ impl Requests {
             loss::count(Loss::BufferUnknown);
             return None;
         };
+        if all && self.is_cut && self.read_rest(service, buffer).is_some() {
+            return Some(());
+        }
         let begun = u32::from(self.begun);
         let line = route::line_buffer()?;
         let (head, read) = buffer.fill_line(line)?;
@@ -200,7 +237,11 @@ impl Requests {
         self.slot = NO_ROUTE;
         if let Some(method) = http::method(head.to_be_bytes()) {
             self.protocol = protocol::HTTP;
-            return self.read_http(global, service, (method, begun, read), buffer);
+            self.read_http(global, service, (method, begun, read), buffer)?;
+            if all && self.method != 0 {
+                self.read_others(method.0, service, buffer);
+            }
+            return Some(());
         }
         if !all {
             return None;
@@ -277,6 +318,61 @@ impl Requests {
         Some(())
     }
 
+    /// The requests of HTTP/1.1 that were read with the first one, whose method is
+    /// `number`. They are looked for where there is more than one usually has.
+    #[inline(always)]
+    fn read_others(&mut self, number: u8, service: u32, buffer: UserBuffer) {
+        let len = buffer.len().min(u64::from(u16::MAX)) as u16;
+        let usual = u32::from(self.usual_len);
+        if u32::from(len) < usual + usual / 2 {
+            self.usual_len = self.usual_len.min(len);
+            return;
+        }
+        // What is more than usual is the body.
+        let has_body = number == Method::Post as u8
+            || number == Method::Put as u8
+            || number == Method::Patch as u8;
+        if has_body && usual != 0 {
+            return;
+        }
+        let found = http1::requests(buffer, service, 0);
+        self.usual_len = if found.count > 1 || found.is_cut {
+            len / (found.count as u16 + 1)
+        } else {
+            len
+        };
+        self.others_wait(&found);
+    }
+
+    /// The rest of the request that the last read ended in, and what follows it;
+    /// `None` if it does not go on.
+    #[inline(always)]
+    fn read_rest(&mut self, service: u32, buffer: UserBuffer) -> Option<()> {
+        self.is_cut = false;
+        let found = http1::requests(buffer, service, self.id);
+        if found.count == 0 && !found.is_cut {
+            return None;
+        }
+        if found.count != 0 {
+            let first = scan::current()?.waiting[0];
+            (self.shape, self.method) = (first.shape, first.method);
+            self.slot = NO_ROUTE;
+        }
+        self.others_wait(&found);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn others_wait(&mut self, found: &http1::Requests) {
+        if found.count > 1 {
+            self.pending = pipeline::begin_http(&mut self.id, found.count);
+            (self.answered, self.in_order) = (0, true);
+        }
+        if found.is_cut {
+            self.is_cut = http1::part_waits(pipeline::id(&mut self.id));
+        }
+    }
+
     #[inline(always)]
     fn read_redis(&mut self, buffer: UserBuffer) -> Option<()> {
         let found = scan::commands(buffer);
@@ -321,6 +417,7 @@ impl Requests {
             protocol::HTTP => match http_status(buffer) {
                 Some(SWITCHING_PROTOCOLS) => {
                     self.protocol = protocol::NONE;
+                    (self.pending, self.is_cut) = (0, false);
                     return Answer::Final(Outcome::of_status(SWITCHING_PROTOCOLS));
                 }
                 Some(100..200) => return Answer::Interim,
@@ -378,15 +475,22 @@ impl Requests {
         if !self.in_order {
             return;
         }
+        let is_http = self.protocol == protocol::HTTP;
         let Some(buffer) = sent.buffer() else {
-            self.in_order = false;
+            // Of HTTP it may be a body, and responses are found by their begin.
+            self.in_order = is_http;
             return;
         };
         let before = u32::from(begins);
         let pending = u32::from(self.pending);
-        let replies = scan::replies(buffer, pending + before);
-        self.in_order = replies.is_whole;
-        let count = replies.count.saturating_sub(before);
+        let found = if is_http {
+            http1::responses(buffer, pending + before)
+        } else {
+            let replies = scan::replies(buffer, pending + before);
+            self.in_order = replies.is_whole;
+            replies.count
+        };
+        let count = found.saturating_sub(before);
         if count == 0 || count > pending {
             return;
         }

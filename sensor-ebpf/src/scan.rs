@@ -7,13 +7,13 @@ use core::ffi::c_void;
 
 use aya_ebpf::{helpers::generated::bpf_loop, macros::map, maps::PerCpuArray};
 use sensor_common::{
-    postgresql,
+    http, postgresql,
     record::Loss,
     redis::{self, Bytes, COMMANDS_MAX, Cursor, SCAN_LEN, STEPS_MAX},
 };
 
 use crate::{
-    http2, loss,
+    http1, http2, loss,
     pipeline::{WAITING_MAX, Waiting},
     route,
     user_buffer::UserBuffer,
@@ -26,7 +26,14 @@ pub struct Scan {
     pub cursor: Cursor,
     pub postgresql: postgresql::Cursor,
     pub http2: http2::Reading,
-    /// Commands, or classes of replies.
+    /// Of HTTP/1.1; its responses, too.
+    pub requests: http::pipeline::Cursor,
+    pub responses_max: u32,
+    /// Who is asked, and which lessons there are for it.
+    pub service: u32,
+    pub lesson_bits: u64,
+    pub part: http1::Part,
+    /// Commands, or classes of replies, or statuses of responses.
     pub found: [u16; COMMANDS_MAX],
     /// Requests on their way to a map.
     pub waiting: [Waiting; WAITING_MAX],

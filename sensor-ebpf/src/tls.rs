@@ -328,6 +328,8 @@ impl Thread {
             connection
                 .requests
                 .request_goes_on(global, service, plaintext, true);
+        } else {
+            connection.requests.more_is_read(plaintext);
         }
     }
 

@@ -319,6 +319,8 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
                 state
                     .requests
                     .request_goes_on(global, state.index, read, all);
+            } else if S::READS_ALL && !state.tls.is_on() {
+                state.requests.more_is_read(read);
             }
             if S::READS_REQUESTS && state.tls.is_on() {
                 state.tls.received(state.index, state.weight != 0);
@@ -574,6 +576,8 @@ fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> O
         give_up_pending(state);
     }
     state.phase = phase::REQUEST;
+    // Of what is not sampled the begin is not of use.
+    let is_cut = S::READS_ALL && state.requests.take_cut();
     let ready_ns = core::mem::take(&mut state.ready_ns);
     if ready_ns == NOT_SAMPLED {
         state.weight = 0;
@@ -592,6 +596,9 @@ fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) -> O
         state.request_ns = ready_ns;
     }
     if S::READS_REQUESTS && !state.tls.is_on() {
+        if S::READS_ALL {
+            state.requests.put_cut(is_cut);
+        }
         state
             .requests
             .request_begins(global, state.index, read, S::READS_ALL);

@@ -14,6 +14,8 @@
 
 use core::fmt;
 
+pub mod pipeline;
+
 /// Bytes of a method with the space behind it, at most (`OPTIONS `).
 pub const METHOD_LEN_MAX: usize = 8;
 /// Bytes of a path that are looked at; what is longer is cut.

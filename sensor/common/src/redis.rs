@@ -281,14 +281,14 @@ fn word(bytes: &Bytes, at: usize, len: usize) -> u16 {
     Word::new(letters, len).map_or(0, |word| WORDS.number(word))
 }
 
-/// Place of the first byte in a word of eight that is `\n`, 8 if none is.
+/// Place of the first byte in a word of eight that is `wanted`, 8 if none is.
 #[inline(always)]
-fn line_end(bytes: &Bytes, at: usize) -> usize {
+pub(crate) fn place_of(bytes: &Bytes, at: usize, wanted: u8) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let at = at & (SCAN_LEN - 1);
     let mut eight = [0; 8];
     eight.copy_from_slice(&bytes[at..at + 8]);
-    let word = u64::from_le_bytes(eight) ^ (ONES * b'\n' as u64);
+    let word = u64::from_le_bytes(eight) ^ (ONES * wanted as u64);
     // The lowest byte that is zero has its highest bit set, those below have not.
     let found = word.wrapping_sub(ONES) & !word & (ONES << 7);
     if found == 0 {
@@ -380,7 +380,7 @@ impl Cursor {
 
     #[inline(always)]
     fn step_in_line(&mut self, bytes: &Bytes) {
-        let step = line_end(bytes, self.at as usize);
+        let step = place_of(bytes, self.at as usize, b'\n');
         self.in_line = u32::from(step == 8);
         self.at += if step == 8 { 8 } else { step as u32 + 1 };
     }

@@ -214,6 +214,18 @@ impl Client {
 
     /// Reads a response with its body; returns its status.
     pub fn response(&mut self) -> u16 {
+        let (status, length) = self.response_head();
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        status
+    }
+
+    /// Reads a response to HEAD, which has no body; returns its status.
+    pub fn head(&mut self) -> u16 {
+        self.response_head().0
+    }
+
+    fn response_head(&mut self) -> (u16, usize) {
         let mut status = 0;
         let mut length = 0;
         loop {
@@ -229,9 +241,7 @@ impl Client {
                 length = value.trim().parse().unwrap();
             }
             if line.is_empty() {
-                let mut body = vec![0; length];
-                self.0.read_exact(&mut body).unwrap();
-                return status;
+                return (status, length);
             }
         }
     }
@@ -262,6 +272,29 @@ pub fn serve(connections: usize, respond: fn(&str) -> Vec<u8>) -> SocketAddr {
         for _ in 0..connections {
             let (socket, _) = listener.accept().unwrap();
             thread::spawn(move || serve_connection(socket, respond));
+        }
+    });
+    address
+}
+
+/// A server in this process that answers all requests of one read with one write.
+pub fn serve_at_once(respond: fn(&str) -> Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let (mut pending, mut buffer) = (Vec::new(), vec![0; 65_536]);
+        while let Ok(read @ 1..) = socket.read(&mut buffer) {
+            pending.extend_from_slice(&buffer[..read]);
+            let mut responses = Vec::new();
+            while let Some(end) = pending.windows(4).position(|four| four == b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&pending[..end]).into_owned();
+                pending.drain(..end + 4);
+                responses.extend(respond(head.lines().next().unwrap_or_default()));
+            }
+            if socket.write_all(&responses).is_err() {
+                return;
+            }
         }
     });
     address
