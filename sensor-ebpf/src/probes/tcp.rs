@@ -30,15 +30,14 @@ use crate::{
     http2::Transfer,
     kernel::{
         OFFSET_SOCK_FAMILY, OFFSET_SOCK_NUM, OFFSET_SOCK_PROTOCOL, OFFSET_TCP_READ,
-        OFFSET_TCP_RECEIVED, OFFSET_TCP_SRTT, Object,
-        current_task, load, now_ns, tcp_sock,
+        OFFSET_TCP_RECEIVED, OFFSET_TCP_SRTT, Object, current_task, load, now_ns, tcp_sock,
     },
     loss,
     peers::Peer,
     pipeline::Charge,
     probes::tcp_packets::ByAddress,
+    probes::{udp, unix},
     requests::{Answer, Requests},
-    probes::unix,
     service::{self, Charged},
     storage::SocketStorage,
     tls::Tls,
@@ -215,8 +214,8 @@ pub(super) mod tcp {
 /// In place of the time when data was ready.
 const NOT_SAMPLED: u64 = 1;
 
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+pub(super) const AF_INET: u16 = 2;
+pub(super) const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const MSG_PEEK: i32 = 2;
 
@@ -233,7 +232,14 @@ pub(super) unsafe fn is_tcp(socket: Object) -> bool {
 #[btf_tracepoint(function = "sk_data_ready")]
 pub fn tcp_data_ready(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { on_ready::<InStorage>(context.arg(0)) };
+    unsafe {
+        let socket: Object = context.arg(0);
+        if udp::is_udp(socket) {
+            udp::on_ready(socket);
+        } else {
+            on_ready::<InStorage>(socket);
+        }
+    }
     0
 }
 
@@ -288,7 +294,13 @@ unsafe fn receive<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
         return None;
     }
     // SAFETY: the caller's promise.
-    unsafe { on_receive::<S>(context.arg(0), OfSystemCall(length as u32)) }
+    unsafe {
+        let socket: Object = context.arg(0);
+        if S::READS_ALL && udp::is_udp(socket) {
+            return udp::received(socket, length as u32, flags);
+        }
+        on_receive::<S>(socket, OfSystemCall(length as u32))
+    }
 }
 
 /// Something was read.
@@ -377,6 +389,9 @@ unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
     // SAFETY: the caller passes the socket as first argument.
     unsafe {
         let socket: Object = context.arg(0);
+        if S::READS_ALL && udp::is_udp(socket) {
+            return udp::sent(socket, length as u32);
+        }
         let state = get_or_create::<S>(socket)?;
         sent::<S>(socket, state, OfSystemCall(length as u32))
     }
@@ -750,7 +765,7 @@ fn charged(global: &GlobalConfig, state: &mut Socket) -> Option<Charged> {
 }
 
 #[inline(always)]
-fn current_service(global: &GlobalConfig) -> Option<Charged> {
+pub(super) fn current_service(global: &GlobalConfig) -> Option<Charged> {
     let task = current_task();
     // SAFETY: the current task is trusted.
     unsafe {
