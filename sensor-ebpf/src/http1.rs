@@ -88,7 +88,9 @@ extern "C" fn http1_requests(address: u64, len: u64, service: u64, id: u64) -> u
         room = (SCAN_LEN - PART_LEN_MAX) as u32;
         let to = scan.bytes.as_mut_ptr().cast();
         // SAFETY: both have room for the length.
-        unsafe { bpf_probe_read_kernel(to, PART_LEN_MAX as u32, (&raw const (*part).bytes).cast()) };
+        unsafe {
+            bpf_probe_read_kernel(to, PART_LEN_MAX as u32, (&raw const (*part).bytes).cast())
+        };
     }
     let read = len.min(u64::from(room)) as u32;
     if read == 0 || read > SCAN_LEN as u32 {

@@ -16,6 +16,7 @@
 )]
 
 mod config;
+mod dns;
 mod histogram;
 mod http1;
 mod http2;

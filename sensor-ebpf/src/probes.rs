@@ -8,4 +8,5 @@ mod syscalls;
 mod tcp;
 mod tcp_packets;
 mod tls;
+mod udp;
 mod unix;

@@ -16,6 +16,7 @@ use honeyguide_proto::{
     route::{Protocol, Template, TemplateError},
 };
 use sensor_common::{
+    dns,
     http::{self, Learned, Method, ROOT, Steps, child},
     kafka,
     peer::Endpoint,
@@ -152,6 +153,7 @@ impl Rules {
             protocol::REDIS => named(Protocol::Redis, redis::name(number)),
             protocol::POSTGRESQL => named(Protocol::Postgresql, postgresql::name(number)),
             protocol::KAFKA => named(Protocol::Kafka, kafka::name(number)),
+            protocol::DNS => named(Protocol::Dns, dns::name(number)),
             protocol::GRPC if is_others(method) => Some(Route::other(Protocol::Grpc)),
             protocol::TCP => Some(peer(method, path)),
             _ => None,
@@ -294,6 +296,7 @@ mod tests {
             (protocol::REDIS, Protocol::Redis),
             (protocol::POSTGRESQL, Protocol::Postgresql),
             (protocol::KAFKA, Protocol::Kafka),
+            (protocol::DNS, Protocol::Dns),
             (protocol::HTTP, Protocol::Http),
         ] {
             for number in [0, 999] {
@@ -313,6 +316,7 @@ mod tests {
                 (protocol::REDIS, redis::name(number)),
                 (protocol::POSTGRESQL, postgresql::name(number)),
                 (protocol::KAFKA, kafka::name(number)),
+                (protocol::DNS, dns::name(number)),
             ] {
                 if let Some(name) = name {
                     assert_eq!(of(protocol, number).1, name);

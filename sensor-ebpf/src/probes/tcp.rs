@@ -36,7 +36,7 @@ use crate::{
     peers::Peer,
     pipeline::Charge,
     probes::tcp_packets::ByAddress,
-    probes::unix,
+    probes::{udp, unix},
     requests::{Answer, Requests},
     service::{self, Charged},
     storage::SocketStorage,
@@ -214,8 +214,8 @@ pub(super) mod tcp {
 /// In place of the time when data was ready.
 const NOT_SAMPLED: u64 = 1;
 
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+pub(super) const AF_INET: u16 = 2;
+pub(super) const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const MSG_PEEK: i32 = 2;
 
@@ -232,7 +232,14 @@ pub(super) unsafe fn is_tcp(socket: Object) -> bool {
 #[btf_tracepoint(function = "sk_data_ready")]
 pub fn tcp_data_ready(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { on_ready::<InStorage>(context.arg(0)) };
+    unsafe {
+        let socket: Object = context.arg(0);
+        if udp::is_udp(socket) {
+            udp::on_ready(socket);
+        } else {
+            on_ready::<InStorage>(socket);
+        }
+    }
     0
 }
 
@@ -287,7 +294,13 @@ unsafe fn receive<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
         return None;
     }
     // SAFETY: the caller's promise.
-    unsafe { on_receive::<S>(context.arg(0), OfSystemCall(length as u32)) }
+    unsafe {
+        let socket: Object = context.arg(0);
+        if S::READS_ALL && udp::is_udp(socket) {
+            return udp::received(socket, length as u32, flags);
+        }
+        on_receive::<S>(socket, OfSystemCall(length as u32))
+    }
 }
 
 /// Something was read.
@@ -378,6 +391,9 @@ unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
     // SAFETY: the caller passes the socket as first argument.
     unsafe {
         let socket: Object = context.arg(0);
+        if S::READS_ALL && udp::is_udp(socket) {
+            return udp::sent(socket, length as u32);
+        }
         let state = get_or_create::<S>(socket)?;
         sent::<S>(socket, state, OfSystemCall(length as u32))
     }
@@ -756,7 +772,7 @@ fn charged(global: &GlobalConfig, state: &mut Socket) -> Option<Charged> {
 }
 
 #[inline(always)]
-fn current_service(global: &GlobalConfig) -> Option<Charged> {
+pub(super) fn current_service(global: &GlobalConfig) -> Option<Charged> {
     let task = current_task();
     // SAFETY: the current task is trusted.
     unsafe {

@@ -3,8 +3,8 @@
 //! - [`histogram`]: the bucket layout, its integer-only index, and [`Histogram`].
 //! - [`signal`]: the measured signals and their names.
 //! - [`record`]: the `#[repr(C)]` records of the maps shared with the kernel.
-//! - [`http`], [`http2`], [`redis`], [`postgresql`], [`kafka`]: what is read of
-//!   requests; [`mod@protocol`] tells them apart; [`route`]: its records; [`tls`]:
+//! - [`http`], [`http2`], [`redis`], [`postgresql`], [`kafka`], [`dns`]: what is
+//!   read of requests; [`mod@protocol`] tells them apart; [`route`]: its records; [`tls`]:
 //!   which records of TLS are requests at all; [`peer`]: who asks whom.
 //!
 //! It is `no_std` and depends on nothing, so that the BPF target, the models
@@ -15,6 +15,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod dns;
 pub mod histogram;
 pub mod http;
 pub mod http2;

@@ -16,6 +16,8 @@ pub const REDIS: u8 = 3;
 pub const POSTGRESQL: u8 = 4;
 /// Kafka.
 pub const KAFKA: u8 = 5;
+/// DNS over UDP.
+pub const DNS: u8 = 6;
 /// TCP, of which nothing but the connection is looked at.
 pub const TCP: u8 = 7;
 /// The connection is HTTP/2; its requests are of [`HTTP`] or [`GRPC`].

@@ -27,6 +27,8 @@ pub struct Published {
     pub by_route: BTreeMap<(String, u8), u64>,
     /// Requests of the service as a whole.
     pub requests: u64,
+    /// Those that it made.
+    pub client_requests: u64,
     /// Their latency, and that of those in routes.
     pub latency: Histogram,
     pub latency_in_routes: Histogram,
@@ -94,6 +96,7 @@ impl Running {
         let mut published = Published {
             by_route: BTreeMap::new(),
             requests: 0,
+            client_requests: 0,
             latency: Histogram::new(),
             latency_in_routes: Histogram::new(),
             losses: BTreeMap::new(),
@@ -128,6 +131,8 @@ pub fn add(published: &mut Published, payload: &[u8], name: &str) {
         if series.signal == Signal::ServerRequest {
             published.requests += series.count;
             published.latency.merge(&batch.histogram(series));
+        } else if series.signal == Signal::ClientRequest {
+            published.client_requests += series.count;
         }
     }
     for of in &batch.route_series {

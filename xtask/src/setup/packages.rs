@@ -47,13 +47,15 @@ pub const HTTP_SERVERS: [(&str, &str); 4] = [
 
 /// Servers of other protocols that tests of the kernel programs ask, and clients
 /// that they ask with.
-const OTHER_SERVERS: [&str; 6] = [
+const OTHER_SERVERS: [&str; 8] = [
     "curl",
     "openssl",
     "redis-server",
     "redis-tools",
     "postgresql",
     "nghttp2-client",
+    "dnsmasq-base",
+    "bind9-dnsutils",
 ];
 
 /// Programs that get and run Apache Kafka, and the packages that have them.
