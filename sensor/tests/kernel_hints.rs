@@ -24,6 +24,7 @@ use hinted::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn counts_scaled_by_the_ratio_agree_with_the_truth_at_every_ratio() {
+    let _storm = STORM.lock().await;
     // Of 3, one run in sixty of a sampling that is right would have more.
     const SIGMAS_MAX: f64 = 4.0;
     for ratio in ratios().await {
@@ -67,7 +68,7 @@ fn kernel_maps(marker: u8) -> Option<(Array<MapData, GlobalConfig>, Array<MapDat
     None
 }
 
-/// One storm at a time: it is one for every sensor.
+/// One test at a time: a storm is one for every sensor, and hints run out.
 static STORM: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 struct Ended(Child);
@@ -91,6 +92,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hint_changes_the_kernel_map_and_expires_back() {
+    let _storm = STORM.lock().await;
     const MARKER: u8 = 11;
     const RUNQ: usize = Signal::RunQueue.number() as usize;
     let directory = tempfile::tempdir().unwrap();
