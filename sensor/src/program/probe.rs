@@ -310,7 +310,7 @@ const TCP: &[Level] = &[
     Level {
         what: "exchanges with queue wait and service time, both sides, and routes of HTTP/1.1",
         programs: &[
-            spec("tcp_state", "inet_sock_set_state", SOCKET),
+            spec("tcp_state", "inet_sock_set_state", ENDS),
             spec("tcp_data_ready", "sk_data_ready", SOCKET),
             spec("tcp_receive_http", "sock_recv_length", REQUESTS),
             spec("tcp_send_http", "sock_send_length", REQUESTS),
