@@ -139,6 +139,11 @@ impl Calibration {
         &self.law.offsets
     }
 
+    /// Quantiles of residuals at ascending levels, in scales.
+    pub(crate) fn quantiles<const N: usize>(&self, levels: [f64; N]) -> [f64; N] {
+        self.law.at(levels)
+    }
+
     /// Learns what became of a forecast that announced `scale`: `residual` is
     /// observed minus forecast, `weight` (0..=1] how well it was observed.
     pub(crate) fn settle(&mut self, residual: f64, scale: f64, weight: f64) {

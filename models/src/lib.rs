@@ -56,6 +56,7 @@ mod level;
 mod model;
 mod outlook;
 mod params;
+pub mod recalibration;
 mod refit;
 mod regression;
 mod sampling;
@@ -65,7 +66,7 @@ mod series;
 mod testing;
 
 pub use error::{ObjectiveError, ParamsError};
-pub use forecast::{Forecast, Interval};
+pub use forecast::{Forecast, Interval, QUANTILE_LEVELS};
 pub use model::{RefitReport, SeriesModel};
 pub use params::{Params, ValidParams};
 pub use series::{

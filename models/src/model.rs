@@ -340,6 +340,7 @@ impl SeriesModel {
             points: points.map(|row| {
                 Target::ALL.map(|target| row[target.index()].map(|point| interval(target, &point)))
             }),
+            quantiles: points.map(|row| row.map(|point| point.map(|point| point.quantiles))),
             y: Target::ALL.map(|target| window.value(target).map(|y| target.to_natural(y) as f32)),
             anomaly_score: self.anomaly_score as f32,
             change_point: self.change_point,

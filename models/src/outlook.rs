@@ -10,6 +10,7 @@ use crate::combination::{
 };
 use crate::conformal::{Calibration, SCALE_MIN};
 use crate::features::{Ahead, Snapshot, Tracks, row};
+use crate::forecast::QUANTILE_LEVELS;
 use crate::level::{FAST, LONG, SLOW};
 use crate::model::NoiseTrack;
 use crate::params::{IN_FLIGHT, ValidParams};
@@ -47,6 +48,8 @@ pub(crate) struct Point {
     pub(crate) upper_80: f64,
     pub(crate) lower_95: f64,
     pub(crate) upper_95: f64,
+    /// At [`QUANTILE_LEVELS`].
+    pub(crate) quantiles: [f32; QUANTILE_LEVELS.len()],
 }
 
 /// What a forecast is made from.
@@ -325,5 +328,8 @@ fn point(median: f64, [below, above]: Sides, calibration: &Calibration) -> Point
         upper_80: at(offsets.upper_80),
         lower_95: at(offsets.lower_95),
         upper_95: at(offsets.upper_95),
+        quantiles: calibration
+            .quantiles(QUANTILE_LEVELS)
+            .map(|offset| at(offset as f32) as f32),
     }
 }

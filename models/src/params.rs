@@ -77,7 +77,7 @@ pub(crate) const IN_FLIGHT: usize = 8;
 /// Every how many windows a forecast so many windows ahead is followed: all if
 /// few are in flight, else a prime that no season is a multiple of, or only some
 /// phases of the season would ever be learned from.
-fn followed_every(lead: usize) -> u64 {
+pub(crate) fn followed_every(lead: usize) -> u64 {
     if lead <= IN_FLIGHT {
         return 1;
     }

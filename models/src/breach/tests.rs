@@ -1,5 +1,5 @@
 use super::budget::fraction_above;
-use super::knots::{Z_80, Z_95};
+use super::knots::SCORES;
 use super::paths::normal_cdf;
 use super::*;
 use crate::forecast::Interval;
@@ -25,18 +25,22 @@ fn objective(log_threshold: f64, horizon_secs: u32) -> ValidObjective {
 
 /// A forecast around p99 = 1 s whose sd at each horizon is given.
 fn forecast(sd: impl Fn(f64) -> f64, noise_sd: f64) -> Forecast {
-    let points = HORIZON_SECS.map(|secs| {
-        let sd = sd(f64::from(secs) / 60.0);
+    let sds = HORIZON_SECS.map(|secs| sd(f64::from(secs) / 60.0));
+    let points = sds.map(|sd| {
+        let at = |z: f64| (z * sd).exp() as f32;
+        let [z_80, z_95] = [SCORES[5], SCORES[7]];
         [Some(Interval {
             yhat: 1.0,
-            lower_80: (-Z_80 * sd).exp() as f32,
-            upper_80: (Z_80 * sd).exp() as f32,
-            lower_95: (-Z_95 * sd).exp() as f32,
-            upper_95: (Z_95 * sd).exp() as f32,
+            lower_80: at(-z_80),
+            upper_80: at(z_80),
+            lower_95: at(-z_95),
+            upper_95: at(z_95),
         }); TARGETS]
     });
+    let quantiles = sds.map(|sd| [Some(SCORES.map(|z| (z * sd) as f32)); TARGETS]);
     Forecast {
         points,
+        quantiles,
         y: [Some(1.0); TARGETS],
         anomaly_score: 0.0,
         change_point: None,
@@ -100,17 +104,9 @@ fn a_rising_forecast_says_when() {
     let mut rising = forecast(|_| 0.05, 0.02);
     // Straight up in √time: exceeds e^0.5 when √minutes is half of √60.
     for (h, secs) in HORIZON_SECS.iter().enumerate() {
-        let up = (f64::from(*secs) / 3600.0).sqrt().exp() as f32;
-        for point in rising.points[h].iter_mut().flatten() {
-            for end in [
-                &mut point.yhat,
-                &mut point.lower_80,
-                &mut point.upper_80,
-                &mut point.lower_95,
-                &mut point.upper_95,
-            ] {
-                *end *= up;
-            }
+        let up = (f64::from(*secs) / 3600.0).sqrt() as f32;
+        for quantile in rising.quantiles[h].iter_mut().flatten().flatten() {
+            *quantile += up;
         }
     }
     let breach = breach(&rising, &objective(0.5, 3600), &paths());
@@ -135,6 +131,7 @@ fn what_is_breached_is_breached_now() {
 fn what_was_never_observed_has_no_risk() {
     let mut unknown = forecast(|_| 0.1, 0.1);
     unknown.points = [[None; TARGETS]; HORIZONS];
+    unknown.quantiles = [[None; TARGETS]; HORIZONS];
     unknown.y = [None; TARGETS];
     let breach = breach(&unknown, &objective(0.0, 900), &paths());
     assert_eq!((breach.probability, breach.eta), (0.0, None));
