@@ -6,7 +6,7 @@ mod topic;
 
 use std::borrow::Cow;
 
-use honeyguide_models::{SeriesModel, attribution::Reason};
+use honeyguide_models::{SeriesModel, recalibration::Recalibration};
 use honeyguide_proto::{
     ServiceId,
     batch::{Batch, DecodeError, Header, SeriesRef, WINDOW_DURATION_NS, encode},
@@ -15,13 +15,13 @@ use honeyguide_proto::{
 use sensor_common::{Histogram, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::series::Facts;
+use crate::series::{Because, Facts};
 
 pub(crate) use topic::Claimed;
 pub use topic::StateTopic;
 
 /// Of everything here and in `models`; another is refused.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Bytes of a piece, about: below what brokers accept as a record.
 pub(crate) const PIECE_LEN: usize = 800_000;
 /// Series, or routes, of one encoded batch.
@@ -72,7 +72,8 @@ pub(crate) struct StoredSeries<'a> {
     pub(crate) number: u32,
     pub(crate) facts: Facts,
     pub(crate) model: Cow<'a, SeriesModel>,
-    pub(crate) reasons: Cow<'a, [Reason]>,
+    pub(crate) reasons: Cow<'a, [Because]>,
+    pub(crate) recalibrations: Cow<'a, [(String, Recalibration)]>,
 }
 
 /// What stands before the columns of a piece of windows, which all end with

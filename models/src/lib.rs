@@ -60,6 +60,7 @@ pub mod recalibration;
 mod refit;
 mod regression;
 mod sampling;
+mod saturation;
 mod season;
 mod series;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::level::{FAST, LONG, SLOW};
 use crate::model::NoiseTrack;
 use crate::params::{IN_FLIGHT, ValidParams};
 use crate::refit::Regressions;
+use crate::saturation::Saturation;
 use crate::series::{HORIZONS, TARGETS, Target, Window};
 
 /// Prior sd of the shortest horizon in model space: a window around its level,
@@ -58,6 +59,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) noise: &'a [NoiseTrack; TARGETS],
     pub(crate) regressions: &'a Regressions,
     pub(crate) ahead: &'a Ahead,
+    pub(crate) saturation: Option<&'a Saturation>,
 }
 
 /// A model-space number in 1/1024, or nothing: forecasts in flight need no
@@ -181,7 +183,10 @@ impl Outlook {
         let mut points = [[None; TARGETS]; HORIZONS];
         for (h, lead) in params.horizon_windows().iter().enumerate() {
             let experts = Target::ALL.map(|target| experts(evidence, &snapshot, target, h));
-            let medians = self.medians(h, &experts, &credibility);
+            let mut medians = self.medians(h, &experts, &credibility);
+            if let Some(saturation) = evidence.saturation {
+                saturation.lift(&mut medians, &snapshot.levels);
+            }
             let scales: [Sides; TARGETS] = std::array::from_fn(|k| scales[k][h]);
             points[h] = std::array::from_fn(|k| {
                 let median = medians[k].is_finite().then_some(medians[k])?;

@@ -265,3 +265,73 @@ fn objectives_out_of_range_are_refused() {
         );
     }
 }
+
+/// Waiting for a CPU leads p99 by two minutes. When it rises, the risk does, while
+/// latency is where it was.
+#[test]
+fn a_rising_saturation_raises_the_risk_before_latency_moves() {
+    use crate::{Driver, DriverId, Role};
+    let params = Params::default().validate().unwrap();
+    let paths = Paths::new(&params);
+    let (n, lag, risen) = (2400, 12, 8);
+    let mut raised = 0;
+    for seed in 0..6 {
+        let mut noise = Noise::new(seed);
+        let mut state = 0.0;
+        let causes: Vec<f64> = (0..n + lag)
+            .map(|_| {
+                // Bursts that last some minutes.
+                let burst = if noise.uniform() < 0.01 { 1.5 } else { 0.0 };
+                state = 0.97 * state + burst;
+                state + 0.1 * noise.normal()
+            })
+            .collect();
+        let own: Vec<Window> = (0..n)
+            .map(|i| {
+                let lately = if i + lag >= n { 0.0 } else { causes[i] };
+                window_of(lately + 0.1 * noise.normal())
+            })
+            .collect();
+        let risk = |rise: f64| {
+            let driver: Vec<Window> = (0..n)
+                .map(|i| {
+                    let quiet = i + 2 * lag >= n;
+                    let value = if quiet {
+                        0.1 * noise_of(i)
+                    } else {
+                        causes[i + lag]
+                    };
+                    window_of(value + if i + risen >= n { rise } else { 0.0 })
+                })
+                .collect();
+            let mut model = SeriesModel::new();
+            let mut forecast = None;
+            for i in 0..n {
+                let drivers = [Driver {
+                    id: DriverId(4),
+                    role: Role::Saturation,
+                    history: &driver[..=i],
+                }];
+                let input = SeriesInput {
+                    step: i as u64,
+                    own: &own[..=i],
+                    drivers: &drivers,
+                };
+                forecast = Some(model.refresh(&params, input));
+                if model.refit_due(&params) && i + lag < n {
+                    model.refit(&params, input);
+                }
+            }
+            let threshold = f64::from(window_of(1.2).y[2]);
+            breach(&forecast.unwrap(), &objective(threshold, 300), &paths).probability
+        };
+        let [calm, rising] = [0.0, 2.5].map(risk);
+        println!("seed {seed}: {calm} {rising}");
+        raised += u32::from(rising > calm + 0.2);
+    }
+    assert!(raised >= 4, "{raised} of 6");
+}
+
+fn noise_of(i: usize) -> f64 {
+    ((i * 7919) % 100) as f64 / 50.0 - 1.0
+}
