@@ -147,7 +147,7 @@ impl Saturation {
     /// lowers nothing.
     pub(crate) fn lift(&self, medians: &mut [f64; TARGETS], levels: &[[f64; SPANS]; TARGETS]) {
         let [now, then] = [levels[RATE][FAST], medians[RATE]].map(|y| Target::Rate.to_natural(y));
-        if !(then > now) {
+        if then.is_nan() || then <= now {
             return;
         }
         for k in 0..LATENCIES {
