@@ -8,8 +8,8 @@ mod apt;
 mod chart;
 mod ebpf;
 mod mounts;
-pub mod notebooks;
 mod packages;
+pub mod python;
 
 use std::time::Instant;
 
@@ -93,7 +93,7 @@ pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
     }
     if purpose == Purpose::Test {
         ChartTools::fetch()?;
-        notebooks::fetch()?;
+        python::NOTEBOOKS.fetch()?;
     }
     mounts::ensure(privilege);
     println!("· this machine is ready ({})", seconds(start.elapsed()));

@@ -13,7 +13,7 @@ use crate::{
 /// Four weeks of minutes.
 const HISTORY: usize = 40_320;
 /// Steps that a refresh forecasts.
-const STEPS: usize = 60;
+pub const STEPS: usize = 60;
 /// Refreshes timed.
 const REFRESHES: usize = 500;
 /// Series that are refreshed in turn, so that none stays in a cache.
@@ -70,20 +70,33 @@ pub fn evaluate(_data: &Path, mut progress: impl FnMut(&str)) -> Result<Outcome,
     Ok(outcome)
 }
 
-/// Milliseconds per value and path, and bytes.
-fn refresh() -> (f64, usize) {
+/// The series that a refresh is timed on: so many minutes of a daily wave with
+/// noise, the same each time.
+fn minutes(count: usize) -> Vec<f64> {
     let mut random = SplitMix64(1);
-    let mut value = |i: usize| {
+    let value = |i: usize| {
         let day = (i as f64 / 1440.0 * std::f64::consts::TAU).sin();
         100.0 + 30.0 * day + 10.0 * random.uniform()
     };
+    (0..count).map(value).collect()
+}
+
+/// The history that a refresh is timed after: what peers are to be given.
+pub fn history() -> Vec<f64> {
+    minutes(HISTORY)
+}
+
+/// Milliseconds per value and path, and bytes.
+fn refresh() -> (f64, usize) {
+    let values = minutes(HISTORY + REFRESHES);
+    let (history, new) = values.split_at(HISTORY);
     let mut forecaster = Forecaster::new(&[60, 1440, 10_080], STEPS);
-    (0..HISTORY).for_each(|i| forecaster.observe(value(i)));
+    history.iter().for_each(|value| forecaster.observe(*value));
     let levels = crate::baseline::LEVELS;
     let begin = Instant::now();
     let mut sum = 0.0;
-    for i in 0..REFRESHES {
-        forecaster.observe(value(HISTORY + i));
+    for value in new {
+        forecaster.observe(*value);
         sum += forecaster.path(STEPS, levels)[STEPS - 1][4];
     }
     let ms = begin.elapsed().as_secs_f64() * 1e3 / REFRESHES as f64;
