@@ -173,10 +173,13 @@ unsafe fn ends(socket: Object) -> Option<(Endpoint, Endpoint)> {
                 six(load_untyped(socket, &OFFSET_SOCK_V6_DADDR)?, remote_port),
             )
         };
-        if local.is_loopback() || remote.is_loopback() {
-            let namespace: Object = load_untyped(socket, &OFFSET_SOCK_NET)?;
-            let inode = load_untyped(namespace, &OFFSET_NET_INODE)?;
-            (local.namespace, remote.namespace) = (inode, inode);
+        // Each on its own: the two ends of a connection whose address is
+        // translated may see one of them alike and the other not.
+        for end in [&mut local, &mut remote] {
+            if end.is_loopback() {
+                let namespace: Object = load_untyped(socket, &OFFSET_SOCK_NET)?;
+                end.namespace = load_untyped(namespace, &OFFSET_NET_INODE)?;
+            }
         }
         Some((local, remote))
     }

@@ -47,7 +47,7 @@ pub const HTTP_SERVERS: [(&str, &str); 4] = [
 
 /// Servers of other protocols that tests of the kernel programs ask, and clients
 /// that they ask with.
-const OTHER_SERVERS: [&str; 8] = [
+const OTHER_SERVERS: [&str; 9] = [
     "curl",
     "openssl",
     "redis-server",
@@ -56,6 +56,7 @@ const OTHER_SERVERS: [&str; 8] = [
     "nghttp2-client",
     "dnsmasq-base",
     "bind9-dnsutils",
+    "nftables",
 ];
 
 /// Programs that get and run Apache Kafka, and the packages that have them.
