@@ -146,6 +146,15 @@ impl Requests {
         self.protocol == protocol::HTTP2
     }
 
+    /// Whether nothing is known that what follows a request may change.
+    #[inline(always)]
+    pub fn is_idle(&self) -> bool {
+        self.protocol != protocol::HTTP2
+            && self.begun == 0
+            && self.pending == 0
+            && !self.is_cut
+    }
+
     /// What a connection of HTTP/2 carries.
     #[inline(always)]
     pub fn transfer(&mut self, transfer: &Transfer) {

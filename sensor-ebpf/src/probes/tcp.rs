@@ -160,10 +160,13 @@ pub(super) struct Socket {
     role: u8,
     /// Exchanges until the round-trip time is counted again.
     rtt_in: u8,
-    /// Server: sampling shift that the next request passed when it was ready.
+    /// Sampling shift that the next request passed when it was ready.
     ready_shift: u8,
     /// End of what was transmitted so far (see `tcp_packets`).
     pub(super) transmitted: u32,
+    /// Whether the exchange under way needs nothing but its phase, see
+    /// [`passes_by`](Self::passes_by).
+    passes: bool,
     requests: Requests,
     peer: Peer,
     tls: Tls,
@@ -184,10 +187,54 @@ impl Socket {
         rtt_in: 0,
         ready_shift: 0,
         transmitted: 0,
+        passes: false,
         requests: Requests::NEW,
         peer: Peer::NEW,
         tls: Tls::NEW,
     };
+
+    /// Whether what was read, or sent, is of an exchange that is not sampled, so
+    /// that this is all that is to be done about it: no more than is looked at
+    /// here, because most of what is not sampled would cost is code that the
+    /// processor has to fetch.
+    #[inline(always)]
+    fn passes_by(&mut self, is_read: bool) -> bool {
+        if !self.passes {
+            return false;
+        }
+        let is_request = is_read == (self.role == role::SERVER);
+        if !is_request {
+            response_is_not_sampled(self);
+            return true;
+        }
+        if self.phase == phase::REQUEST {
+            return true;
+        }
+        if self.role == role::SERVER {
+            if self.ready_ns != NOT_SAMPLED {
+                return false;
+            }
+            self.ready_ns = 0;
+        } else {
+            let global = config::global();
+            let draw = global.and_then(|global| {
+                Draw::first_stage(global, Signal::ClientRequest as u32)
+            });
+            if let Some(draw) = draw {
+                self.ready_ns = DRAWN;
+                self.ready_shift = draw.first();
+                return false;
+            }
+        }
+        self.phase = phase::REQUEST;
+        true
+    }
+
+    /// A request began: whether what follows may [pass by](Self::passes_by).
+    #[inline(always)]
+    fn note_whether_passes(&mut self) {
+        self.passes = self.weight == 0 && !self.tls.is_possible() && self.requests.is_idle();
+    }
 }
 
 mod phase {
@@ -213,6 +260,8 @@ pub(super) mod tcp {
 
 /// In place of the time when data was ready.
 const NOT_SAMPLED: u64 = 1;
+/// Client, likewise: the request that begins passed the first stage.
+const DRAWN: u64 = 1;
 
 pub(super) const AF_INET: u16 = 2;
 pub(super) const AF_INET6: u16 = 10;
@@ -234,10 +283,8 @@ pub fn tcp_data_ready(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
     unsafe {
         let socket: Object = context.arg(0);
-        if udp::is_udp(socket) {
+        if on_ready::<InStorage>(socket).is_none() && udp::is_udp(socket) {
             udp::on_ready(socket);
-        } else {
-            on_ready::<InStorage>(socket);
         }
     }
     0
@@ -296,8 +343,14 @@ unsafe fn receive<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
     // SAFETY: the caller's promise.
     unsafe {
         let socket: Object = context.arg(0);
-        if S::READS_ALL && udp::is_udp(socket) {
-            return udp::received(socket, length as u32, flags);
+        if S::READS_REQUESTS {
+            if let Some(state) = S::existing(socket) {
+                if state.passes_by(true) {
+                    return Some(());
+                }
+            } else if S::READS_ALL && udp::is_udp(socket) {
+                return udp::received(socket, length as u32, flags);
+            }
         }
         on_receive::<S>(socket, OfSystemCall(length as u32))
     }
@@ -319,6 +372,7 @@ pub(super) unsafe fn on_receive<S: Sockets>(socket: Object, read: impl Source) -
                     return Some(());
                 }
                 server_request_begins::<S>(state, read);
+                state.note_whether_passes();
                 if S::READS_REQUESTS && !state.peer.is_known() && state.index != 0 {
                     let server = ServiceRef {
                         index: state.index,
@@ -391,8 +445,14 @@ unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
     // SAFETY: the caller passes the socket as first argument.
     unsafe {
         let socket: Object = context.arg(0);
-        if S::READS_ALL && udp::is_udp(socket) {
-            return udp::sent(socket, length as u32);
+        if S::READS_REQUESTS {
+            if let Some(state) = S::existing(socket) {
+                if state.passes_by(false) {
+                    return Some(());
+                }
+            } else if S::READS_ALL && udp::is_udp(socket) {
+                return udp::sent(socket, length as u32);
+            }
         }
         let state = get_or_create::<S>(socket)?;
         sent::<S>(socket, state, OfSystemCall(length as u32))
@@ -479,6 +539,7 @@ pub(super) unsafe fn sent<S: Sockets>(
                 && (!S::READS_REQUESTS || may_begin_request(state, written))
             {
                 client_request_begins(state);
+                state.note_whether_passes();
                 if S::READS_REQUESTS && !state.peer.is_known() && state.index != 0 {
                     let global = config::global()?;
                     state.peer.connected(global, socket, state.index);
@@ -691,7 +752,13 @@ fn client_request_begins(state: &mut Socket) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ClientResponse as u32);
     state.phase = phase::REQUEST;
-    charge(global, state, Signal::ClientRequest as u32)?;
+    if core::mem::take(&mut state.ready_ns) == DRAWN {
+        state.weight = 0;
+        let config = charged(global, state)?.config(Signal::ClientRequest as u32);
+        state.weight = Draw::second_stage(state.ready_shift, config)?;
+    } else {
+        charge(global, state, Signal::ClientRequest as u32)?;
+    }
     state.request_ns = now_ns();
     Some(())
 }
