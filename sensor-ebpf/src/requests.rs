@@ -12,7 +12,7 @@ use sensor_common::{
     protocol::{self, detect},
     record::{GlobalConfig, Loss},
     redis,
-    route::{NO_ROUTE, RouteKey, has_path, method},
+    route::{NO_ROUTE, Owner, RouteKey, has_path},
 };
 
 use crate::{
@@ -98,13 +98,13 @@ impl Requests {
         usual_len: 0,
     };
 
-    /// A request to the service at `service` begins with what was `received`; of
-    /// HTTP/1.1 unless `all` protocols are wanted.
+    /// A request of `owner` begins with what was `received`, or sent by a client;
+    /// of HTTP/1.1 unless `all` protocols are wanted.
     #[inline(always)]
     pub fn request_begins(
         &mut self,
         global: &GlobalConfig,
-        service: u32,
+        owner: Owner,
         received: impl Source,
         all: bool,
     ) {
@@ -119,7 +119,7 @@ impl Requests {
             return;
         }
         self.shape = 0;
-        self.request_goes_on(global, service, received, all);
+        self.request_goes_on(global, owner, received, all);
     }
 
     /// Looks whether the first request of the connection is the begin of HTTP/2,
@@ -149,10 +149,7 @@ impl Requests {
     /// Whether nothing is known that what follows a request may change.
     #[inline(always)]
     pub fn is_idle(&self) -> bool {
-        self.protocol != protocol::HTTP2
-            && self.begun == 0
-            && self.pending == 0
-            && !self.is_cut
+        self.protocol != protocol::HTTP2 && self.begun == 0 && self.pending == 0 && !self.is_cut
     }
 
     /// What a connection of HTTP/2 carries.
@@ -175,7 +172,13 @@ impl Requests {
     /// Whether [`request_goes_on`](Self::request_goes_on) is to be called.
     #[inline(always)]
     pub fn has_begun(&self) -> bool {
-        self.begun != 0 || (self.is_cut && self.method == 0)
+        self.method == 0 && (self.begun != 0 || self.is_cut)
+    }
+
+    /// Whether [`answer`](Self::answer) is to be asked about a response.
+    #[inline(always)]
+    pub fn waits(&self) -> bool {
+        self.method != 0
     }
 
     /// More was read before the request under way was answered; of `all` protocols
@@ -208,11 +211,11 @@ impl Requests {
     pub fn request_goes_on(
         &mut self,
         global: &GlobalConfig,
-        service: u32,
+        owner: Owner,
         received: impl Source,
         all: bool,
     ) {
-        if self.read_request(global, service, received, all).is_none() {
+        if self.read_request(global, owner, received, all).is_none() {
             self.begun = 0;
             self.miss();
         }
@@ -222,7 +225,7 @@ impl Requests {
     fn read_request(
         &mut self,
         global: &GlobalConfig,
-        service: u32,
+        owner: Owner,
         received: impl Source,
         all: bool,
     ) -> Option<()> {
@@ -230,7 +233,7 @@ impl Requests {
             loss::count(Loss::BufferUnknown);
             return None;
         };
-        if all && self.is_cut && self.read_rest(service, buffer).is_some() {
+        if all && self.is_cut && self.read_rest(owner, buffer).is_some() {
             return Some(());
         }
         let begun = u32::from(self.begun);
@@ -246,9 +249,9 @@ impl Requests {
         self.slot = NO_ROUTE;
         if let Some(method) = http::method(head.to_be_bytes()) {
             self.protocol = protocol::HTTP;
-            self.read_http(global, service, (method, begun, read), buffer)?;
+            self.read_http(global, owner, (method, begun, read), buffer)?;
             if all && self.method != 0 {
-                self.read_others(method.0, service, buffer);
+                self.read_others(method.0, owner, buffer);
             }
             return Some(());
         }
@@ -256,7 +259,7 @@ impl Requests {
             return None;
         }
         if begun != 0 {
-            return self.read_kafka(head, begun, buffer);
+            return self.read_kafka(owner, head, begun, buffer);
         }
         if self.protocol == protocol::UNKNOWN || self.protocol == protocol::HTTP {
             self.protocol = detect(head, buffer.len() as u32);
@@ -266,16 +269,16 @@ impl Requests {
             }
         }
         match self.protocol {
-            protocol::REDIS => self.read_redis(buffer),
+            protocol::REDIS => self.read_redis(owner, buffer),
             protocol::POSTGRESQL => {
                 if !is_start(head)
                     && let Some(verb) = scan::verb((head >> 56) as u8, read)
                 {
-                    self.method = method(protocol::POSTGRESQL, verb);
+                    self.method = owner.method(protocol::POSTGRESQL, verb);
                 }
                 Some(())
             }
-            protocol::KAFKA => self.read_kafka(head, begun, buffer),
+            protocol::KAFKA => self.read_kafka(owner, head, begun, buffer),
             _ => None,
         }
     }
@@ -292,7 +295,7 @@ impl Requests {
     fn read_http(
         &mut self,
         global: &GlobalConfig,
-        service: u32,
+        owner: Owner,
         ((number, method_len), begun, read): ((u8, u32), u32, u32),
         buffer: UserBuffer,
     ) -> Option<()> {
@@ -300,6 +303,7 @@ impl Requests {
             loss::count(Loss::RequestIncomplete);
             return Some(());
         };
+        let service = owner.service;
         let line = route::line_buffer()?;
         let path = &mut line.path;
         let len = if offset == METHOD_LEN as u32 {
@@ -319,7 +323,7 @@ impl Requests {
         let key = RouteKey {
             shape,
             service,
-            method: method(protocol::HTTP, u16::from(number)),
+            method: owner.method(protocol::HTTP, u16::from(number)),
         };
         self.slot = route::find(global, &key, path);
         self.shape = shape;
@@ -330,7 +334,7 @@ impl Requests {
     /// The requests of HTTP/1.1 that were read with the first one, whose method is
     /// `number`. They are looked for where there is more than one usually has.
     #[inline(always)]
-    fn read_others(&mut self, number: u8, service: u32, buffer: UserBuffer) {
+    fn read_others(&mut self, number: u8, owner: Owner, buffer: UserBuffer) {
         let len = buffer.len().min(u64::from(u16::MAX)) as u16;
         let usual = u32::from(self.usual_len);
         if u32::from(len) < usual + usual / 2 {
@@ -344,7 +348,7 @@ impl Requests {
         if has_body && usual != 0 {
             return;
         }
-        let found = http1::requests(buffer, service, 0);
+        let found = http1::requests(buffer, owner, 0);
         self.usual_len = if found.count > 1 || found.is_cut {
             len / (found.count as u16 + 1)
         } else {
@@ -356,9 +360,9 @@ impl Requests {
     /// The rest of the request that the last read ended in, and what follows it;
     /// `None` if it does not go on.
     #[inline(always)]
-    fn read_rest(&mut self, service: u32, buffer: UserBuffer) -> Option<()> {
+    fn read_rest(&mut self, owner: Owner, buffer: UserBuffer) -> Option<()> {
         self.is_cut = false;
-        let found = http1::requests(buffer, service, self.id);
+        let found = http1::requests(buffer, owner, self.id);
         if found.count == 0 && !found.is_cut {
             return None;
         }
@@ -383,14 +387,14 @@ impl Requests {
     }
 
     #[inline(always)]
-    fn read_redis(&mut self, buffer: UserBuffer) -> Option<()> {
+    fn read_redis(&mut self, owner: Owner, buffer: UserBuffer) -> Option<()> {
         let found = scan::commands(buffer);
         if found.count == 0 {
             return None;
         }
-        self.method = method(protocol::REDIS, found.first);
+        self.method = owner.method(protocol::REDIS, found.first);
         if found.count > 1 {
-            self.pending = pipeline::begin(&mut self.id, found.count)?;
+            self.pending = pipeline::begin(&mut self.id, found.count, owner.side_bit)?;
             (self.answered, self.in_order) = (0, true);
         }
         Some(())
@@ -398,7 +402,13 @@ impl Requests {
 
     /// Of which `begun` bytes, the size, were read before.
     #[inline(always)]
-    fn read_kafka(&mut self, head: u64, begun: u32, buffer: UserBuffer) -> Option<()> {
+    fn read_kafka(
+        &mut self,
+        owner: Owner,
+        head: u64,
+        begun: u32,
+        buffer: UserBuffer,
+    ) -> Option<()> {
         if !kafka::begins(head, begun + buffer.len() as u32) {
             return None;
         }
@@ -407,12 +417,13 @@ impl Requests {
             return None;
         }
         self.protocol = protocol::KAFKA;
-        self.method = method(protocol::KAFKA, kafka::api(head));
+        self.method = owner.method(protocol::KAFKA, kafka::api(head));
         self.shape = u64::from(u32::from_be_bytes(correlation));
         Some(())
     }
 
-    /// How the request under way ended, by the begin of what is `sent`.
+    /// How the request under way ended, by the begin of what is `sent`, or received
+    /// by a client.
     #[inline(always)]
     pub fn answer(&mut self, sent: impl Source, all: bool) -> Answer {
         if self.method == 0 {
@@ -437,10 +448,22 @@ impl Requests {
                 .and_then(redis::outcome)
                 .map(Outcome::of_class),
             protocol::POSTGRESQL => scan::postgresql_outcome(buffer).map(Outcome::of_class),
+            // Clients read the size on its own.
+            protocol::KAFKA if self.begun == 0 && buffer.len() == 4 => {
+                self.begun = 4;
+                return Answer::Interim;
+            }
             // Which error a response has depends on its API and version.
-            protocol::KAFKA => begin(buffer)
-                .filter(|head| *head as u32 == self.shape as u32)
-                .map(|_| Outcome::of_class(2)),
+            protocol::KAFKA => {
+                let place = if core::mem::take(&mut self.begun) == 0 {
+                    0
+                } else {
+                    32
+                };
+                begin(buffer)
+                    .filter(|head| (*head >> place) as u32 == self.shape as u32)
+                    .map(|_| Outcome::of_class(2))
+            }
             _ => None,
         };
         match outcome {

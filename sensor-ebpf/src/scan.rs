@@ -29,8 +29,9 @@ pub struct Scan {
     /// Of HTTP/1.1; its responses, too.
     pub requests: http::pipeline::Cursor,
     pub responses_max: u32,
-    /// Who is asked, and which lessons there are for it.
+    /// Whose requests they are, and which lessons there are for it.
     pub service: u32,
+    pub side_bit: u32,
     pub lesson_bits: u64,
     pub part: http1::Part,
     /// Commands, or classes of replies, or statuses of responses.

@@ -12,6 +12,7 @@
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::map, maps::LruHashMap};
 use sensor_common::{
     record::{GlobalConfig, Loss},
+    route::Owner,
     tls::{HEADER_LEN, Record, after, answered, stage},
 };
 
@@ -317,17 +318,17 @@ impl Thread {
             connection.is_request = 0;
             connection.requests = Requests::NEW;
         }
-        let service = self.service;
+        let owner = Owner::server(self.service);
         let plaintext = UserBuffer::new(address, len);
         if connection.is_request == 0 {
             connection.is_request = 1;
             connection
                 .requests
-                .request_begins(global, service, plaintext, true);
+                .request_begins(global, owner, plaintext, true);
         } else if connection.requests.has_begun() {
             connection
                 .requests
-                .request_goes_on(global, service, plaintext, true);
+                .request_goes_on(global, owner, plaintext, true);
         } else {
             connection.requests.more_is_read(plaintext);
         }

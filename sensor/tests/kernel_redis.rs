@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use requests::{Published, Server, config, free_port, name_of, published, wait_for};
+use requests::{
+    Copy, Published, Server, client_config, config, free_port, name_of, published, wait_for,
+};
 
 fn server() -> Server {
     let port = free_port();
@@ -43,7 +45,18 @@ async fn published_of(
 }
 
 fn benchmark(address: SocketAddr, tests: &str, requests: u32, pipeline: u32) {
-    let status = Command::new("redis-benchmark")
+    let command = Command::new("redis-benchmark");
+    benchmark_by(command, address, tests, requests, pipeline);
+}
+
+fn benchmark_by(
+    mut command: Command,
+    address: SocketAddr,
+    tests: &str,
+    requests: u32,
+    pipeline: u32,
+) {
+    let status = command
         .args(["-h", "127.0.0.1", "-p", &address.port().to_string()])
         .args(["-q", "-c", "5", "-t", tests])
         .args(["-n", &requests.to_string(), "-P", &pipeline.to_string()])
@@ -119,4 +132,29 @@ async fn errors_are_told_from_results_in_pipelines_too() {
     ]);
     assert_eq!(found.routes(), expected);
     found.check_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_count_on_the_side_that_sends_them() {
+    let _turn = requests::turn().await;
+    let server = server();
+    let client = Copy::of("redis-benchmark", "hg-redis-client");
+    let address = server.address;
+    for (pipeline, expected) in [(1, 5000), (16, 8000)] {
+        let command = client.command();
+        let work = move || {
+            benchmark_by(command, address, "set,get", expected, pipeline);
+            thread::sleep(Duration::from_millis(100));
+        };
+        let found = published(client_config(), &client.service(), work).await;
+        println!("{:?} {:?}", found.by_client_route, found.losses);
+        let routes = found.client_routes();
+        assert_eq!(routes[&("SET", 2)], u64::from(expected));
+        assert_eq!(routes[&("GET", 2)], u64::from(expected));
+        assert_eq!(found.by_route, BTreeMap::new());
+        assert_eq!(
+            found.by_client_route.values().sum::<u64>(),
+            found.client_requests
+        );
+    }
 }

@@ -14,7 +14,10 @@ use std::{
 };
 
 use honeyguide_sensor::Config;
-use requests::{Client, Server, config, free_port, name_of, own_name, published, serve, wait_for};
+use requests::{
+    Client, Copy, Server, client_config, config, free_port, name_of, own_name, published, serve,
+    wait_for,
+};
 use sensor_common::record::Loss;
 
 fn status(status: &str) -> Vec<u8> {
@@ -72,6 +75,46 @@ async fn requests_are_counted_by_route_and_status_class_from_the_first() {
     assert_eq!(found.routes(), asked());
     assert_eq!(found.requests, 480);
     found.check_whole();
+    // It has to be wanted.
+    assert_eq!(found.by_client_route, BTreeMap::new());
+    assert_eq!(found.client_requests, 480);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_count_on_both_sides_if_that_is_wanted() {
+    let _turn = requests::turn().await;
+    let address = serve(4, by_path);
+    let found = published(client_config(), &own_name(), move || ask(address)).await;
+    println!("{:?} {:?}", found.by_client_route, found.losses);
+    assert_eq!(found.routes(), asked());
+    assert_eq!(found.client_routes(), asked());
+    assert_eq!(found.client_requests, 480);
+    found.check_whole();
+    let peer = found.by_peer.get(&address.to_string()).copied();
+    assert_eq!(peer, Some(480), "{:?}", found.by_peer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_curl_count_on_its_side() {
+    let _turn = requests::turn().await;
+    let address = serve(10, by_path);
+    let client = Copy::of("curl", "hg-http-client");
+    let mut command = client.command();
+    command.args(["-s", "-X", "PUT", "-d", "some=thing"]);
+    for path in ["/users/1?page=2", "/users/2", "/error/3", "/users/4"] {
+        command.arg(format!("http://{address}{path}"));
+    }
+    let work = move || {
+        for _ in 0..10 {
+            assert!(command.status().unwrap().success());
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(client_config(), &client.service(), work).await;
+    println!("{:?} {:?}", found.by_client_route, found.losses);
+    let expected = BTreeMap::from([(("PUT /users/{id}", 2), 30), (("PUT /error/{id}", 5), 10)]);
+    assert_eq!(found.client_routes(), expected);
+    assert_eq!((found.client_requests, found.requests), (40, 0));
 }
 
 /// A path that anything may follow is learned, and what is often asked for

@@ -13,10 +13,12 @@
 //! reads and writes; whatever it finds, exchanges are timed all the same.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use sensor_common::{Signal, peer::ServiceRef};
+use sensor_common::{Signal, peer::ServiceRef, route::Owner};
 
 use self::{
-    carried::{follows_http2, may_begin_request, no_request_begins, of_connection, others_answered},
+    carried::{
+        follows_http2, may_begin_request, no_request_begins, of_connection, others_answered,
+    },
     exchange::{
         client_request_begins, client_response_begins, server_request_begins,
         server_response_begins,
@@ -36,6 +38,7 @@ use crate::{
 };
 
 mod carried;
+mod client;
 mod connection;
 mod exchange;
 mod socket;
@@ -147,10 +150,13 @@ pub(super) unsafe fn on_receive<S: Sockets>(
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
         let state = get_or_create::<S>(socket, existing)?;
-        if state.role == role::SERVER {
-            if S::READS_ALL && !state.tls.is_on() && follows_http2(state, read, true).is_some() {
+        if S::READS_ALL && !state.tls.is_on() {
+            let is_request = state.role == role::SERVER;
+            if follows_http2(state, read, is_request).is_some() {
                 return Some(());
             }
+        }
+        if state.role == role::SERVER {
             if state.phase != phase::REQUEST {
                 if S::READS_REQUESTS && !may_begin_request(state, read) {
                     no_request_begins(socket, state);
@@ -168,9 +174,8 @@ pub(super) unsafe fn on_receive<S: Sockets>(
             } else if S::READS_REQUESTS && state.requests.has_begun() {
                 let global = config::global()?;
                 let all = S::READS_ALL;
-                state
-                    .requests
-                    .request_goes_on(global, state.index, read, all);
+                let owner = Owner::server(state.index);
+                state.requests.request_goes_on(global, owner, read, all);
             } else if S::READS_ALL && !state.tls.is_on() {
                 state.requests.more_is_read(read);
             }
@@ -191,7 +196,9 @@ pub(super) unsafe fn on_receive<S: Sockets>(
         }
         let now_ns = now_ns();
         if state.phase == phase::REQUEST {
-            client_response_begins::<S>(socket, state, now_ns);
+            client_response_begins::<S>(socket, state, now_ns, read);
+        } else if S::READS_ALL {
+            client::is_answered(state, read, now_ns, false);
         }
         state.last_ns = now_ns;
     }
@@ -254,11 +261,19 @@ pub(super) unsafe fn sent<S: Sockets>(
 ) -> Option<()> {
     // SAFETY: the caller passes a socket of a tracepoint.
     unsafe {
+        if S::READS_ALL && !state.tls.is_on() {
+            let is_request = state.role == role::CLIENT;
+            if follows_http2(state, written, is_request).is_some() {
+                return Some(());
+            }
+        }
         if state.role == role::CLIENT {
-            if state.phase != phase::REQUEST
-                && (!S::READS_REQUESTS || may_begin_request(state, written))
-            {
-                client_request_begins(state);
+            if state.phase == phase::REQUEST {
+                if S::READS_ALL {
+                    client::asks(state, written, false);
+                }
+            } else if !S::READS_REQUESTS || may_begin_request(state, written) {
+                client_request_begins::<S>(state, written);
                 state.note_whether_passes();
                 if S::READS_REQUESTS && !state.peer.is_known() && state.index != 0 {
                     let global = config::global()?;
@@ -271,8 +286,6 @@ pub(super) unsafe fn sent<S: Sockets>(
             if !state.tls.is_response(written) {
                 return None;
             }
-        } else if S::READS_ALL && follows_http2(state, written, false).is_some() {
-            return Some(());
         }
         if state.weight == 0 {
             response_is_not_sampled(state);

@@ -107,10 +107,7 @@ fn main() -> Result<()> {
 }
 
 /// Run time of each of `programs` in nanoseconds per request and side.
-fn cost(
-    kernel: &mut Kernel,
-    programs: &[ProgramSpec],
-) -> Result<BTreeMap<&'static str, f64>> {
+fn cost(kernel: &mut Kernel, programs: &[ProgramSpec]) -> Result<BTreeMap<&'static str, f64>> {
     kernel
         .attach_programs(programs)
         .map_err(anyhow::Error::msg)?;

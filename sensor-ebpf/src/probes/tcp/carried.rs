@@ -1,14 +1,14 @@
 //! What the bytes of a connection are, as far as requests are looked at: of a
 //! TLS connection [`Tls`](crate::tls::Tls) says what of them is an exchange.
 
-use sensor_common::Signal;
+use sensor_common::{Signal, route::CLIENT_SIDE};
 
 use super::{
     exchange::charged,
     socket::{NOT_SAMPLED, Socket, role},
 };
 use crate::{
-    config,
+    config::{self, SignalNumber},
     histogram::Event,
     http2::Transfer,
     kernel::{OFFSET_TCP_READ, OFFSET_TCP_RECEIVED, Object, load, now_ns, tcp_sock},
@@ -42,17 +42,38 @@ pub unsafe fn no_request_begins(socket: Object, state: &mut Socket) {
     }
 }
 
-/// Follows what a connection of HTTP/2 carries; `None` if it is none.
+/// Whether requests of this side of the connection are looked at, of all protocols.
+#[inline(always)]
+pub fn looks_at_requests(state: &Socket) -> bool {
+    if state.role == role::SERVER {
+        return true;
+    }
+    !state.tls.is_on()
+        && config::global()
+            .is_some_and(|global| global.client_routes != 0 && global.routes_per_service != 0)
+}
+
+/// Follows what a connection of HTTP/2 carries, if it is to be; `None` if it is none.
 #[inline(always)]
 pub fn follows_http2(state: &mut Socket, carried: impl Source, is_request: bool) -> Option<()> {
+    if !looks_at_requests(state) {
+        return None;
+    }
     if is_request {
         state.requests.begins(config::global()?, carried);
     }
     if !state.requests.is_http2() {
         return None;
     }
+    let is_server = state.role == role::SERVER;
+    let (signal, side_bit, peer) = if is_server {
+        (Signal::ServerRequest as u32, 0, 0)
+    } else {
+        let peer = state.peer.shape();
+        (Signal::ClientRequest as u32, CLIENT_SIDE, peer)
+    };
     let ready_ns = core::mem::take(&mut state.ready_ns);
-    let now_ns = if is_request && ready_ns > NOT_SAMPLED {
+    let now_ns = if is_server && is_request && ready_ns > NOT_SAMPLED {
         ready_ns
     } else {
         now_ns()
@@ -68,8 +89,9 @@ pub fn follows_http2(state: &mut Socket, carried: impl Source, is_request: bool)
         is_request,
         charged,
         now_ns,
-        signal: Signal::ServerRequest as u32,
-        side_bit: 0,
+        signal,
+        side_bit,
+        peer,
     });
     Some(())
 }
@@ -137,7 +159,7 @@ pub fn charge_of_request(state: &Socket, end_ns: u64) -> Option<Charge> {
         return None;
     }
     let event = Event {
-        signal: Signal::ServerRequest as u32,
+        signal: request_signal(state.role),
         value_ns: end_ns.checked_sub(state.request_ns)?,
         weight: state.weight,
     };
@@ -153,4 +175,14 @@ pub fn give_up_pending(state: &mut Socket) -> Option<()> {
     let charge = charge_of_request(state, state.last_ns)?;
     state.requests.give_up_pending(charge);
     Some(())
+}
+
+/// What a request to the other side is timed as.
+#[inline(always)]
+pub fn request_signal(role: u8) -> SignalNumber {
+    if role == role::SERVER {
+        Signal::ServerRequest as u32
+    } else {
+        Signal::ClientRequest as u32
+    }
 }

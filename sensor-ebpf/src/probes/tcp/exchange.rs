@@ -3,11 +3,13 @@
 use sensor_common::{
     Signal,
     record::{GlobalConfig, Loss},
+    route::Owner,
 };
 
 use super::{
     carried::{Written, give_up_pending, of_connection, others_answered},
-    socket::{DRAWN, NOT_SAMPLED, NO_ROUND_TRIP, Socket, Sockets, phase},
+    client,
+    socket::{DRAWN, NO_ROUND_TRIP, NOT_SAMPLED, Socket, Sockets, phase},
 };
 use crate::{
     config::{self, Draw, SignalNumber},
@@ -52,7 +54,7 @@ pub fn server_request_begins<S: Sockets>(state: &mut Socket, read: impl Source) 
         }
         state
             .requests
-            .request_begins(global, state.index, read, S::READS_ALL);
+            .request_begins(global, Owner::server(state.index), read, S::READS_ALL);
     }
     Some(())
 }
@@ -115,10 +117,14 @@ pub unsafe fn server_response_begins<S: Sockets>(
 }
 
 #[inline(always)]
-pub fn client_request_begins(state: &mut Socket) -> Option<()> {
+pub fn client_request_begins<S: Sockets>(state: &mut Socket, written: impl Source) -> Option<()> {
     let global = config::global()?;
     exchange_ends(global, state, Signal::ClientResponse as u32);
+    if S::READS_ALL && state.requests.has_pending() {
+        give_up_pending(state);
+    }
     state.phase = phase::REQUEST;
+    let is_cut = S::READS_ALL && state.requests.take_cut();
     if core::mem::take(&mut state.ready_ns) == DRAWN {
         state.weight = 0;
         let config = charged(global, state)?.config(Signal::ClientRequest as u32);
@@ -127,6 +133,10 @@ pub fn client_request_begins(state: &mut Socket) -> Option<()> {
         charge(global, state, Signal::ClientRequest as u32)?;
     }
     state.request_ns = now_ns();
+    if S::READS_ALL {
+        state.requests.put_cut(is_cut);
+        client::asks(state, written, true);
+    }
     Some(())
 }
 
@@ -135,7 +145,11 @@ pub unsafe fn client_response_begins<S: Sockets>(
     socket: Object,
     state: &mut Socket,
     now_ns: u64,
+    read: impl Source,
 ) -> Option<()> {
+    if S::READS_ALL && !client::is_answered(state, read, now_ns, true) {
+        return None;
+    }
     state.phase = phase::RESPONSE;
     let global = config::global()?;
     let charged = Charged::cached(state.index, state.generation)?;
@@ -165,7 +179,11 @@ pub unsafe fn client_response_begins<S: Sockets>(
 
 /// Counts the whole of a response once it is known that no more of it comes.
 #[inline(always)]
-pub fn exchange_ends(global: &GlobalConfig, state: &mut Socket, signal: SignalNumber) -> Option<()> {
+pub fn exchange_ends(
+    global: &GlobalConfig,
+    state: &mut Socket,
+    signal: SignalNumber,
+) -> Option<()> {
     if state.phase != phase::RESPONSE || state.weight == 0 {
         return None;
     }

@@ -188,9 +188,8 @@ impl Socket {
             self.ready_ns = 0;
         } else {
             let global = config::global();
-            let draw = global.and_then(|global| {
-                Draw::first_stage(global, Signal::ClientRequest as u32)
-            });
+            let draw =
+                global.and_then(|global| Draw::first_stage(global, Signal::ClientRequest as u32));
             if let Some(draw) = draw {
                 self.ready_ns = DRAWN;
                 self.ready_shift = draw.first();
