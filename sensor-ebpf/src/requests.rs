@@ -161,6 +161,13 @@ impl Requests {
         }
     }
 
+    /// Forgets the request under way, which is not sampled.
+    #[inline(always)]
+    pub fn forget_request(&mut self) {
+        (self.method, self.pending, self.begun) = (0, 0, 0);
+        self.is_cut = false;
+    }
+
     #[inline(always)]
     fn miss(&mut self) {
         self.misses += 1;

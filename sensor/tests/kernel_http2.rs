@@ -20,7 +20,8 @@ use honeyguide_proto::v1::{
     forecast_service_server::{ForecastService, ForecastServiceServer},
 };
 use requests::{
-    Copy, Server, client_config, config, free_port, name_of, own_name, published, wait_for,
+    Copy, Server, check_sampled, client_config, config, free_port, name_of, own_name, published,
+    sampled_config, wait_for,
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, transport::Channel};
@@ -287,4 +288,19 @@ async fn requests_count_on_the_side_that_makes_them() {
     assert_eq!((found.client_requests, found.requests), (4000, 0));
     let peer = found.by_peer.get(&address.to_string()).copied();
     assert_eq!(peer, Some(4000), "{:?}", found.by_peer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sampled_requests_stand_for_all() {
+    let _turn = requests::turn().await;
+    let directory = tempfile::tempdir().unwrap();
+    let server = nginx(directory.path());
+    let address = server.address;
+    let work = move || load(address, 32_000, 10, &["/api/v1/status", "/error"]);
+    let found = published(sampled_config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let routes = found.routes();
+    check_sampled(routes[&("GET /api/v1/status", 2)], 16_000, 16_000);
+    check_sampled(routes[&("GET /error", 5)], 16_000, 16_000);
+    found.check_whole();
 }

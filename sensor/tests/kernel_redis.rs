@@ -14,7 +14,8 @@ use std::{
 };
 
 use requests::{
-    Copy, Published, Server, client_config, config, free_port, name_of, published, wait_for,
+    Copy, Published, Server, check_sampled, client_config, config, free_port, name_of, published,
+    sampled_config, wait_for,
 };
 
 fn server() -> Server {
@@ -157,4 +158,19 @@ async fn commands_count_on_the_side_that_sends_them() {
             found.client_requests
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sampled_pipelines_stand_for_all() {
+    let _turn = requests::turn().await;
+    let server = server();
+    let address = server.address;
+    let work = move || {
+        benchmark(address, "set", 80_000, 4);
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(sampled_config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    check_sampled(found.routes()[&("SET", 2)], 80_000, 20_000);
+    found.check_whole();
 }

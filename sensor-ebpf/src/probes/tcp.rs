@@ -20,7 +20,7 @@ use self::{
         follows_http2, may_begin_request, no_request_begins, of_connection, others_answered,
     },
     exchange::{
-        client_request_begins, client_response_begins, server_request_begins,
+        charged, client_request_begins, client_response_begins, server_request_begins,
         server_response_begins,
     },
     socket::{InStorage, NOT_SAMPLED, WithRequests, phase, response_is_not_sampled},
@@ -34,6 +34,7 @@ use crate::{
     config::{self, Draw},
     kernel::{OFFSET_SOCK_FAMILY, OFFSET_SOCK_PROTOCOL, Object, load, now_ns},
     probes::udp,
+    scratch,
     user_buffer::{OfSystemCall, Source},
 };
 
@@ -136,7 +137,14 @@ unsafe fn receive<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
                 return udp::received(socket, length as u32, flags);
             }
         }
-        on_receive::<S>(socket, existing, OfSystemCall(length as u32))
+        if S::READS_REQUESTS {
+            scratch::set_in_socket(true);
+        }
+        let done = on_receive::<S>(socket, existing, OfSystemCall(length as u32));
+        if S::READS_REQUESTS {
+            scratch::set_in_socket(false);
+        }
+        done
     }
 }
 
@@ -155,6 +163,15 @@ pub(super) unsafe fn on_receive<S: Sockets>(
             if follows_http2(state, read, is_request).is_some() {
                 return Some(());
             }
+        } else if S::READS_ALL && state.tls.is_followed() {
+            state.ready_ns = 0;
+            let charged = charged(config::global()?, state)?;
+            let server = ServiceRef {
+                index: charged.index,
+                generation: charged.generation,
+            };
+            state.tls.received(server, true);
+            return Some(());
         }
         if state.role == role::SERVER {
             if state.phase != phase::REQUEST {
@@ -180,7 +197,11 @@ pub(super) unsafe fn on_receive<S: Sockets>(
                 state.requests.more_is_read(read);
             }
             if S::READS_REQUESTS && state.tls.is_on() {
-                state.tls.received(state.index, state.weight != 0);
+                let server = ServiceRef {
+                    index: state.index,
+                    generation: state.generation,
+                };
+                state.tls.received(server, state.weight != 0);
             }
             return Some(());
         }
@@ -248,7 +269,14 @@ unsafe fn send<S: Sockets>(context: &BtfTracePointContext) -> Option<()> {
             }
         }
         let state = get_or_create::<S>(socket, existing)?;
-        sent::<S>(socket, state, OfSystemCall(length as u32))
+        if S::READS_REQUESTS {
+            scratch::set_in_socket(true);
+        }
+        let done = sent::<S>(socket, state, OfSystemCall(length as u32));
+        if S::READS_REQUESTS {
+            scratch::set_in_socket(false);
+        }
+        done
     }
 }
 
@@ -283,6 +311,11 @@ pub(super) unsafe fn sent<S: Sockets>(
             return Some(());
         }
         if S::READS_REQUESTS && state.tls.is_on() {
+            if S::READS_ALL && state.tls.becomes_followed() {
+                (state.phase, state.weight) = (phase::IDLE, 0);
+                state.ready_ns = 0;
+                return Some(());
+            }
             if !state.tls.is_response(written) {
                 return None;
             }

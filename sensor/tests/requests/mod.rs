@@ -88,6 +88,23 @@ pub fn client_config() -> Config {
     }
 }
 
+/// One request in sixteen of a server is looked at.
+pub fn sampled_config() -> Config {
+    Config {
+        sampling_shift: BTreeMap::from([("server_request".to_owned(), 4)]),
+        ..config()
+    }
+}
+
+/// `counted` in samples of 1 to 16 stands for `requests`, which come in `batches`
+/// that are sampled as one: within five standard deviations.
+pub fn check_sampled(counted: u64, requests: u64, batches: u64) {
+    assert_eq!(counted % 16, 0);
+    let deviation = (requests as f64) * (15.0 / batches as f64).sqrt();
+    let difference = counted.abs_diff(requests) as f64;
+    assert!(difference < 5.0 * deviation, "{counted} of {requests}");
+}
+
 /// A copy of a program under another name, in a directory of its own: a service
 /// that nothing else on the machine is.
 pub struct Copy {
