@@ -37,21 +37,22 @@ pub fn set_in_socket(is_in_socket: bool) {
 }
 
 /// Does `work` in a program on OpenSSL's functions, unless another thread was
-/// interrupted while it did: then a loss is counted.
+/// interrupted while it did: then a loss is counted. Whether it was done.
 #[inline(always)]
-pub fn in_openssl(work: impl FnOnce()) {
+pub fn in_openssl(work: impl FnOnce()) -> bool {
     let Some(users) = SCRATCH_USERS.get_ptr_mut(0) else {
-        return;
+        return false;
     };
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: a value of this CPU, on which a program stays.
     unsafe {
         if core::ptr::read_volatile(&raw const (*users)[1]) != 0 {
             loss::count(Loss::StateFull);
-            return;
+            return false;
         }
         core::ptr::write_volatile(&raw mut (*users)[1], thread);
         work();
         core::ptr::write_volatile(&raw mut (*users)[1], 0);
     }
+    true
 }

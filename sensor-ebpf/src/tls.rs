@@ -389,6 +389,14 @@ impl Thread {
     }
 }
 
+/// Some of what OpenSSL's connection `ssl` carries was not seen.
+#[inline(always)]
+pub fn end_following(ssl: u64) {
+    if let Some(connection) = Connection::of(ssl) {
+        connection.requests.end_following();
+    }
+}
+
 /// OpenSSL's connections by process and address. Evicted ones are those that were
 /// not used for longest.
 #[map]
@@ -444,8 +452,11 @@ impl Connection {
 
     /// Follows what a connection of HTTP/2 carries.
     #[inline(always)]
-    fn transfer(&mut self, plaintext: UserBuffer, is_request: bool, now_ns: u64) -> Option<()> {
-        let charged = Charged::cached(self.server.index, self.server.generation)?;
+    fn transfer(&mut self, plaintext: UserBuffer, is_request: bool, now_ns: u64) {
+        let Some(charged) = Charged::cached(self.server.index, self.server.generation) else {
+            self.requests.end_following();
+            return;
+        };
         self.requests.transfer(&Transfer {
             buffer: plaintext,
             total: plaintext.len(),
@@ -456,7 +467,6 @@ impl Connection {
             side_bit: 0,
             peer: 0,
         });
-        Some(())
     }
 
     #[inline(always)]

@@ -11,7 +11,12 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
-use crate::{config, kernel::now_ns, scratch, tls::Thread};
+use crate::{
+    config,
+    kernel::now_ns,
+    scratch,
+    tls::{self, Thread},
+};
 
 /// `SSL_do_handshake(ssl)`
 #[uprobe]
@@ -67,7 +72,9 @@ fn end_read(context: &RetProbeContext) -> Option<()> {
         // SAFETY: the helper checks the address.
         unsafe { bpf_probe_read_user(read as *const u64) }.ok()?
     };
-    scratch::in_openssl(|| thread.read(global, ssl, (buffer, len)));
+    if !scratch::in_openssl(|| thread.read(global, ssl, (buffer, len))) {
+        tls::end_following(ssl);
+    }
     Some(())
 }
 
@@ -110,7 +117,9 @@ fn end_write(context: &RetProbeContext) -> Option<()> {
         // SAFETY: the helper checks the address.
         unsafe { bpf_probe_read_user(written as *const u64) }.ok()?
     };
-    scratch::in_openssl(|| thread.wrote(ssl, (buffer, len), begin_ns));
+    if !scratch::in_openssl(|| thread.wrote(ssl, (buffer, len), begin_ns)) {
+        tls::end_following(ssl);
+    }
     Some(())
 }
 

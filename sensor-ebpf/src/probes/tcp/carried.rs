@@ -79,6 +79,7 @@ pub fn follows_http2(state: &mut Socket, carried: impl Source, is_request: bool)
         now_ns()
     };
     let Some(charged) = config::global().and_then(|global| charged(global, state)) else {
+        state.requests.end_following();
         return Some(());
     };
     // What cannot be read may be a payload that need not be.
