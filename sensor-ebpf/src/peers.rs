@@ -61,6 +61,12 @@ impl Peer {
         self.shape != 0
     }
 
+    /// Hash of who is asked, 0 if it is not known.
+    #[inline(always)]
+    pub fn shape(&self) -> u64 {
+        self.shape
+    }
+
     /// A connection of the service at `service`, which asks.
     ///
     /// # Safety
