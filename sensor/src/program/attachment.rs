@@ -18,6 +18,7 @@ impl Kernel {
         for (number, level) in probe.levels().iter().enumerate().skip(best) {
             match self.attach_programs(level.programs) {
                 Ok(()) => {
+                    self.forget_begun();
                     let state = ProbeState::Running {
                         level: number,
                         refusals,
@@ -121,8 +122,7 @@ impl Kernel {
         let Some(ProbeState::Paused { level, refusals }) = self.states.get(&probe).cloned() else {
             return Ok(());
         };
-        let now = crate::clock::clock_now().monotonic;
-        self.tables.set_resumed(now.as_nanos() as u64);
+        self.forget_begun();
         self.states
             .insert(probe, ProbeState::Running { level, refusals });
         for spec in probe.levels()[level].programs {
@@ -137,7 +137,16 @@ impl Kernel {
                 }
             }
         }
+        self.forget_begun();
         Ok(())
+    }
+
+    /// What began until now counts no more. Programs are attached one after the
+    /// other: one may have seen a begin whose end came before the next was there,
+    /// and would take a later end for it.
+    fn forget_begun(&self) {
+        let now = crate::clock::clock_now().monotonic;
+        self.tables.set_resumed(now.as_nanos() as u64);
     }
 
     /// Detaches and unloads programs by name.
