@@ -11,10 +11,7 @@ pub mod peers;
 pub mod probe;
 pub mod tables;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -483,11 +480,3 @@ fn stripes() -> usize {
     let cpus = aya::util::nr_cpus().unwrap_or(1);
     cpus.next_power_of_two().min(STRIPES_MAX)
 }
-
-/// How the lines begin that the verifier ends its log with.
-const VERIFIER_STATISTICS: [&str; 4] = [
-    "processed ",
-    "verification time",
-    "stack depth",
-    "mark_precise",
-];

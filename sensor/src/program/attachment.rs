@@ -227,3 +227,11 @@ fn one_line(spec: &ProgramSpec, error: &aya::programs::ProgramError) -> String {
     };
     format!("{} on {}: {cause}", spec.program, spec.tracepoint)
 }
+
+/// How the lines begin that the verifier ends its log with.
+const VERIFIER_STATISTICS: [&str; 4] = [
+    "processed ",
+    "verification time",
+    "stack depth",
+    "mark_precise",
+];

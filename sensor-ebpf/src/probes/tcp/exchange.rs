@@ -125,8 +125,9 @@ pub fn client_request_begins<S: Sockets>(state: &mut Socket, written: impl Sourc
     }
     state.phase = phase::REQUEST;
     let is_cut = S::READS_ALL && state.requests.take_cut();
-    if core::mem::take(&mut state.ready_ns) == DRAWN {
-        state.weight = 0;
+    // Else it may be when the connection began that is still being made.
+    if state.ready_ns == DRAWN {
+        (state.ready_ns, state.weight) = (0, 0);
         let config = charged(global, state)?.config(Signal::ClientRequest as u32);
         state.weight = Draw::second_stage(state.ready_shift, config)?;
     } else {
