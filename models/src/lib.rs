@@ -47,6 +47,7 @@ mod combination;
 mod conformal;
 mod correlation;
 pub mod detector;
+mod ensemble;
 mod error;
 pub mod evaluation;
 mod features;
@@ -64,6 +65,7 @@ mod series;
 #[cfg(test)]
 mod testing;
 
+pub use ensemble::season_steps;
 pub use error::{ObjectiveError, ParamsError};
 pub use forecast::{Forecast, Interval};
 pub use model::{RefitReport, SeriesModel};
