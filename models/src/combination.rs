@@ -4,18 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::ensemble::{EXPERTS, GROUPS, Says, group};
 
-/// Losses before any was observed, relative to each other: one window is
-/// noisier than a level, a season must prove itself.
+/// Losses before any was observed, relative to each other: a season must prove
+/// itself.
 const PRIOR_LOSS: [f64; GROUPS] = [1.0, 1.0, 1.1, 1.1, 1.1, 1.1];
 /// Observed losses that the prior is worth.
 const PRIOR_WEIGHT: f64 = 4.0;
-/// Weights fall with this power of the loss: experts 10 % apart weigh 1 to 1.8,
+/// Weights fall with this power of the loss: experts 10 % apart weigh 1 to 2.6,
 /// so near-equals hedge each other and a clear winner leads alone.
-const POWER: i32 = 6;
+const POWER: i32 = 10;
 
 /// Discounted mean absolute errors of the experts at one lead.
 ///
-/// Weights are ∝ loss^−6 (inverse-loss combination, Bates and Granger 1969,
+/// Weights are ∝ loss^−10 (inverse-loss combination, Bates and Granger 1969,
 /// sharpened), so a combination is never worse than its worst expert and close
 /// to its best. An expert without a forecast is NaN and has no say.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,7 +71,12 @@ impl Combination {
                 self.losses[i] += step as f32;
             }
         }
-        for (weights, _) in self.weights.iter_mut().zip(spoke).filter(|(_, spoke)| *spoke) {
+        for (weights, _) in self
+            .weights
+            .iter_mut()
+            .zip(spoke)
+            .filter(|(_, spoke)| *spoke)
+        {
             *weights = (f64::from(*weights) * keep + weight) as f32;
         }
     }
@@ -130,7 +135,10 @@ mod tests {
 
     fn combined(combination: &Combination, says: &Says, credibility: &[f64; EXPERTS]) -> f64 {
         let weights = combination.weights(says, credibility);
-        let used = weights.iter().zip(says).filter(|(weight, _)| **weight > 0.0);
+        let used = weights
+            .iter()
+            .zip(says)
+            .filter(|(weight, _)| **weight > 0.0);
         used.map(|(weight, says)| weight * says).sum()
     }
 

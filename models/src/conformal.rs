@@ -51,6 +51,13 @@ fn bin(residual: f64) -> usize {
     (position.max(0.0) as usize).min(BINS - 1)
 }
 
+/// Quantiles of n residuals are read further out by this over n. Split conformal
+/// prediction asks for 1; residuals of forecasts that overlap tell half as much …
+const FINITE_SAMPLE: f64 = 2.0;
+/// … but a tail keeps at least this share of its level.
+const TAIL_SHARE_MIN: f64 = 0.4;
+/// A residual so small is on both sides of nothing.
+const ZERO: f64 = 1e-3;
 /// What the newest residual counts in a bin, at least and at most: a bin holds
 /// the 121 residuals that a law remembers at `keep` = 0.9917.
 const NEWEST: [f32; 2] = [256.0, 512.0];
@@ -81,9 +88,15 @@ impl ResidualLaw {
             self.newest /= 2.0;
             self.bins.iter_mut().for_each(|mass| *mass /= 2);
         }
-        let counted = (f64::from(self.newest) * weight).round() as u16;
-        let bin = &mut self.bins[bin(normalised)];
-        *bin = bin.saturating_add(counted);
+        let counted = (0.5 * f64::from(self.newest) * weight).round() as u16;
+        let (first, last) = if normalised.abs() < ZERO {
+            (BINS / 2 - 1, BINS / 2)
+        } else {
+            (bin(normalised), bin(normalised))
+        };
+        for bin in [first, last] {
+            self.bins[bin] = self.bins[bin].saturating_add(counted);
+        }
     }
 
     /// Quantiles at ascending levels in 0..=1, in scales: of the mixture,
@@ -102,7 +115,15 @@ impl ResidualLaw {
             prior * PRIOR[i] + (1.0 - prior) * empirical
         });
         let (mut position, mut mass) = (0, bins.next().unwrap_or(0.0));
+        let finite = FINITE_SAMPLE * counted / (counted + PRIOR_RESIDUALS).powi(2);
         levels.map(|level| {
+            let tail = level.min(1.0 - level);
+            let further = (finite * (1.0 - 2.0 * tail)).min((1.0 - TAIL_SHARE_MIN) * tail);
+            let level = if level < 0.5 {
+                level - further
+            } else {
+                level + further
+            };
             while below + mass < level && position + 1 < BINS {
                 below += mass;
                 position += 1;

@@ -24,7 +24,7 @@ mod season;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::lead::{Ahead, Lead, Opinion, Outcome, typical};
-pub(crate) use self::season::{Fixed, SEASONS, Seasons};
+pub(crate) use self::season::{Fixed, Observed, SEASONS, Seasons};
 use crate::level::Level;
 
 /// Spans over which the level, and the distance from a shape, are followed.
@@ -59,11 +59,16 @@ const CHANGE_STEPS: f64 = 1440.0;
 /// … and the usual distance from the slow level, …
 const DRIFT_STEPS: f64 = 360.0;
 /// … to which one adds at most so many of the usual.
-const DRIFT_CLIP: f64 = 3.0;
+const CLIP: f64 = 3.0;
 /// Values until nothing believed beforehand counts.
 const BELIEF_VALUES: f64 = 12.0;
 /// An expert so many usual distances from the present is believed by half.
 const CREDIBLE: f64 = 10.0;
+/// A value so many usual distances from a season says half as much of those to
+/// come, …
+const UNUSUAL: f64 = 20.0;
+/// … but this much at least: what stays is a season.
+const TRUST_MIN: f64 = 0.25;
 
 /// What every expert says of one step; NaN where it says nothing.
 pub(crate) type Says = [f64; EXPERTS];
@@ -92,6 +97,8 @@ pub(crate) struct Quantity {
     drift: Level,
     /// Of the values from the shape of each season.
     distances: [[Level; SPANS]; SEASONS],
+    /// How far the fast distance usually lies from the slow one.
+    gaps: [Level; SEASONS],
 }
 
 impl Quantity {
@@ -100,23 +107,17 @@ impl Quantity {
         self.last
     }
 
-    /// Values seen.
-    pub(crate) fn observed(&self) -> u32 {
-        self.observed
-    }
-
     /// Takes the newest value, observed with a weight in (0..=1]; `shapes` are
-    /// those of its step before it was known.
-    pub(crate) fn learn(&mut self, value: f64, weight: f64, shapes: &Shapes) {
+    /// those of its step before it was known. Returns how much it says of
+    /// seasons to come, 0..=1: little, if it is unusually far from those before.
+    pub(crate) fn learn(&mut self, value: f64, weight: f64, shapes: &Shapes) -> f64 {
+        let mut trust = 1.0;
         if let Some(last) = self.last {
             let keep = (-1.0 / CHANGE_STEPS).exp();
             self.change.update(keep, (value - last).abs(), weight);
         }
         if let Some(slow) = self.levels[SPANS - 1].get() {
-            let most = match self.drift.get() {
-                Some(usual) => DRIFT_CLIP * usual + self.change.or(0.0),
-                None => f64::INFINITY,
-            };
+            let most = clip(&self.drift, self.change.or(0.0));
             let keep = (-1.0 / DRIFT_STEPS).exp();
             self.drift
                 .update(keep, (value - slow).abs().min(most), weight);
@@ -124,15 +125,23 @@ impl Quantity {
         for (level, steps) in self.levels.iter_mut().zip(LEVEL_STEPS) {
             level.update((-1.0 / steps).exp(), value, weight);
         }
-        for (distances, shape) in self.distances.iter_mut().zip(shapes) {
+        let change = self.change.or(0.0);
+        let seasons = self.distances.iter_mut().zip(&mut self.gaps);
+        for ((distances, usual), shape) in seasons.zip(shapes) {
             if shape.is_finite() {
                 for (distance, steps) in distances.iter_mut().zip(DISTANCE_STEPS) {
                     distance.update((-1.0 / steps).exp(), value - shape, weight);
                 }
+                let gap = (distances[0].or(0.0) - distances[SPANS - 1].or(0.0)).abs();
+                let most = clip(usual, change);
+                let reach = UNUSUAL * (usual.or(gap) + change);
+                trust = 1.0 / (1.0 + (gap / reach.max(f64::MIN_POSITIVE)).powi(2));
+                usual.update((-1.0 / CHANGE_STEPS).exp(), gap.min(most), weight);
             }
         }
         self.last = Some(value);
         self.observed = self.observed.saturating_add(1);
+        trust.max(TRUST_MIN)
     }
 
     /// How much the quantity changes from value to value: the unit of all
@@ -176,23 +185,32 @@ impl Quantity {
     /// much as the slow level.
     pub(crate) fn credibility(&self, belief: &Belief) -> [f64; EXPERTS] {
         let now = self.levels[0].or(0.0);
-        let reach = CREDIBLE * (self.drift.or(belief.change) + self.unit(belief));
-        let believed = |gap: f64| 1.0 / (1.0 + (gap / reach).powi(4));
+        let unit = self.unit(belief);
+        let reach = CREDIBLE * (self.drift.or(belief.change) + unit);
+        let believed = |gap: f64, reach: f64| 1.0 / (1.0 + (gap / reach).powi(4));
         let mut credibility = [1.0; EXPERTS];
         for (credibility, level) in credibility[LEVELS..].iter_mut().zip(&self.levels) {
-            *credibility = believed(level.or(now) - now);
+            *credibility = believed(level.or(now) - now, reach);
         }
         credibility[REGRESSION] = credibility[REGRESSION - 1];
         for (season, distances) in self.distances.iter().enumerate() {
+            let reach = CREDIBLE * (self.gaps[season].or(0.0) + unit);
             let [fast, medium, slow] = distances.map(|distance| distance.or(0.0));
             let gaps = [fast, 0.0, fast - medium, fast - slow];
             let credibility = &mut credibility[SEASONAL + season * OF_SEASON..];
             for (credibility, gap) in credibility.iter_mut().zip(gaps) {
-                *credibility = believed(gap);
+                *credibility = believed(gap, reach);
             }
         }
         credibility
     }
+}
+
+/// The largest distance that a usual one learns from.
+fn clip(usual: &Level, change: f64) -> f64 {
+    usual
+        .get()
+        .map_or(f64::INFINITY, |usual| CLIP * usual + change)
 }
 
 /// Lengths in steps of the seasons that a series of this step may have: five

@@ -5,7 +5,7 @@
 //! a third longer than the one before, and mixtures of two in between.
 
 use crate::ensemble::{
-    Ahead, Belief, EXPERTS, Lead, Opinion, Outcome, Quantity, Says, Seasons, typical,
+    Ahead, Belief, EXPERTS, Lead, Observed, Opinion, Outcome, Quantity, Says, Seasons, typical,
 };
 
 /// Longest season and horizon in steps that are followed.
@@ -71,11 +71,15 @@ impl Forecaster {
         if value.abs() <= VALUE_MAX {
             self.settle(value);
             let [shapes] = self.seasons.shapes(self.step);
-            self.quantity.learn(value, 1.0, &shapes);
-            self.seasons.learn(self.step, &[(value, 1.0)]);
+            let observed = Observed {
+                value,
+                weight: 1.0,
+                trust: self.quantity.learn(value, 1.0, &shapes),
+            };
+            self.seasons.learn(self.step, &[observed]);
             self.lowest = self.lowest.min(value);
         } else {
-            self.seasons.learn(self.step, &[(0.0, 0.0)]);
+            self.seasons.learn(self.step, &[Observed::default()]);
         }
         self.follow();
     }
@@ -132,9 +136,7 @@ impl Forecaster {
         let median = between(a.median, b.median);
         let scale = between(a.scale, b.scale);
         let [a, b] = [shorter, longer].map(offsets);
-        std::array::from_fn(|level| {
-            (median + scale * between(a[level], b[level])).max(bound)
-        })
+        std::array::from_fn(|level| (median + scale * between(a[level], b[level])).max(bound))
     }
 
     /// Learns from the forecasts of this value.

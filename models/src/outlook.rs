@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::combination::isotonic;
 use crate::ensemble::{
-    Ahead, Belief, EXPERTS, Fixed, Lead, Outcome, Quantity, Says, Seasons, season_steps, typical,
+    Ahead, Belief, EXPERTS, Fixed, Lead, Observed, Outcome, Quantity, Says, Seasons, season_steps,
+    typical,
 };
 use crate::features::{self, Snapshot, Tracks, row};
 use crate::level::FAST;
@@ -77,14 +78,16 @@ impl Outlook {
             self.seasons = Seasons::new(season_steps(params.get().step_secs), SEASON_WINDOWS_MAX);
         }
         let shapes = self.seasons.shapes(step);
-        let observed = Target::ALL.map(|target| {
-            let value = window.value(target).unwrap_or(0.0);
-            (value, window.weight(target))
-        });
-        for (k, (value, weight)) in observed.into_iter().enumerate() {
-            if weight > 0.0 {
+        let mut observed = [Observed::default(); TARGETS];
+        for target in Target::ALL {
+            let (k, weight) = (target.index(), window.weight(target));
+            if let Some(value) = window.value(target).filter(|_| weight > 0.0) {
                 self.settle(params, k, (step, value), f64::from(window.completeness));
-                self.quantities[k].learn(value, weight, &shapes[k]);
+                observed[k] = Observed {
+                    value,
+                    weight,
+                    trust: self.quantities[k].learn(value, weight, &shapes[k]),
+                };
             }
         }
         self.seasons.learn(step, &observed);
@@ -152,7 +155,9 @@ impl Outlook {
             lead.follow(step, ahead, says, &opinion);
         }
         let scale = observed_scale(opinion.scale, ahead, k, evidence);
-        let at = lead.offsets(LEVELS).map(|offset| opinion.median + scale * offset);
+        let at = lead
+            .offsets(LEVELS)
+            .map(|offset| opinion.median + scale * offset);
         Point {
             lower_95: at[0],
             lower_80: at[1],

@@ -47,7 +47,9 @@ impl Coefficients {
 
     fn slopes(&self) -> impl Iterator<Item = f64> {
         let unit = f64::from(self.steepest) / f64::from(i16::MAX);
-        self.slopes.iter().map(move |slope| unit * f64::from(*slope))
+        self.slopes
+            .iter()
+            .map(move |slope| unit * f64::from(*slope))
     }
 
     /// The same forecast, `by` (0..=1) as bold.
@@ -109,7 +111,9 @@ pub(crate) fn fit(examples: &[Example], ridge: f64, limit: f64) -> Option<Coeffi
         intercept -= slope * means[*j];
         slopes[*j] = slope;
     }
-    let steepest = slopes.iter().fold(0.0, |most: f64, slope| most.max(slope.abs()));
+    let steepest = slopes
+        .iter()
+        .fold(0.0, |most: f64, slope| most.max(slope.abs()));
     let finite = intercept.is_finite() && slopes.iter().all(|slope| slope.is_finite());
     let share = |slope: f64| slope / steepest.max(f64::MIN_POSITIVE) * f64::from(i16::MAX);
     finite.then_some(Coefficients {
@@ -146,10 +150,7 @@ mod tests {
         let fitted = fit(&examples(200, 0.0), 1e-6, 100.0).unwrap();
         let expected = [2.0, 0.0, -1.0, 0.0];
         for (slope, expected) in fitted.slopes().zip(expected) {
-            assert!(
-                (slope - expected).abs() < 1e-4,
-                "{slope} {expected}"
-            );
+            assert!((slope - expected).abs() < 1e-4, "{slope} {expected}");
         }
         assert!((fitted.intercept - 0.5).abs() < 1e-5);
         assert!(fitted.slopes().skip(4).all(|slope| slope == 0.0));

@@ -10,28 +10,32 @@ use crate::level::Level;
 /// Forecasts of a lead that are followed at a time: more are neighbours of each
 /// other and tell little.
 const IN_FLIGHT: usize = 6;
-/// Residuals of a random walk that the typical size is believed to have.
-const SIZE_BELIEF: f64 = 2.0;
+/// Residuals that what is believed of the typical size is worth.
+const SIZE_BELIEF: f64 = 3.0;
 /// Residuals that make the typical size one that surprises are told from.
-const SIZE_RESIDUALS: f64 = 20.0;
+const SIZE_RESIDUALS: f64 = 10.0;
 /// A residual so many times the typical size counts by half …
 const SURPRISE: f64 = 3.0;
 /// … or so many times, at leads up to …
 const SURPRISE_SHORT: f64 = 6.0;
 /// … so many steps, where fewer forecasts share one event.
 const SHORT_STEPS: usize = 64;
-/// The same for the law of residuals, in its scales.
+/// Residuals before the scale is one that a law can be learned in.
+const LAW_FROM: f64 = 4.0;
+/// Surprises of the law of residuals, in its scales.
 const SURPRISE_LAW: f64 = 5.0;
 /// What a residual weighs in the law after the next one: about 120 count.
 const KEEP_LAW: f64 = 0.9917;
 /// Residuals beyond this many scales count as this many.
 const NORMALISED_MAX: f64 = 12.0;
-/// Share of residuals beyond an end of the 95 % interval, which is tracked …
+/// Shares of residuals beyond an end of the 95 % and of the 80 % interval, which
+/// are tracked.
 const TAIL: f64 = 0.025;
-/// … and beyond a quantile that is no more moved with it.
-const FADED: f64 = 0.1;
+const TAIL_80: f64 = 0.1;
 /// Step of the tracking, in widths of the interval.
 const GAIN: f64 = 0.03;
+/// The same for the 80 % interval, whose ends are missed more often.
+const GAIN_80: f64 = 0.01;
 /// Ends are moved outwards by so many scales at most.
 const OUTWARDS_MAX: f64 = 40.0;
 /// A scale is the typical size times: a part that never changes, one as large
@@ -44,8 +48,9 @@ const SIZE_MAX: f64 = 6.0;
 /// Smallest scale, in units.
 const SCALE_MIN: f64 = 0.02;
 /// The typical size at a lead before anything was seen is that of a shorter one
-/// times this power of their ratio: a random walk's.
-const GROWTH: f64 = 0.5;
+/// times this power of their ratio: between that of what always returns (0) and
+/// of a random walk (1/2).
+const GROWTH: f64 = 0.3;
 
 /// How far ahead a lead forecasts, and how often that is followed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -184,12 +189,18 @@ pub(crate) struct Outcome {
 }
 
 impl Lead {
-    /// Quantiles of residuals at ascending levels in 0..=1, in scales.
+    /// Quantiles of residuals at ascending levels in 0..=1, in scales. What the
+    /// experts say is the median: that of the few residuals there are at a long
+    /// lead is no better.
     pub(crate) fn offsets<const N: usize>(&self, levels: [f64; N]) -> [f64; N] {
         let offsets = self.law.at(levels);
+        let [middle] = self.law.at([0.5]);
         let mut least = f64::NEG_INFINITY;
         std::array::from_fn(|i| {
-            least = (offsets[i] + self.tracker.shift(levels[i])).max(least);
+            let tail = levels[i].min(1.0 - levels[i]);
+            let share = ((tail - TAIL_80) / (0.5 - TAIL_80)).max(0.0);
+            let offset = offsets[i] - share * middle;
+            least = (offset + self.tracker.shift(levels[i])).max(least);
             least
         })
     }
@@ -259,7 +270,12 @@ impl Lead {
     }
 
     fn learn(&mut self, lead: usize, claim: &Claim, outcome: &Outcome, keep: f64) -> Option<f64> {
-        let Outcome { value, unit, weight, .. } = *outcome;
+        let Outcome {
+            value,
+            unit,
+            weight,
+            ..
+        } = *outcome;
         let (median, scale) = (f64::from(claim.median), f64::from(claim.scale));
         let residual = value - median;
         let size = residual.abs();
@@ -277,7 +293,8 @@ impl Lead {
         };
         // Clamped: what overflowed would be an error without end.
         let says = claim.says.map(|distance| distance.get() * scale);
-        self.combination.settle(&says, residual, weight * trust, keep);
+        self.combination
+            .settle(&says, residual, weight * trust, keep);
         let relative = settled.then(|| (size / typical).min(SIZE_MAX));
         let clipped = if settled {
             size.min(SURPRISE * typical + unit)
@@ -289,9 +306,15 @@ impl Lead {
             .update(1.0 - (1.0 - keep) * counted, clipped, counted);
         self.disagreement
             .update(keep, claim.disagreement.get() * scale, weight);
+        if self.size.weight() < LAW_FROM {
+            return relative;
+        }
         let normalised = residual / scale;
-        self.tracker
-            .learn(normalised, self.law.at([TAIL, 1.0 - TAIL]), weight);
+        self.tracker.learn(
+            normalised,
+            self.law.at([TAIL, TAIL_80, 1.0 - TAIL_80, 1.0 - TAIL]),
+            weight,
+        );
         let trust = cauchy(normalised / SURPRISE_LAW);
         let normalised = normalised.clamp(-NORMALISED_MAX, NORMALISED_MAX);
         self.law.settle(normalised, KEEP_LAW, weight * trust);
@@ -320,38 +343,46 @@ pub(crate) fn typical<'a>(
     })
 }
 
-/// How far the ends of the 95 % interval are moved outwards, in scales, so that
+/// How far the ends of intervals are moved outwards, in scales, so that
 /// in the long run each is missed as often as it should be, whatever residuals
 /// do: quantile tracking, the proportional part of conformal PID (Angelopoulos,
 /// Candès and Tibshirani 2023, equation 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Tracker {
-    /// Below and above.
-    outwards: [f32; 2],
+    /// Of the 95 % and of the 80 % interval, below and above.
+    outwards: [[f32; 2]; 2],
 }
 
 impl Tracker {
     /// Learns where a residual lay; `ends` are the law's.
-    fn learn(&mut self, normalised: f64, [low, high]: [f64; 2], weight: f64) {
-        let [below, above] = self.outwards.map(f64::from);
-        let missed = [normalised < low - below, normalised > high + above];
-        let gain = GAIN * weight * (high - low).max(1.0);
-        for (outwards, missed) in self.outwards.iter_mut().zip(missed) {
-            let moved = f64::from(*outwards) + gain * (f64::from(u8::from(missed)) - TAIL);
-            *outwards = moved.clamp(-0.5 * (high - low), OUTWARDS_MAX) as f32;
+    fn learn(&mut self, normalised: f64, [low, lower, upper, high]: [f64; 4], weight: f64) {
+        let intervals = [
+            (GAIN, TAIL, [low, high]),
+            (GAIN_80, TAIL_80, [lower, upper]),
+        ];
+        for (outwards, (gain, tail, [low, high])) in self.outwards.iter_mut().zip(intervals) {
+            let [below, above] = outwards.map(f64::from);
+            let missed = [normalised < low - below, normalised > high + above];
+            let gain = gain * weight * (high - low).max(1.0);
+            for (outwards, missed) in outwards.iter_mut().zip(missed) {
+                let moved = f64::from(*outwards) + gain * (f64::from(u8::from(missed)) - tail);
+                *outwards = moved.clamp(-0.5 * (high - low), OUTWARDS_MAX) as f32;
+            }
         }
     }
 
-    /// Of a quantile: as tracked at the tail, fading out towards the median.
+    /// Of a quantile: as tracked at the two tails, fading out towards the median.
     fn shift(&self, level: f64) -> f64 {
+        let side = usize::from(level > 0.5);
+        let [far, near] = self.outwards.map(|outwards| f64::from(outwards[side]));
         let tail = level.min(1.0 - level).max(0.0);
-        let share = ((FADED - tail) / (FADED - TAIL)).clamp(0.0, 1.0);
-        let [below, above] = self.outwards.map(f64::from);
-        if level > 0.5 {
-            share * above
+        let outwards = if tail < TAIL_80 {
+            let share = ((TAIL_80 - tail) / (TAIL_80 - TAIL)).min(1.0);
+            near + share * (far - near)
         } else {
-            -share * below
-        }
+            near * (0.5 - tail) / (0.5 - TAIL_80)
+        };
+        if side == 1 { outwards } else { -outwards }
     }
 }
 
@@ -370,7 +401,10 @@ mod tests {
         for steps in 1..=HORIZON {
             let ahead = Ahead::new(steps);
             assert!(ahead.every == 1 || [2, 3, 5].iter().all(|d| ahead.every % d != 0));
-            assert!((steps as u64 / ahead.every) < IN_FLIGHT as u64 + 1, "{ahead:?}");
+            assert!(
+                (steps as u64 / ahead.every) < IN_FLIGHT as u64 + 1,
+                "{ahead:?}"
+            );
         }
     }
 
@@ -380,7 +414,10 @@ mod tests {
     fn distances_are_kept_to_four_percent() {
         for scales in [0.0, 0.1, -0.5, 3.0, -20.0, 90.0] {
             let kept = Distance::new(scales).get();
-            assert!((kept - scales).abs() <= 0.022 * (1.0 + scales.abs()), "{scales} {kept}");
+            assert!(
+                (kept - scales).abs() <= 0.022 * (1.0 + scales.abs()),
+                "{scales} {kept}"
+            );
         }
         assert!(Distance::new(f64::NAN).get().is_nan());
         assert!(Distance::new(1e300).get() > 90.0);
@@ -443,9 +480,11 @@ mod tests {
             step += 1;
             (high - low) * learn(lead, step, residual).scale
         };
-        let calm = (0..500).map(|i| width(&mut lead, if i % 2 == 0 { 0.1 } else { -0.1 })).last();
+        let calm = (0..500)
+            .map(|i| width(&mut lead, if i % 2 == 0 { 0.1 } else { -0.1 }))
+            .last();
         let burst = (0..20).map(|_| width(&mut lead, 3.0)).last();
-        assert!(burst > calm.map(|calm| 2.0 * calm), "{burst:?} {calm:?}");
+        assert!(burst > calm.map(|calm| 1.5 * calm), "{burst:?} {calm:?}");
     }
 
     #[test]

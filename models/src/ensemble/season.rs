@@ -100,6 +100,16 @@ impl Size {
     }
 }
 
+/// A value of one step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Observed {
+    pub(crate) value: f64,
+    /// How well it was observed, 0..=1; 0 for not at all.
+    pub(crate) weight: f64,
+    /// How much it says of seasons to come, 0..=1.
+    pub(crate) trust: f64,
+}
+
 /// One season of `N` quantities.
 #[derive(Clone, Debug, PartialEq)]
 struct Profile<C, const N: usize> {
@@ -111,6 +121,8 @@ struct Profile<C, const N: usize> {
     /// The bucket that is collected now, and what it has.
     bucket: usize,
     collected: [Level; N],
+    /// How far what it has is to be trusted.
+    trust: [Level; N],
     sizes: Vec<[Size; N]>,
 }
 
@@ -123,17 +135,20 @@ impl<C: Cell, const N: usize> Profile<C, N> {
             shape: vec![[C::NONE; N]; length.div_ceil(width)],
             bucket: 0,
             collected: [Level::default(); N],
+            trust: [Level::default(); N],
             sizes: vec![[Size::default(); N]; length.min(PHASES_MAX)],
         }
     }
 
     /// Takes the values of a step; `seasons` is how many have begun.
-    fn learn(&mut self, step: u64, values: &[(f64, f64); N], seasons: u64) {
+    fn learn(&mut self, step: u64, values: &[Observed; N], seasons: u64) {
         let bucket = (step % self.length / self.width) as usize;
         if bucket != self.bucket {
             let share = 1.0 / seasons.clamp(1, BACK) as f64;
-            for (cell, collected) in self.shape[self.bucket].iter_mut().zip(&self.collected) {
+            let collected = self.collected.iter().zip(&self.trust);
+            for (cell, (collected, trust)) in self.shape[self.bucket].iter_mut().zip(collected) {
                 if let Some(mean) = collected.get() {
+                    let share = share * trust.or(0.0);
                     let old = cell.get();
                     let new = if old.is_nan() {
                         mean
@@ -145,10 +160,12 @@ impl<C: Cell, const N: usize> Profile<C, N> {
             }
             self.bucket = bucket;
             self.collected = [Level::default(); N];
+            self.trust = [Level::default(); N];
         }
-        for (collected, (value, weight)) in self.collected.iter_mut().zip(values) {
-            if *weight > 0.0 {
-                collected.update(1.0, *value, *weight);
+        for (k, value) in values.iter().enumerate() {
+            if value.weight > 0.0 {
+                self.collected[k].update(1.0, value.value, value.weight);
+                self.trust[k].update(1.0, value.trust, value.weight);
             }
         }
     }
@@ -233,8 +250,8 @@ impl<C: Cell, const N: usize> Seasons<C, N> {
         self.profiles.iter().map(profile).sum()
     }
 
-    /// Takes the values of a step, each with a weight in 0..=1, 0 for none.
-    pub(crate) fn learn(&mut self, step: u64, values: &[(f64, f64); N]) {
+    /// Takes the values of a step.
+    pub(crate) fn learn(&mut self, step: u64, values: &[Observed; N]) {
         let begun = *self.begun.get_or_insert(step);
         let age = step.saturating_sub(begun);
         for profile in &mut self.profiles {
@@ -292,6 +309,7 @@ struct Stored {
     length: u64,
     bucket: usize,
     collected: Vec<Level>,
+    trust: Vec<Level>,
     shape: Bytes,
     sizes: Bytes,
 }
@@ -341,8 +359,7 @@ impl<const N: usize> Serialize for Seasons<Fixed, N> {
 
 impl<'de, const N: usize> Deserialize<'de> for Seasons<Fixed, N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (begun, profiles): (Option<u64>, Vec<Stored>) =
-            Deserialize::deserialize(deserializer)?;
+        let (begun, profiles): (Option<u64>, Vec<Stored>) = Deserialize::deserialize(deserializer)?;
         let profiles: Option<Vec<_>> = profiles.into_iter().map(Profile::restored).collect();
         match profiles {
             Some(profiles) if profiles.len() <= SEASONS => Ok(Seasons { begun, profiles }),
@@ -359,6 +376,7 @@ impl<const N: usize> Profile<Fixed, N> {
             length: self.length,
             bucket: self.bucket,
             collected: self.collected.to_vec(),
+            trust: self.trust.to_vec(),
             shape: Bytes(cells.flat_map(|cell| cell.0.to_le_bytes()).collect()),
             sizes: Bytes(
                 sizes
@@ -383,6 +401,7 @@ impl<const N: usize> Profile<Fixed, N> {
         }
         profile.bucket = stored.bucket;
         profile.collected = stored.collected.try_into().ok()?;
+        profile.trust = stored.trust.try_into().ok()?;
         let number = |bytes: &[u8]| [bytes[0], bytes[1]];
         let cells = profile.shape.iter_mut().flatten();
         for (cell, bytes) in cells.zip(shape.chunks_exact(2)) {
