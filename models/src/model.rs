@@ -81,7 +81,8 @@ pub struct RefitReport {
     pub regressions: usize,
 }
 
-/// The model of one series. About 12 KB, serialisable, deterministic.
+/// The model of one series. At most 16 KB, and 8 KB for what it keeps of past
+/// days and weeks; serialisable, deterministic.
 ///
 /// ```
 /// use honeyguide_models::{Params, SeriesInput, SeriesModel, Target, Window};
@@ -137,7 +138,7 @@ impl SeriesModel {
     /// an hour's worth) and forecasts.
     ///
     /// The same step again forecasts again and learns nothing; so does an older
-    /// step. Nothing is allocated. O(1) per window; seasonal and lagged values
+    /// step. Nothing is allocated after the first. O(1) per window; seasonal and lagged values
     /// are read from the histories.
     pub fn refresh<H: History + ?Sized>(
         &mut self,
