@@ -250,6 +250,12 @@ pub struct ValidConfig {
 }
 
 impl ValidConfig {
+    /// Whether there is an objective of this name.
+    pub fn has_objective(&self, name: &str) -> bool {
+        let mut objectives = self.objectives.iter();
+        objectives.any(|objective| objective.config.name == name)
+    }
+
     /// Length of a step in nanoseconds.
     pub fn step_ns(&self) -> u64 {
         self.config.step.as_nanos() as u64

@@ -2,6 +2,7 @@
 //! come out. No clock, no I/O, no hash-map order: the same inputs give the
 //! same commands, bit for bit.
 
+mod causes;
 mod hinting;
 mod outlook;
 mod requests;
@@ -20,7 +21,7 @@ use std::{
 };
 
 use honeyguide_bus::{Delivery, PartitionId, Position};
-use honeyguide_models::Window;
+use honeyguide_models::{Window, recalibration::Pool};
 use honeyguide_proto::{
     ServiceId,
     batch::{Batch, DecodeError, SeriesWindow},
@@ -253,6 +254,8 @@ pub struct Pipeline {
     /// Of the partition: the record after the last one taken.
     next_offset: u64,
     judge: Judge,
+    /// How far breach probabilities can be believed, by and large.
+    breach_pool: Pool,
     /// How closely sensors are to look; `None` where they are told nothing.
     policy: Option<Policy>,
     /// Rows of closed steps not yet handed over, and handed over but not stored.
@@ -289,6 +292,7 @@ impl Pipeline {
             partition: 0,
             next_offset: 0,
             judge: Judge::default(),
+            breach_pool: Pool::default(),
             rows: Vec::new(),
             storing: false,
             stored_step: None,

@@ -1,7 +1,10 @@
 //! Series in memory: what is known of each, and what a step has collected of
 //! it so far.
 
-use honeyguide_models::{History, SeriesModel, TARGETS, Target, Window, attribution::Reason};
+use honeyguide_models::{
+    History, SeriesModel, TARGETS, Target, Window, attribution::Reason,
+    recalibration::Recalibration,
+};
 use sensor_common::{Histogram, Signal};
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +32,53 @@ pub struct Series {
     pub facts: Facts,
     /// Of its newest forecast. Kept, because finding them takes longer than
     /// anything else that a restarted analyzer does before it serves again.
-    pub reasons: Vec<Reason>,
+    pub reasons: Vec<Because>,
+    /// How far its breach probabilities can be believed, by objective.
+    pub recalibrations: Vec<(String, Recalibration)>,
+}
+
+/// Why a series is at risk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Because {
+    /// A signal of its service, or what its service asks of an address.
+    Signal(Reason),
+    /// A service that its service waits for, or what is between two.
+    Service(ServiceReason),
+}
+
+impl Because {
+    /// Its signed share.
+    pub fn contribution(&self) -> f64 {
+        match self {
+            Because::Signal(reason) => reason.contribution,
+            Because::Service(reason) => reason.contribution,
+        }
+    }
+}
+
+/// See [`Because::Service`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceReason {
+    /// Who.
+    pub part: Part,
+    /// The address at which it is asked.
+    pub peer: String,
+    /// Signed share, as of a [`Reason`].
+    pub contribution: f64,
+    /// By how many seconds it came before.
+    pub lead_secs: f64,
+    /// Its mean latency now over its usual one.
+    pub ratio_to_usual: f64,
+}
+
+/// A part of a call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Part {
+    /// What the service of this key does itself.
+    Service(String),
+    /// What the service of this key waits for at an address, beyond what the one
+    /// behind takes.
+    Link(String),
 }
 
 /// What a series remembers of its closed steps, beside windows and model.
@@ -95,6 +144,7 @@ impl Series {
             cumulative: Box::default(),
             facts: Facts::default(),
             reasons: Vec::new(),
+            recalibrations: Vec::new(),
         }
     }
 
@@ -168,7 +218,29 @@ impl Series {
         let bytes = |model: &SeriesModel| model.bytes() + model.history_bytes();
         let model = self.model.as_deref().map_or(0, bytes);
         let reasons = size_of_val(self.reasons.as_slice());
-        size_of::<Self>() + size_of::<Histogram>() + self.ring.bytes() + model + reasons
+        let recalibrations = self.recalibrations.iter().map(|(name, recalibration)| {
+            size_of::<(String, Recalibration)>() + name.len() + recalibration.heap_bytes()
+        });
+        size_of::<Self>()
+            + size_of::<Histogram>()
+            + self.ring.bytes()
+            + model
+            + reasons
+            + recalibrations.sum::<usize>()
+    }
+
+    /// How far the probabilities of an objective can be believed.
+    pub fn recalibration(&mut self, objective: &str) -> &mut Recalibration {
+        let known = self.recalibrations.iter();
+        let known = known
+            .map(|(name, _)| name)
+            .position(|name| name == objective);
+        let at = known.unwrap_or_else(|| {
+            let new = (objective.to_owned(), Recalibration::default());
+            self.recalibrations.push(new);
+            self.recalibrations.len() - 1
+        });
+        &mut self.recalibrations[at].1
     }
 }
 

@@ -6,7 +6,7 @@ mod topic;
 
 use std::borrow::Cow;
 
-use honeyguide_models::{SeriesModel, attribution::Reason};
+use honeyguide_models::{SeriesModel, recalibration::Recalibration};
 use honeyguide_proto::{
     ServiceId,
     batch::{Batch, DecodeError, Header, SeriesRef, WINDOW_DURATION_NS, encode},
@@ -15,7 +15,7 @@ use honeyguide_proto::{
 use sensor_common::{Histogram, Signal};
 use serde::{Deserialize, Serialize};
 
-use crate::series::Facts;
+use crate::series::{Because, Facts};
 
 pub(crate) use topic::Claimed;
 pub use topic::StateTopic;
@@ -72,7 +72,8 @@ pub(crate) struct StoredSeries<'a> {
     pub(crate) number: u32,
     pub(crate) facts: Facts,
     pub(crate) model: Cow<'a, SeriesModel>,
-    pub(crate) reasons: Cow<'a, [Reason]>,
+    pub(crate) reasons: Cow<'a, [Because]>,
+    pub(crate) recalibrations: Cow<'a, [(String, Recalibration)]>,
 }
 
 /// What stands before the columns of a piece of windows, which all end with

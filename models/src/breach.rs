@@ -26,7 +26,11 @@ pub use paths::Paths;
 use paths::{PATHS, Slot};
 
 /// Share of futures that must breach before a time is worth telling.
-const ETA_SHARE_MIN: f64 = 0.05;
+pub(crate) const ETA_SHARE_MIN: f64 = 0.05;
+
+/// A value may lie so much above what it was measured as, being a logarithm in
+/// single precision in between: equal to the threshold is no breach.
+const ROUNDING: f64 = 1e-5;
 
 /// A promise about a series: its target stays at or below the threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,7 +50,7 @@ pub struct Objective {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ValidObjective {
     objective: Objective,
-    log_threshold: f64,
+    pub(crate) log_threshold: f64,
 }
 
 impl Objective {
@@ -135,7 +139,9 @@ pub struct Breach {
 pub fn breach(forecast: &Forecast, objective: &ValidObjective, paths: &Paths) -> Breach {
     let target = objective.objective.target;
     let (probability, eta) = match forecast.y[target.index()] {
-        Some(y) if f64::from(y) > objective.objective.threshold => (1.0, Some(Eta::NOW)),
+        Some(y) if f64::from(y) > objective.objective.threshold * (1.0 + ROUNDING) => {
+            (1.0, Some(Eta::NOW))
+        }
         _ => match Knots::new(forecast, target) {
             Some(knots) if knots.within_reach(objective.log_threshold) => {
                 let breaches = simulate(&knots, objective, paths);
@@ -155,7 +161,7 @@ pub fn breach(forecast: &Forecast, objective: &ValidObjective, paths: &Paths) ->
 }
 
 impl Eta {
-    const NOW: Eta = Eta {
+    pub(crate) const NOW: Eta = Eta {
         secs: 0.0,
         lower_80_secs: 0.0,
         upper_80_secs: 0.0,

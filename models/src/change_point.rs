@@ -1,26 +1,40 @@
-//! Lasting changes of level, found online by a two-sided cumulative sum.
+//! Lasting changes of level, found online by the Bayesian posterior of how long the
+//! current level has held.
 //!
-//! Page (1954), "Continuous inspection schemes", with the observation clipped
-//! (Huber) so that a single outlier cannot raise the alarm. Standardised
-//! residuals z go in; S⁺ ← max(0, S⁺ + min(z, clip) − drift), likewise S⁻; a
-//! change is declared when a sum passes `THRESHOLD`, and dated to the window
-//! after that sum was last within noise.
+//! Adams and MacKay (2007), "Bayesian online changepoint detection": each *run* is a
+//! possible begin of the current level, with a normal-inverse-gamma belief about its
+//! values and the mass of the posterior; the least likely of more than [`RUNS`] is
+//! left out. Where we differ, because latencies neither are normal nor independent:
+//! the scale of a run's predictive law is at least the usual distance from the slow
+//! level, a young run must lie clearly away from the established level, and the newest
+//! two values must lie on its side, so that a spike of one or two windows, which does
+//! begin a run, is no change.
 
 use serde::{Deserialize, Serialize};
 
 use crate::series::Target;
 
-/// Half the smallest lasting shift worth finding, in standard deviations.
-const DRIFT: f64 = 1.0;
-/// With `DRIFT` and Gaussian noise a false alarm comes after more than 1e6
-/// windows on average (Siegmund's approximation); the margin is for noise that
-/// is not Gaussian, nor independent.
-const THRESHOLD: f64 = 8.0;
-/// Largest step one window can add; more than `THRESHOLD / (CLIP - DRIFT)` = 4
-/// windows must agree.
-const CLIP: f64 = 3.0;
-/// A sum up to here is what noise leaves behind, no part of the change.
-const NOISE: f64 = 1.5;
+/// Runs remembered.
+const RUNS: usize = 12;
+/// The targets that are watched; other quantiles move with them.
+pub(crate) const WATCHED: [Target; 2] = [Target::P99, Target::Rate];
+/// A change comes every so many windows, half a day of 10 s; its prior.
+const HAZARD: f64 = 1.0 / 5000.0;
+/// Posterior mass of young runs at which a change is declared.
+const MASS: f64 = 0.95;
+/// A run is young between so many windows.
+const YOUNG: std::ops::RangeInclusive<u32> = 4..=60;
+/// Smallest change in usual deviations that is worth telling.
+const DEVIATIONS_MIN: f64 = 1.5;
+/// Windows before the first change.
+const WARM_UP: u32 = 60;
+/// Values that the prior is worth: its mean, and its variance (α₀; 2 α₀ of them).
+const PRIOR_MEAN: f64 = 0.05;
+const PRIOR_VARIANCE: f64 = 1.0;
+/// A run's belief is that of at most so many values, so that it follows a drift.
+const VALUES_MAX: u32 = 200;
+/// The newest runs are kept whatever their mass: their time is to come.
+const NEW: u32 = 3;
 
 /// A lasting change of level.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,96 +48,190 @@ pub struct ChangePoint {
     pub log_change: f32,
 }
 
-/// The cumulative sums of one target.
-///
-/// ```
-/// use honeyguide_models::change_point::Cusum;
-///
-/// let mut cusum = Cusum::default();
-/// assert!((0..100).all(|i| cusum.update(if i % 2 == 0 { 0.5 } else { -0.5 }).is_none()));
-/// let found = (0..10).find_map(|_| cusum.update(4.0)).unwrap();
-/// assert_eq!(found, 4); // The change came 4 windows before it was certain.
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Cusum {
-    up: f64,
-    down: f64,
-    up_windows: u32,
-    down_windows: u32,
+/// What is usual of a target before its newest value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usual {
+    /// Its level over an hour.
+    pub level: f64,
+    /// Its distance from its slow level, above 0.
+    pub sd: f64,
 }
 
-impl Cusum {
-    /// Takes the newest standardised residual (NaN is skipped). Returns how
-    /// many observed windows ago the level changed, once that is certain, and
-    /// starts afresh.
-    pub fn update(&mut self, z: f64) -> Option<u32> {
-        if z.is_nan() {
+/// One possible begin of the current level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Run {
+    /// Share of the posterior.
+    mass: f32,
+    mean: f32,
+    /// β of the inverse gamma law of the variance.
+    beta: f32,
+    /// Observed windows since it began.
+    windows: u32,
+}
+
+/// The runs of one target, 204 bytes. O([`RUNS`]) per value.
+///
+/// ```
+/// use honeyguide_models::change_point::{Runs, Usual};
+///
+/// let (mut runs, usual) = (Runs::default(), Usual { level: 0.0, sd: 0.5 });
+/// let noise = |i: i32| if i % 2 == 0 { 0.3 } else { -0.3 };
+/// assert!((0..100).all(|i| runs.update(noise(i), usual).is_none()));
+/// // One wild value is no change, a new level is.
+/// assert!((0..20).all(|i| runs.update(if i == 0 { 9.0 } else { noise(i) }, usual).is_none()));
+/// let found = (0..10).find_map(|i| runs.update(4.0 + noise(i), usual)).unwrap();
+/// assert_eq!(found, 3); // The change came 3 windows before it was certain.
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Runs {
+    runs: [Run; RUNS],
+    count: u8,
+    /// Windows observed, while few.
+    warm: u8,
+    /// Windows until the next change may be told.
+    quiet: u8,
+    /// Of the last run that was no longer young, or that was told.
+    established: f32,
+    last: f32,
+}
+
+impl Runs {
+    /// Takes the newest value (NaN is skipped). Returns how many observed windows ago
+    /// the level changed, once that is certain.
+    pub fn update(&mut self, value: f64, usual: Usual) -> Option<u32> {
+        if !value.is_finite() {
             return None;
         }
-        let z = z.clamp(-CLIP, CLIP);
-        accumulate(&mut self.up, &mut self.up_windows, z - DRIFT);
-        accumulate(&mut self.down, &mut self.down_windows, -z - DRIFT);
-        let windows = match (self.up > THRESHOLD, self.down > THRESHOLD) {
-            (true, _) => self.up_windows,
-            (_, true) => self.down_windows,
-            _ => return None,
+        let last = std::mem::replace(&mut self.last, value as f32);
+        self.quiet = self.quiet.saturating_sub(1);
+        if self.count == 0 {
+            self.established = value as f32;
+        }
+        self.weigh(value, usual);
+        if u32::from(self.warm) < WARM_UP {
+            self.warm += 1;
+            return None;
+        }
+        self.find([value, f64::from(last)], usual)
+    }
+
+    fn runs(&self) -> &[Run] {
+        &self.runs[..usize::from(self.count)]
+    }
+
+    /// Lets every run foresee the value, learn from it, and a new one begin.
+    fn weigh(&mut self, value: f64, usual: Usual) {
+        let fresh = Run {
+            mass: 1.0,
+            mean: usual.level as f32,
+            beta: (PRIOR_VARIANCE * usual.sd * usual.sd) as f32,
+            windows: 0,
         };
-        *self = Cusum::default();
-        Some(windows - 1)
+        let mut runs = [fresh; RUNS + 1];
+        let count = usize::from(self.count);
+        runs[..count].copy_from_slice(self.runs());
+        let all = &mut runs[..=count];
+        let logs: [f64; RUNS + 1] = std::array::from_fn(|i| {
+            all.get(i)
+                .map_or(f64::MIN, |run| run.log_density(value, usual))
+        });
+        let most = logs.into_iter().fold(f64::MIN, f64::max);
+        let mut total = 0.0;
+        for (i, (run, log)) in all.iter_mut().zip(logs).enumerate() {
+            let prior = match (i == count, count) {
+                (true, 0) => 1.0,
+                (true, _) => HAZARD,
+                (false, _) => f64::from(run.mass) * (1.0 - HAZARD),
+            };
+            let mass = prior * (log - most).exp();
+            total += mass;
+            run.mass = mass as f32;
+            run.learn(value);
+        }
+        for run in all.iter_mut() {
+            run.mass = (f64::from(run.mass) / total) as f32;
+        }
+        let mut kept = count + 1;
+        if kept > RUNS {
+            // In the order of age: the oldest first.
+            let candidates = all.iter().enumerate().filter(|(_, run)| run.windows > NEW);
+            let least = candidates.min_by(|(_, a), (_, b)| a.mass.total_cmp(&b.mass));
+            let least = least.map_or(0, |(at, _)| at);
+            all.copy_within(least + 1.., least);
+            kept = RUNS;
+        }
+        self.runs.copy_from_slice(&runs[..RUNS]);
+        self.count = kept as u8;
+    }
+
+    /// A young level, if it is certain and clear.
+    fn find(&mut self, newest: [f64; 2], usual: Usual) -> Option<u32> {
+        let by_mass = |a: &&Run, b: &&Run| a.mass.total_cmp(&b.mass);
+        let likeliest = *self.runs().iter().max_by(by_mass)?;
+        if likeliest.windows > *YOUNG.end() {
+            self.established = likeliest.mean;
+        }
+        let young = || {
+            self.runs()
+                .iter()
+                .filter(|run| YOUNG.contains(&run.windows))
+        };
+        let mass: f64 = young().map(|run| f64::from(run.mass)).sum();
+        let best = *young().max_by(by_mass)?;
+        let (from, to) = (f64::from(self.established), f64::from(best.mean));
+        let beyond_middle = |value: f64| (value - 0.5 * (from + to)) * (to - from) > 0.0;
+        if mass < MASS
+            || self.quiet > 0
+            || (to - from).abs() < DEVIATIONS_MIN * usual.sd
+            || !newest.into_iter().all(beyond_middle)
+        {
+            return None;
+        }
+        self.quiet = *YOUNG.end() as u8;
+        self.established = best.mean;
+        Some(best.windows - 1)
     }
 }
 
-fn accumulate(sum: &mut f64, windows: &mut u32, by: f64) {
-    *sum = (*sum + by).max(0.0);
-    *windows = if *sum <= NOISE {
-        0
-    } else {
-        windows.saturating_add(1)
-    };
+impl Run {
+    fn values(&self) -> f64 {
+        f64::from(self.windows.min(VALUES_MAX))
+    }
+
+    /// Log density of the next value, but for a constant: Student's t with 2α degrees
+    /// of freedom (Murphy 2007, "Conjugate Bayesian analysis of the Gaussian
+    /// distribution", equation 110).
+    fn log_density(&self, value: f64, usual: Usual) -> f64 {
+        let (kappa, alpha) = (
+            PRIOR_MEAN + self.values(),
+            PRIOR_VARIANCE + 0.5 * self.values(),
+        );
+        let variance = (f64::from(self.beta) / alpha).max(usual.sd * usual.sd);
+        let scale = variance * (kappa + 1.0) / kappa;
+        let freedom = 2.0 * alpha;
+        // ln Γ((ν+1)/2) − ln Γ(ν/2), good to 0.001 from ν = 2 on.
+        let gammas = 0.5 * (0.5 * freedom).ln() - 0.25 / freedom;
+        let distance = value - f64::from(self.mean);
+        gammas
+            - 0.5 * (freedom * scale).ln()
+            - 0.5 * (freedom + 1.0) * (distance * distance / (freedom * scale)).ln_1p()
+    }
+
+    fn learn(&mut self, value: f64) {
+        let (mean, beta) = (f64::from(self.mean), f64::from(self.beta));
+        let full = self.windows >= VALUES_MAX;
+        let kept = if full {
+            1.0 - 1.0 / f64::from(VALUES_MAX)
+        } else {
+            1.0
+        };
+        let kappa = PRIOR_MEAN + kept * self.values();
+        let distance = value - mean;
+        self.beta = (kept * beta + kappa * distance * distance / (2.0 * (kappa + 1.0))) as f32;
+        self.mean = (mean + distance / (kappa + 1.0)) as f32;
+        self.windows = self.windows.saturating_add(1);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::Noise;
-
-    fn first_alarm(zs: impl IntoIterator<Item = f64>) -> Option<(usize, u32)> {
-        let mut cusum = Cusum::default();
-        zs.into_iter()
-            .enumerate()
-            .find_map(|(at, z)| cusum.update(z).map(|ago| (at, ago)))
-    }
-
-    #[test]
-    fn noise_raises_no_alarm() {
-        let mut noise = Noise::new(1);
-        assert_eq!(first_alarm((0..20_000).map(|_| noise.normal())), None);
-    }
-
-    #[test]
-    fn a_shift_of_three_deviations_is_found_soon_and_dated_well() {
-        let mut well_dated = 0;
-        for seed in 0..50 {
-            let mut noise = Noise::new(seed);
-            for sign in [1.0, -1.0] {
-                let zs = (0..60).map(|i| noise.normal() + if i >= 40 { 3.0 * sign } else { 0.0 });
-                let (at, ago) = first_alarm(zs).unwrap();
-                assert!((40..=50).contains(&at), "seed {seed}: found at {at}");
-                well_dated += usize::from((at - ago as usize).abs_diff(40) <= 2);
-            }
-        }
-        assert!(well_dated >= 90, "{well_dated} of 100 within two windows");
-    }
-
-    #[test]
-    fn one_wild_value_is_no_change() {
-        let zs = (0..100).map(|i| if i == 50 { f64::INFINITY } else { 0.0 });
-        assert_eq!(first_alarm(zs), None);
-    }
-
-    #[test]
-    fn missing_values_are_skipped() {
-        let zs = (0..20).map(|i| if i % 2 == 0 { f64::NAN } else { 5.0 });
-        assert_eq!(first_alarm(zs), Some((9, 4)));
-    }
-}
+mod tests;

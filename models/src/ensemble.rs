@@ -23,7 +23,7 @@ mod season;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::lead::{Ahead, Lead, Opinion, Outcome, typical};
+pub(crate) use self::lead::{Ahead, IN_FLIGHT, Lead, Opinion, Outcome, typical};
 pub(crate) use self::season::{Fixed, Observed, SEASONS, Seasons};
 use crate::level::Level;
 

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::level::{FAST, LONG, Levels, MEDIUM, SLOW, SPANS, SeriesLevels};
+use crate::saturation::Saturation;
 use crate::season::{fourier, seasonal_values};
 use crate::series::{DriverId, HORIZONS, History, SeriesInput, TARGETS, Target, Window};
 
@@ -35,6 +36,8 @@ pub(crate) struct Structure {
     /// Season in windows.
     pub(crate) season: Option<usize>,
     pub(crate) drivers: [Option<ChosenDriver>; DRIVERS],
+    /// What load does to latency.
+    pub(crate) saturation: Option<Saturation>,
 }
 
 impl Structure {
@@ -244,6 +247,7 @@ mod tests {
                 None,
                 None,
             ],
+            saturation: None,
         };
         let histories = structure.drivers_in(&input);
         let mut tracks = Tracks::default();

@@ -22,6 +22,9 @@ pub struct Interval {
     pub upper_95: f32,
 }
 
+/// Levels of [`Forecast::quantiles`]: finer above, where thresholds are.
+pub const QUANTILE_LEVELS: [f64; 10] = [0.025, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995];
+
 /// All that is forecast for one series from its newest window.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
@@ -29,6 +32,10 @@ pub struct Forecast {
     /// a horizon `yhat` never falls from p50 to p99.9. `None` as long as nothing
     /// of the target was ever observed.
     pub points: [[Option<Interval>; TARGETS]; HORIZONS],
+    /// What is expected at each [`QUANTILE_LEVELS`], in model space, never
+    /// falling; by horizon and target as `points`. Intervals are conformal, these
+    /// are plain quantiles of past residuals with the prior.
+    pub quantiles: [[Option<[f32; QUANTILE_LEVELS.len()]>; TARGETS]; HORIZONS],
     /// The newest window as observed, in seconds and events/s; `None` where
     /// nothing was.
     pub y: [Option<f32>; TARGETS],

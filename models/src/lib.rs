@@ -58,9 +58,11 @@ mod level;
 mod model;
 mod outlook;
 mod params;
+pub mod recalibration;
 mod refit;
 mod regression;
 mod sampling;
+mod saturation;
 mod season;
 mod series;
 #[cfg(test)]
@@ -68,7 +70,7 @@ mod testing;
 
 pub use ensemble::season_steps;
 pub use error::{ObjectiveError, ParamsError};
-pub use forecast::{Forecast, Interval};
+pub use forecast::{Forecast, Interval, QUANTILE_LEVELS};
 pub use model::{RefitReport, SeriesModel};
 pub use params::{Params, ValidParams};
 pub use series::{

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::anomaly::Detector;
-use crate::change_point::{ChangePoint, Cusum};
+use crate::change_point::{ChangePoint, Runs, Usual, WATCHED};
 use crate::conformal::SD_PER_MEAN_ABS;
 use crate::features::{Ahead, DRIVERS, Structure, Tracks};
 use crate::forecast::{Forecast, Interval};
@@ -33,8 +33,7 @@ const LOG_MAX: f64 = 80.0;
 const NOISE_SHARE_MIN: f64 = 0.02;
 /// Distances from the slow level below this are within a histogram bucket.
 const DRIFT_MIN: f64 = 0.03;
-/// Seconds for which a change point silences its target's cusum, until the
-/// slow level has followed.
+/// Seconds for which a change point is that of one event, whatever else changes.
 const CHANGE_QUIET_SECS: u32 = 900;
 /// Seconds for which the size of a change is measured.
 const CHANGE_MEASURE_SECS: u32 = 180;
@@ -120,8 +119,7 @@ pub struct SeriesModel {
     outlook: Outlook,
     detector: Detector,
     anomaly_score: f64,
-    cusums: [Cusum; TARGETS],
-    change_quiet_windows: [u32; TARGETS],
+    runs: [Runs; WATCHED.len()],
     change_point: Option<ChangePoint>,
 }
 
@@ -205,6 +203,12 @@ impl SeriesModel {
         }
     }
 
+    /// As if load said nothing of latency, until the next refit.
+    #[cfg(test)]
+    pub(crate) fn forget_saturation(&mut self) {
+        self.structure.saturation = None;
+    }
+
     /// Memory of the model in bytes, without what it keeps of past seasons.
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
@@ -258,21 +262,22 @@ impl SeriesModel {
         self.age_change(params);
         for target in Target::ALL {
             let k = target.index();
-            self.change_quiet_windows[k] = self.change_quiet_windows[k].saturating_sub(1);
-            let (Some(value), Some(slow)) = (window.value(target), before.levels[k].get(SLOW))
-            else {
+            let levels = &before.levels[k];
+            let (Some(value), Some(slow)) = (window.value(target), levels.get(SLOW)) else {
                 continue;
             };
-            let sd = self.noise[k].drift_sd();
+            let usual = Usual {
+                level: levels.get(LONG).unwrap_or(slow),
+                sd: self.noise[k].drift_sd(),
+            };
             self.noise[k].learn_drift(params, value - slow);
-            if self.change_quiet_windows[k] > 0 {
+            let Some(watched) = WATCHED.iter().position(|watched| *watched == target) else {
                 continue;
-            }
-            let Some(windows_ago) = self.cusums[k].update((value - slow) / sd) else {
+            };
+            let Some(windows_ago) = self.runs[watched].update(value, usual) else {
                 continue;
             };
             let quiet_windows = params.windows_in(CHANGE_QUIET_SECS) as u32;
-            self.change_quiet_windows[k] = quiet_windows;
             let found = self.change(params, target, windows_ago);
             // One event changes several targets: the largest change names it.
             let larger = self.change_point.is_none_or(|known| {
@@ -332,6 +337,7 @@ impl SeriesModel {
                 noise: &self.noise,
                 regressions: &self.regressions,
                 ahead: &ahead,
+                saturation: self.structure.saturation.as_ref(),
             },
         )
     }
@@ -341,6 +347,7 @@ impl SeriesModel {
             points: points.map(|row| {
                 Target::ALL.map(|target| row[target.index()].map(|point| interval(target, &point)))
             }),
+            quantiles: points.map(|row| row.map(|point| point.map(|point| point.quantiles))),
             y: Target::ALL.map(|target| window.value(target).map(|y| target.to_natural(y) as f32)),
             anomaly_score: self.anomaly_score as f32,
             change_point: self.change_point,

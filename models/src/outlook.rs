@@ -8,10 +8,12 @@ use crate::ensemble::{
     typical,
 };
 use crate::features::{self, Snapshot, Tracks, row};
+use crate::forecast::QUANTILE_LEVELS;
 use crate::level::FAST;
 use crate::model::NoiseTrack;
 use crate::params::ValidParams;
 use crate::refit::Regressions;
+use crate::saturation::Saturation;
 use crate::series::{HORIZONS, TARGETS, Target, Window};
 
 /// What is believed of every target before it was seen: windows differ by a
@@ -35,6 +37,21 @@ pub(crate) struct Point {
     pub(crate) upper_80: f64,
     pub(crate) lower_95: f64,
     pub(crate) upper_95: f64,
+    /// At [`QUANTILE_LEVELS`].
+    pub(crate) quantiles: [f32; QUANTILE_LEVELS.len()],
+}
+
+impl Point {
+    fn moved(self, by: f64) -> Point {
+        Point {
+            median: self.median + by,
+            lower_80: self.lower_80 + by,
+            upper_80: self.upper_80 + by,
+            lower_95: self.lower_95 + by,
+            upper_95: self.upper_95 + by,
+            quantiles: self.quantiles.map(|quantile| quantile + by as f32),
+        }
+    }
 }
 
 /// What a forecast is made from, beside what is learned here.
@@ -43,6 +60,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) noise: &'a [NoiseTrack; TARGETS],
     pub(crate) regressions: &'a Regressions,
     pub(crate) ahead: &'a features::Ahead,
+    pub(crate) saturation: Option<&'a Saturation>,
 }
 
 /// All targets at all horizons.
@@ -129,6 +147,9 @@ impl Outlook {
                     *point = Some(self.point((step, *ahead), (k, h), origin, &says, evidence));
                 }
             }
+            if let Some(saturation) = evidence.saturation {
+                lift(points, saturation, &snapshot);
+            }
             ascend(points);
         }
         points
@@ -155,15 +176,16 @@ impl Outlook {
             lead.follow(step, ahead, says, &opinion);
         }
         let scale = observed_scale(opinion.scale, ahead, k, evidence);
-        let at = lead
-            .offsets(LEVELS)
-            .map(|offset| opinion.median + scale * offset);
+        let expected = |offset: f64| opinion.median + scale * offset;
+        let at = lead.offsets(LEVELS).map(expected);
+        let quantiles = lead.offsets(QUANTILE_LEVELS);
         Point {
             lower_95: at[0],
             lower_80: at[1],
             median: at[2],
             upper_80: at[3],
             upper_95: at[4],
+            quantiles: quantiles.map(|offset| expected(offset) as f32),
         }
     }
 
@@ -203,6 +225,16 @@ fn regression(evidence: &Evidence<'_>, snapshot: &Snapshot, k: usize, h: usize) 
     }
 }
 
+/// Latencies at the load that is forecast, where that is known to matter.
+fn lift(points: &mut [Option<Point>; TARGETS], saturation: &Saturation, snapshot: &Snapshot) {
+    let median = |point: &Option<Point>| point.map_or(f64::NAN, |point| point.median);
+    let mut medians = points.each_ref().map(median);
+    saturation.lift(&mut medians, &snapshot.levels);
+    for (point, median) in points.iter_mut().zip(medians) {
+        *point = point.map(|point| point.moved(median - point.median));
+    }
+}
+
 /// Makes the medians of quantiles ascend, and takes their intervals along.
 fn ascend(points: &mut [Option<Point>; TARGETS]) {
     let [Some(p50), Some(p90), Some(p99), Some(p999), _] = points else {
@@ -211,13 +243,6 @@ fn ascend(points: &mut [Option<Point>; TARGETS]) {
     let quantiles = [p50, p90, p99, p999];
     let medians = isotonic(quantiles.each_ref().map(|point| point.median));
     for (point, median) in quantiles.into_iter().zip(medians) {
-        let by = median - point.median;
-        *point = Point {
-            median,
-            lower_80: point.lower_80 + by,
-            upper_80: point.upper_80 + by,
-            lower_95: point.lower_95 + by,
-            upper_95: point.upper_95 + by,
-        };
+        *point = point.moved(median - point.median);
     }
 }

@@ -10,6 +10,7 @@ use crate::features::{Ahead, ChosenDriver, DRIVERS, Snapshot, Structure, Tracks,
 use crate::level::{FAST, Levels};
 use crate::params::ValidParams;
 use crate::regression::{Coefficients, Example, fit};
+use crate::saturation::Saturation;
 use crate::season;
 use crate::series::{DriverId, HORIZONS, History, SeriesInput, TARGETS, Target, Window};
 
@@ -71,6 +72,7 @@ pub(crate) fn refit<H: History + ?Sized>(
     let structure = Structure {
         season: season::detect(&own, params.get().step_secs),
         drivers: choose_drivers(&own, &input),
+        saturation: Saturation::fit(&own),
     };
     let drivers = structure.drivers_in(&input).map(|history| match history {
         Some(history) => decode(history, own.len()),

@@ -5,16 +5,17 @@ use honeyguide_models::{
     ValidParams,
     attribution::{Cause, Reason, Subject, attribute},
     breach::{Breach, ValidObjective, breach},
+    recalibration::observed,
 };
 use honeyguide_proto::v1;
 use sensor_common::Signal;
 
-use super::{Command, Pipeline, Service};
+use super::{Command, Pipeline, Service, Services};
 use crate::{
     config::ValidObjectiveConfig,
     judge::{Evidence, Patience, duration, timestamp},
     ring::Ring,
-    series::{IDLE_STEPS_MAX, Series},
+    series::{Because, IDLE_STEPS_MAX, Part, Series, ServiceReason},
 };
 
 /// Refits per step at least; more series share the work over as many steps.
@@ -23,6 +24,9 @@ const REFITS_MIN: u64 = 8;
 const REFIT_SPREAD_STEPS: u64 = 30;
 /// Reasons are looked for from this probability on.
 const REASONS_FROM: f64 = 0.2;
+/// Reasons told at most, and the smallest share that is.
+const REASONS_MAX: usize = 8;
+const SHARE_MIN: f64 = 0.02;
 /// A multiple of the usual value beyond this says no more (the usual may be
 /// next to nothing).
 const RATIO_MAX: f64 = 1000.0;
@@ -56,11 +60,11 @@ fn role(signal: Signal) -> Role {
 impl Pipeline {
     /// Forecasts and judges every series that had events lately.
     pub(super) fn forecast(&mut self, step: u64) {
-        let at_ns = (step + 1) * self.config.step_ns();
         let mut forecasts = Vec::new();
         let mut services = std::mem::take(&mut self.services);
-        for (id, service) in &mut services {
-            for at in 0..service.series.len() {
+        for number in 0..services.len() {
+            for at in 0..services[number].series.len() {
+                let service = &mut services[number];
                 if service.series[at].facts.idle_steps >= IDLE_STEPS_MAX {
                     continue;
                 }
@@ -69,12 +73,16 @@ impl Pipeline {
                 };
                 let forecast = refresh(&self.config.params, &mut model, service, at, step);
                 service.series[at].model = Some(model);
-                let message = self.judge_series(service, at, step, at_ns, &forecast);
-                self.attend(id, &service.series[at], &forecast, &message);
+                let place = Place { number, at, step };
+                let message = self.judge_series(&mut services, place, &forecast);
+                if let Some((id, service)) = services.get_index(number) {
+                    self.attend(id, &service.series[at], &forecast, &message);
+                }
                 forecasts.push(message);
             }
         }
         self.services = services;
+        self.breach_pool.learn();
         self.commands.push_back(Command::Forecasts(forecasts));
         self.refit_step = Some(step);
     }
@@ -129,7 +137,8 @@ impl Pipeline {
                 };
                 let facts = service.series[at].facts;
                 let forecast = refresh(&self.config.params, &mut model, service, at, step);
-                let (mut message, _) = self.assess(service, at, at_ns, &forecast);
+                let risks = self.risks(service, at, &forecast);
+                let mut message = self.message(service, at, at_ns, &forecast, &risks);
                 message.reasons = self.reason_messages(service, at);
                 forecasts.push(message);
                 service.series[at].facts = facts;
@@ -141,21 +150,10 @@ impl Pipeline {
         forecasts
     }
 
-    /// What a forecast means: the message, still without reasons, and the risks
-    /// of the objectives.
-    fn assess(
-        &self,
-        service: &mut Service,
-        at: usize,
-        at_ns: u64,
-        forecast: &Forecast,
-    ) -> (v1::Forecast, Vec<Risk>) {
+    /// The risks of a series' objectives, before recalibration.
+    fn risks(&self, service: &mut Service, at: usize, forecast: &Forecast) -> Vec<Risk> {
+        let key = series_key(service, at);
         let signal = service.series[at].signal;
-        let key = v1::SeriesKey {
-            service: service.key.clone(),
-            signal: signal.name().to_owned(),
-        };
-        let mut message = message(&key, &service.series[at], at_ns, forecast);
         let matching: Vec<ValidObjectiveConfig> = self
             .config
             .objectives
@@ -172,9 +170,6 @@ impl Pipeline {
                     AT_REST_STEPS.. => AT_REST,
                     _ => breach(forecast, &valid, &self.config.paths),
                 };
-                message
-                    .breaches
-                    .push(breach_message(&objective, &valid, &breach));
                 risks.push(Risk {
                     objective,
                     valid,
@@ -183,56 +178,115 @@ impl Pipeline {
                 });
             }
         }
-        (message, risks)
+        risks
     }
 
-    /// Why a series is at risk, if it is.
+    /// Learns what became of earlier risks of a series, and follows these.
+    fn learn(&mut self, series: &mut Series, step: u64, risks: &[Risk]) {
+        let params = &self.config.params;
+        let window = series.ring.window(0);
+        for risk in risks {
+            let valid = &risk.valid;
+            let observed = observed(&window, valid.get().target, BREACH_SAMPLES_MIN);
+            let recalibration = series.recalibration(&risk.objective.config.name);
+            recalibration.settle(params, valid, step, observed, &mut self.breach_pool);
+            recalibration.follow(params, valid, step, &risk.breach);
+        }
+    }
+
+    /// What a forecast and its risks mean, still without reasons.
+    fn message(
+        &self,
+        service: &mut Service,
+        at: usize,
+        at_ns: u64,
+        forecast: &Forecast,
+        risks: &[Risk],
+    ) -> v1::Forecast {
+        let key = series_key(service, at);
+        let series = &mut service.series[at];
+        let mut message = message(&key, series, at_ns, forecast);
+        for risk in risks {
+            let recalibration = series.recalibration(&risk.objective.config.name);
+            let breach = recalibration.recalibrated(&self.breach_pool, risk.breach);
+            let breach = breach_message(&risk.objective, &risk.valid, &breach);
+            message.breaches.push(breach);
+        }
+        message
+    }
+
+    /// Why a series is at risk, if it is: where services that its service waits for
+    /// are known, what they have to do with it, and of the rest, which signals.
     fn reasons(
         &self,
-        service: &Service,
-        at: usize,
-        step: u64,
-        anomaly_score: f64,
+        services: &Services,
+        place: Place,
+        message: &v1::Forecast,
         risks: &[Risk],
-    ) -> Vec<Reason> {
-        let worst = risks
-            .iter()
-            .map(|risk| risk.breach.probability)
-            .fold(0.0, f64::max);
-        if worst < REASONS_FROM && anomaly_score < 1.0 {
+    ) -> Vec<Because> {
+        let probabilities = message.breaches.iter().map(|breach| breach.probability);
+        let worst = probabilities.fold(0.0, f64::max);
+        if worst < REASONS_FROM && message.anomaly_score < 1.0 {
             return Vec::new();
         }
+        let service = &services[place.number];
+        let series = &service.series[place.at];
         let target = risks
             .first()
             .map_or(Target::P99, |risk| risk.objective.config.target);
         let subject = Subject {
-            role: role(service.series[at].signal),
+            role: role(series.signal),
             target,
         };
-        let mut drivers = drivers(&service.series, Some(at));
-        drivers.extend(service.routes.downstream());
+        let mut drivers = drivers(&service.series, Some(place.at));
+        let causes = match series.signal {
+            Signal::ServerRequest | Signal::ClientRequest => {
+                self.causes(services, place.number, &series.ring)
+            }
+            _ => None,
+        };
+        let (own_share, mut reasons) = match causes {
+            Some(causes) => (causes.own_share.abs(), causes.others),
+            None => {
+                drivers.extend(service.routes.downstream());
+                (1.0, Vec::new())
+            }
+        };
         let input = SeriesInput {
-            step,
-            own: &service.series[at].ring,
+            step: place.step,
+            own: &series.ring,
             drivers: &drivers,
         };
-        attribute(&self.config.params, subject, input)
+        let signals = attribute(&self.config.params, subject, input);
+        reasons.extend(signals.into_iter().map(|reason| {
+            Because::Signal(Reason {
+                contribution: own_share * reason.contribution,
+                ..reason
+            })
+        }));
+        // Stable: of equals, other services first.
+        reasons.sort_by(|a, b| {
+            let [a, b] = [a, b].map(|reason| reason.contribution().abs());
+            b.total_cmp(&a)
+        });
+        reasons.retain(|reason| reason.contribution().abs() >= SHARE_MIN);
+        reasons.truncate(REASONS_MAX);
+        reasons
     }
 
     fn reason_messages(&self, service: &Service, at: usize) -> Vec<v1::Reason> {
-        let own = v1::SeriesKey {
-            service: service.key.clone(),
-            signal: service.series[at].signal.name().to_owned(),
-        };
-        let reasons = service.series[at].reasons.iter();
-        let message = |reason: &Reason| match reason.cause {
-            Cause::Driver(id) => match service.routes.peer_of(id) {
-                Some(peer) => self.downstream_reason(&own, reason, peer),
-                None => reason_message(&own, reason),
+        let own = series_key(service, at);
+        let message = |because: &Because| match because {
+            Because::Service(reason) => service_reason(reason),
+            Because::Signal(reason) => match reason.cause {
+                Cause::Driver(id) => match service.routes.peer_of(id) {
+                    Some(peer) => self.downstream_reason(&own, reason, peer),
+                    None => reason_message(&own, reason),
+                },
+                _ => reason_message(&own, reason),
             },
-            _ => reason_message(&own, reason),
         };
-        reasons.map(message).collect()
+        service.series[at].reasons.iter().map(message).collect()
     }
 
     /// What another service answers at `peer`.
@@ -256,20 +310,22 @@ impl Pipeline {
 
     fn judge_series(
         &mut self,
-        service: &mut Service,
-        at: usize,
-        step: u64,
-        at_ns: u64,
+        services: &mut Services,
+        place: Place,
         forecast: &Forecast,
     ) -> v1::Forecast {
-        let (mut message, risks) = self.assess(service, at, at_ns, forecast);
-        service.series[at].reasons = self.reasons(service, at, step, message.anomaly_score, &risks);
+        let Place { number, at, step } = place;
+        let at_ns = (step + 1) * self.config.step_ns();
+        let service = &mut services[number];
+        let risks = self.risks(service, at, forecast);
+        self.learn(&mut service.series[at], step, &risks);
+        let mut message = self.message(service, at, at_ns, forecast, &risks);
+        let reasons = self.reasons(services, place, &message, &risks);
+        let service = &mut services[number];
+        service.series[at].reasons = reasons;
         message.reasons = self.reason_messages(service, at);
         let series = &service.series[at];
-        let key = v1::SeriesKey {
-            service: service.key.clone(),
-            signal: series.signal.name().to_owned(),
-        };
+        let key = series_key(service, at);
         for (risk, breach) in risks.into_iter().zip(&message.breaches) {
             let Risk {
                 objective,
@@ -309,13 +365,31 @@ impl Pipeline {
     }
 }
 
+/// A series in a step.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Of its service.
+    number: usize,
+    /// Within the service.
+    at: usize,
+    step: u64,
+}
+
 /// An objective of a series, and what threatens it.
 struct Risk {
     objective: ValidObjectiveConfig,
     valid: ValidObjective,
+    /// Before recalibration.
     breach: Breach,
     /// The usual value of its target.
     usual: Option<f64>,
+}
+
+fn series_key(service: &Service, at: usize) -> v1::SeriesKey {
+    v1::SeriesKey {
+        service: service.key.clone(),
+        signal: service.series[at].signal.name().to_owned(),
+    }
 }
 
 /// Series as drivers of another one; of all but the one at `but`.
@@ -458,6 +532,24 @@ fn reason_message(own: &v1::SeriesKey, reason: &Reason) -> v1::Reason {
         lead: Some(duration(reason.lead_secs)),
         ratio_to_usual: reason.ratio_to_usual.min(RATIO_MAX),
         peer: String::new(),
+    }
+}
+
+/// A service, or what is between two, as a reason.
+fn service_reason(reason: &ServiceReason) -> v1::Reason {
+    let (service, signal) = match &reason.part {
+        Part::Service(service) => (service, Signal::ServerRequest),
+        Part::Link(service) => (service, Signal::ClientRequest),
+    };
+    v1::Reason {
+        key: Some(v1::SeriesKey {
+            service: service.clone(),
+            signal: signal.name().to_owned(),
+        }),
+        contribution: reason.contribution,
+        lead: Some(duration(reason.lead_secs)),
+        ratio_to_usual: reason.ratio_to_usual.clamp(0.0, RATIO_MAX),
+        peer: reason.peer.clone(),
     }
 }
 

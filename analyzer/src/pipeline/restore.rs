@@ -81,6 +81,7 @@ impl Pipeline {
             next_series_number: self.next_series_number,
             routes: self.routes_state(),
             addresses: self.addresses.stored(),
+            breach_pool: to_bytes(&self.breach_pool),
         }
     }
 
@@ -132,6 +133,7 @@ impl Pipeline {
                         .map(std::borrow::Cow::Borrowed)
                         .unwrap_or_default(),
                     reasons: series.reasons.as_slice().into(),
+                    recalibrations: series.recalibrations.as_slice().into(),
                 };
                 piece.extend(to_bytes(&stored));
                 if piece.len() >= PIECE_LEN {
@@ -195,6 +197,7 @@ impl Pipeline {
             self.next_step = (state.next_step > 0).then_some(state.next_step);
             self.stored_step = self.next_step.map(|next| next - 1);
             self.judge.restore(state.watched, state.resolved);
+            (self.breach_pool, _) = take_from_bytes(&state.breach_pool, "breach pool")?;
         }
         for (service, signal, histogram) in decode_series(&state.cumulative)? {
             if let Some(series) = self.series(&service, signal) {
@@ -226,7 +229,10 @@ impl Pipeline {
                 // Of a newer analyzer; its totals are not known here either.
                 continue;
             };
+            let mut recalibrations = stored.recalibrations.into_owned();
+            recalibrations.retain(|(objective, _)| self.config.has_objective(objective));
             if let Some(series) = self.series(&service, signal) {
+                series.recalibrations = recalibrations;
                 series.number = stored.number;
                 series.facts = stored.facts;
                 series.model = Some(Box::new(stored.model.into_owned()));

@@ -144,6 +144,28 @@ fn series_that_stopped_in_the_middle_of_trouble_is_calm() {
     assert_eq!(states, [v1::AlertState::Firing, v1::AlertState::Resolved]);
 }
 
+/// A run queue that is now and then near ten times its usual and never beyond.
+#[test]
+fn what_was_said_and_did_not_come_lowers_what_is_said() {
+    let latency = |step: u64| 600_000 + 3_600_000 * u64::from(step * 7919 % 13 == 0);
+    let deliveries: Vec<_> = (0..600)
+        .map(|step| delivery(step, step + 1, latency(step)))
+        .collect();
+    let mut pipeline = pipeline();
+    run(&mut pipeline, &deliveries);
+    assert_ne!(pipeline.breach_pool, Pool::default());
+    let series = &pipeline.services.values().next().unwrap().series[0];
+    let (objective, recalibration) = &series.recalibrations[0];
+    assert_eq!(objective, "run-queue");
+    let said = honeyguide_models::breach::Breach {
+        probability: 0.1,
+        eta: None,
+        budget_exhausted_in_secs: None,
+    };
+    let means = recalibration.recalibrated(&pipeline.breach_pool, said);
+    assert!(means.probability < 0.1, "{means:?}");
+}
+
 #[test]
 fn calm_series_raises_no_alert() {
     let deliveries: Vec<_> = (0..200)

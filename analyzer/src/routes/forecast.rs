@@ -1,5 +1,7 @@
 //! Forecasts of the routes with most requests, by the models of series.
 
+use std::collections::BTreeMap;
+
 use honeyguide_models::{Driver, DriverId, Role, SeriesInput, SeriesModel, ValidParams, Window};
 use honeyguide_proto::v1;
 use sensor_common::Histogram;
@@ -118,6 +120,19 @@ impl Routes {
                 history: &one.model.as_deref()?.ring,
             })
         })
+    }
+
+    /// The addresses that are asked, in order, with the windows of those routes to
+    /// each that are forecast.
+    pub(crate) fn peers(&self) -> BTreeMap<&str, Vec<&Ring>> {
+        let mut peers = BTreeMap::<_, Vec<_>>::new();
+        for one in &self.all {
+            if let Some(peer) = one.route.peer() {
+                let rings = peers.entry(peer).or_default();
+                rings.extend(one.model.as_deref().map(|model| &model.ring));
+            }
+        }
+        peers
     }
 
     /// The address behind an id of [`downstream`](Self::downstream).

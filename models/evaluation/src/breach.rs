@@ -21,8 +21,9 @@ mod series;
 use std::path::Path;
 
 use honeyguide_models::{
-    Params, SeriesInput, SeriesModel, Target, ValidParams, Window,
+    Forecast, Params, SeriesInput, SeriesModel, Target, ValidParams, Window,
     breach::{Objective, Paths, ValidObjective, breach},
+    recalibration::{Pool, Recalibration},
 };
 
 pub use self::reliability::{Judged, Reliability};
@@ -50,65 +51,117 @@ const RING: usize = 360;
 /// A file cannot be read, or none of the folders is there.
 pub fn evaluate(data: &Path, mut progress: impl FnMut(&str)) -> Result<Outcome, Error> {
     let subjects = series::load(data)?;
-    let mut judged: Vec<Judged> = vec![Judged::default(); 1 + BASELINES.len()];
-    for (i, subject) in subjects.iter().enumerate() {
-        progress(&format!(
-            "{} ({} of {})",
-            subject.name,
-            i + 1,
-            subjects.len()
-        ));
-        judge(subject, &mut judged);
+    let mut all = vec![Judged::default(); NAMES.len() + BASELINES.len()];
+    let mut steps: Vec<u32> = subjects.iter().map(|subject| subject.step_secs).collect();
+    steps.sort_unstable();
+    steps.dedup();
+    for step_secs in steps {
+        let of_step = subjects.iter().filter(|one| one.step_secs == step_secs);
+        let walks: Vec<Walk<'_>> = of_step.map(Walk::new).collect();
+        progress(&format!("{} series of {step_secs} s", walks.len()));
+        judge(walks, step_secs, &mut all);
     }
-    Ok(outcome(&judged, subjects.len()))
+    Ok(outcome(&all, subjects.len()))
 }
 
-/// Walks through a subject once per model, side by side.
-fn judge(subject: &Subject, judged: &mut [Judged]) {
+/// What is judged beside the baselines.
+const NAMES: [&str; 2] = ["honeyguide", "the same without recalibration"];
+
+/// A subject under way.
+struct Walk<'a> {
+    subject: &'a Subject,
+    windows: Vec<Window>,
+    model: SeriesModel,
+    recalibration: Recalibration,
+    judged: Vec<Judged>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(subject: &'a Subject) -> Self {
+        let mut judged = vec![Judged::default(); NAMES.len() + BASELINES.len()];
+        judged
+            .iter_mut()
+            .for_each(|judged| judged.begin(subject.step_secs));
+        Walk {
+            subject,
+            windows: subject.windows(),
+            model: SeriesModel::new(),
+            recalibration: Recalibration::default(),
+            judged,
+        }
+    }
+
+    /// Takes the window at `at` and judges what is said of the next ones.
+    fn step(&mut self, params: &ValidParams, paths: &Paths, at: usize, pool: &mut Pool) {
+        let subject = self.subject;
+        let objective = &subject.objective;
+        let forecast = refresh(params, &mut self.model, &self.windows[..=at], at);
+        // The objective comes with what is judged: nothing is learned before.
+        if at < subject.judged_from {
+            return;
+        }
+        let said = breach(&forecast, objective, paths);
+        let value = subject.values[at];
+        let observed = self.windows[at].value(Target::Rate);
+        self.recalibration
+            .settle(params, objective, at as u64, observed, pool);
+        self.recalibration
+            .follow(params, objective, at as u64, &said);
+        if value.is_nan() || value > subject.threshold {
+            self.judged.iter_mut().for_each(Judged::pause);
+            return;
+        }
+        let ahead = (HORIZON_SECS / subject.step_secs) as usize;
+        let next = &subject.values[at + 1..=at + ahead];
+        let comes_in = next.iter().position(|value| *value > subject.threshold);
+        let means = self.recalibration.recalibrated(pool, said).probability;
+        let scores = [means, said.probability].into_iter().chain(
+            BASELINES
+                .iter()
+                .map(|(_, score)| score(&subject.values[..=at], subject.threshold, ahead)),
+        );
+        for (judged, score) in self.judged.iter_mut().zip(scores) {
+            judged.add(score, comes_in.map(|steps| steps + 1));
+        }
+    }
+}
+
+/// Walks through all subjects of one step side by side, as an analyzer would.
+fn judge(mut walks: Vec<Walk<'_>>, step_secs: u32, all: &mut [Judged]) {
     let params = Params {
-        step_secs: subject.step_secs,
+        step_secs,
         ..Params::default()
     };
     let Ok(params) = params.validate() else {
         return;
     };
     let paths = Paths::new(&params);
-    let ahead = (HORIZON_SECS / subject.step_secs) as usize;
-    let windows = subject.windows();
-    let mut model = SeriesModel::new();
-    judged
-        .iter_mut()
-        .for_each(|judged| judged.begin(subject.step_secs));
-    for at in 0..windows.len().saturating_sub(ahead) {
-        let probability = step(&params, &mut model, &windows[..=at], at, |forecast| {
-            breach(forecast, &subject.objective, &paths).probability
-        });
-        let value = subject.values[at];
-        if at < subject.judged_from || value.is_nan() || value > subject.threshold {
-            judged.iter_mut().for_each(Judged::pause);
-            continue;
+    let ahead = (HORIZON_SECS / step_secs) as usize;
+    let mut pool = Pool::default();
+    let longest = walks.iter().map(|walk| walk.windows.len()).max();
+    for at in 0..longest.unwrap_or(0).saturating_sub(ahead) {
+        let under_way = walks
+            .iter_mut()
+            .filter(|walk| at + ahead < walk.windows.len());
+        for walk in under_way {
+            walk.step(&params, &paths, at, &mut pool);
         }
-        let next = &subject.values[at + 1..=at + ahead];
-        let comes_in = next.iter().position(|value| *value > subject.threshold);
-        let scores = std::iter::once(probability).chain(
-            BASELINES
-                .iter()
-                .map(|(_, score)| score(&subject.values[..=at], subject.threshold, ahead)),
-        );
-        for (judged, score) in judged.iter_mut().zip(scores) {
-            judged.add(score, comes_in.map(|steps| steps + 1));
+        pool.learn();
+    }
+    for walk in walks {
+        for (all, judged) in all.iter_mut().zip(walk.judged) {
+            all.append(judged);
         }
     }
 }
 
 /// Refreshes the model with the newest window and refits it when due.
-fn step<T>(
+fn refresh(
     params: &ValidParams,
     model: &mut SeriesModel,
     windows: &[Window],
     at: usize,
-    read: impl FnOnce(&honeyguide_models::Forecast) -> T,
-) -> T {
+) -> Forecast {
     let input = SeriesInput {
         step: at as u64,
         own: &windows[windows.len().saturating_sub(RING)..],
@@ -118,7 +171,7 @@ fn step<T>(
     if model.refit_due(params) {
         model.refit(params, input);
     }
-    read(&forecast)
+    forecast
 }
 
 /// The objective that a rate stays at or below a threshold for 15 minutes.
@@ -139,7 +192,8 @@ fn outcome(judged: &[Judged], subjects: usize) -> Outcome {
     ));
     outcome.line("| model | steps | breaches within | ECE | ECE of 5–95 % | Brier | skill | recall at 5 min |");
     outcome.line("|---|---|---|---|---|---|---|---|");
-    let names = std::iter::once("honeyguide").chain(BASELINES.iter().map(|(name, _)| *name));
+    let baselines = BASELINES.iter().map(|(name, _)| *name);
+    let names = NAMES.into_iter().chain(baselines);
     for (name, judged) in names.zip(judged) {
         let reliability = judged.reliability();
         outcome.line(row([

@@ -88,6 +88,9 @@ pub struct ServiceCause {
     pub lead_secs: f64,
     /// Distance from its usual in spreads (IQR / 1.349), its callees included.
     pub spreads: f64,
+    /// Mean of the recent windows over the usual, its callees included; 1 where the
+    /// usual is 0.
+    pub ratio_to_usual: f64,
     /// Its requests over their usual: load that may be behind it.
     pub rate_ratio: f64,
 }
@@ -151,6 +154,7 @@ pub fn rank(
             contribution: own[service] * reach[service] * clear * late,
             lead_secs: lead * incident.step_secs,
             spreads: excess.spreads,
+            ratio_to_usual: excess.ratio,
             rate_ratio: excess.rate_ratio,
         }
     };
@@ -175,13 +179,43 @@ fn in_shares(mut causes: Vec<ServiceCause>) -> Vec<ServiceCause> {
     causes
 }
 
+/// Mean latency in seconds from log p50, p90, p99 and p99.9 (which must not fall),
+/// for histories that keep quantiles alone.
+///
+/// Between quantiles the log of latency is linear in the log of the share above it,
+/// and on beyond p99.9 (piecewise Pareto); below p50 it is mirrored. Within 4 % for
+/// exponential and log-normal latencies; NaN in, NaN out.
+pub fn mean_secs(log_quantiles: [f64; 4]) -> f64 {
+    const ABOVE: [f64; 4] = [0.5, 0.1, 0.01, 0.001];
+    /// A tail that falls more slowly has no mean worth the name.
+    const INDEX_MAX: f64 = 0.9;
+    let index = |i: usize| {
+        let fall = (ABOVE[i] / ABOVE[i + 1]).ln();
+        ((log_quantiles[i + 1] - log_quantiles[i]) / fall).max(0.0)
+    };
+    // ∫ q dv over shares v above, q = qᵢ·(v/vᵢ)^−s.
+    let part = |i: usize, index: f64, until: f64| {
+        let from = log_quantiles[i].exp() * ABOVE[i];
+        let rest = 1.0 - index;
+        if rest.abs() < 1e-9 {
+            from * (ABOVE[i] / until).ln()
+        } else {
+            from * (1.0 - (until / ABOVE[i]).powf(rest)) / rest
+        }
+    };
+    let below = log_quantiles[0].exp() * ABOVE[0] / (1.0 + index(0));
+    let between: f64 = (0..3).map(|i| part(i, index(i), ABOVE[i + 1])).sum();
+    below + between + part(3, index(2).min(INDEX_MAX), 0.0)
+}
+
 /// How far a service is from its usual.
 #[derive(Clone, Copy, Debug, Default)]
 struct Excess {
     /// Seconds (or failed requests) per window more than usual, over all requests.
     total: f64,
-    /// Per request, in spreads.
+    /// Per request, in spreads, and as a multiple of the usual.
     spreads: f64,
+    ratio: f64,
     /// First recent window that is clearly unusual.
     onset: Option<usize>,
     /// Mean requests in the recent windows.
@@ -202,6 +236,7 @@ impl Excess {
         let rate = rates.iter().sum::<f64>() / (windows - from).max(1) as f64;
         let mut excess = Excess {
             rate,
+            ratio: 1.0,
             rate_ratio: usual(&service.rate[..from])
                 .map_or(1.0, |(usual, _)| rate / usual.max(1e-9)),
             ..Excess::default()
@@ -227,7 +262,9 @@ impl Excess {
             }
         }
         if requests > 0.0 {
-            excess.spreads = excess.total / requests / spread;
+            let more = excess.total / requests;
+            excess.spreads = more / spread;
+            excess.ratio = if usual > 0.0 { 1.0 + more / usual } else { 1.0 };
         }
         excess.total /= (windows - from).max(1) as f64;
         excess
@@ -392,6 +429,21 @@ mod tests {
         let found = causes(&services, &[(0, 1), (0, 2)], Symptom::Latency);
         let first = found.iter().find(|cause| cause.service == 1).unwrap();
         assert_eq!(first.lead_secs, 20.0);
+    }
+
+    #[test]
+    fn means_follow_from_quantiles() {
+        // R: qexp(c(.5, .9, .99, .999)) has mean 1; qlnorm(c(…), 0, 1) has exp(0.5).
+        let cases = [
+            ([0.693_147, 2.302_585, 4.605_170, 6.907_755], 1.0),
+            ([1.0, 3.602_224, 10.240_474, 21.982_184], 1.648_721),
+            ([2.0; 4], 2.0),
+        ];
+        for (quantiles, mean) in cases {
+            let found = mean_secs(quantiles.map(f64::ln));
+            assert!((found / mean - 1.0).abs() < 0.04, "{found} {mean}");
+        }
+        assert!(mean_secs([f64::NAN; 4]).is_nan());
     }
 
     #[test]

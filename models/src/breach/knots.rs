@@ -1,11 +1,18 @@
 //! A forecast as distributions over time, split into what lasts and noise.
 
-use crate::forecast::{Forecast, Interval};
+use crate::forecast::{Forecast, QUANTILE_LEVELS};
 use crate::series::{HORIZON_SECS, HORIZONS, Target};
 
-/// Standard normal quantiles at 90 % and 97.5 %.
-pub(super) const Z_80: f64 = 1.281_552;
-pub(super) const Z_95: f64 = 1.959_964;
+/// Standard normal quantiles at [`QUANTILE_LEVELS`]. R: qnorm.
+pub(super) const SCORES: [f64; QUANTILE_LEVELS.len()] = [
+    -1.959_964, -1.281_552, -0.674_490, 0.0, 0.674_490, 1.281_552, 1.644_854, 1.959_964, 2.326_348,
+    2.575_829,
+];
+/// Positions of the levels 10 %, 50 %, 90 % and 97.5 %.
+const LOWER_80: usize = 1;
+const MEDIAN: usize = 3;
+const UPPER_80: usize = 5;
+const UPPER_95: usize = 7;
 /// A threshold so many 95 % half-widths away at every horizon is out of reach.
 const OUT_OF_REACH: f64 = 4.0;
 /// The persistent part keeps at least this share of the variance.
@@ -14,76 +21,48 @@ const PERSISTENT_MIN: f64 = 0.02;
 /// from its forecast takes minutes to pass.
 const PERSISTENCE_MIN: f64 = 0.9;
 
-/// One moment's forecast in model space: the median and, relative to it, the
-/// values at `Z_80` and `Z_95` either way.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Marginal {
-    median: f64,
-    /// −95, −80, +80, +95.
-    ends: [f64; 4],
-}
+/// One moment's forecast in model space: its quantiles at [`QUANTILE_LEVELS`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Marginal([f64; QUANTILE_LEVELS.len()]);
 
 impl Marginal {
-    fn new(target: Target, interval: &Interval) -> Marginal {
-        let model = |value: f32| target.to_model(f64::from(value).max(f64::MIN_POSITIVE));
-        let median = model(interval.yhat);
-        let ends = [
-            interval.lower_95,
-            interval.lower_80,
-            interval.upper_80,
-            interval.upper_95,
-        ];
-        Marginal {
-            median,
-            ends: ends.map(|end| model(end) - median),
-        }
+    /// Distances of the ends of the 80 % interval from the median.
+    fn reach_80(&self) -> [f64; 2] {
+        [LOWER_80, UPPER_80].map(|end| (self.0[end] - self.0[MEDIAN]).abs())
     }
 
     /// Half the 80 % interval, as a standard deviation.
     pub(super) fn sd(&self) -> f64 {
-        ((self.ends[2] - self.ends[1]) / (2.0 * Z_80)).max(1e-4)
+        sd(self.reach_80())
+    }
+
+    /// The same of the part that is not window-to-window noise: at each end, as
+    /// far out as it must lie for noise of that variance to add up to the end.
+    fn sd_without(&self, noise_variance: f64) -> f64 {
+        let noise = SCORES[UPPER_80] * SCORES[UPPER_80] * noise_variance;
+        sd(self.reach_80().map(|reach| {
+            let square = reach * reach;
+            (square - noise).max(PERSISTENT_MIN * square).sqrt()
+        }))
     }
 
     fn between(a: &Marginal, b: &Marginal, share: f64) -> Marginal {
-        let mix = |a: f64, b: f64| a + share * (b - a);
-        Marginal {
-            median: mix(a.median, b.median),
-            ends: std::array::from_fn(|i| mix(a.ends[i], b.ends[i])),
-        }
+        Marginal(std::array::from_fn(|i| a.0[i] + share * (b.0[i] - a.0[i])))
     }
 
-    /// The part that is not window-to-window noise: at each end, as far out as
-    /// it must lie for noise of that variance to add up to the end.
-    fn without(&self, noise_variance: f64) -> Marginal {
-        let mut part = *self;
-        for (end, z) in part.ends.iter_mut().zip([Z_95, Z_80, Z_80, Z_95]) {
-            let square = *end * *end;
-            let rest = (square - z * z * noise_variance).max(PERSISTENT_MIN * square);
-            *end = rest.sqrt().copysign(*end);
-        }
-        part
-    }
-
-    /// The standard normal score of a value above or below the median: linear
-    /// between the median and the ends, and beyond.
-    fn score(&self, distance: f64) -> f64 {
-        let [low_95, low_80, high_80, high_95] = self.ends;
+    /// The standard normal score of a value: linear between the quantiles, and
+    /// beyond.
+    fn score(&self, value: f64) -> f64 {
+        let above = self.0.partition_point(|quantile| *quantile <= value);
+        let i = above.clamp(1, SCORES.len() - 1);
         // A point forecast has no width; nothing is certain to 1e-6.
-        let width = |from: f64, to: f64| (to - from).max(1e-6);
-        let outer = Z_95 - Z_80;
-        if distance >= 0.0 {
-            let high = width(0.0, high_80);
-            if distance <= high {
-                return Z_80 * distance / high;
-            }
-            return Z_80 + outer * (distance - high) / width(high, high_95);
-        }
-        let low = width(low_80, 0.0);
-        if -distance <= low {
-            return Z_80 * distance / low;
-        }
-        -Z_80 - outer * (-distance - low) / width(low, -low_95)
+        let width = (self.0[i] - self.0[i - 1]).max(1e-6);
+        SCORES[i] + (SCORES[i] - SCORES[i - 1]) * (value - self.0[i]) / width
     }
+}
+
+fn sd([below, above]: [f64; 2]) -> f64 {
+    ((below + above) / (2.0 * SCORES[UPPER_80])).max(1e-4)
 }
 
 /// The forecast of one target as marginals over time.
@@ -107,23 +86,20 @@ pub(super) struct Moment {
 impl Moment {
     /// The standard normal score above which a value exceeds the threshold.
     pub(super) fn score(&self, threshold: f64) -> f64 {
-        self.marginal.score(threshold - self.marginal.median)
+        self.marginal.score(threshold)
     }
 }
 
 impl Knots {
     /// `None` if the target was never observed.
     pub(super) fn new(forecast: &Forecast, target: Target) -> Option<Knots> {
-        let mut marginals = [Marginal {
-            median: 0.0,
-            ends: [0.0; 4],
-        }; HORIZONS];
-        for (h, marginal) in marginals.iter_mut().enumerate() {
-            *marginal = Marginal::new(target, forecast.point(h, target)?);
+        let mut marginals = [Marginal::default(); HORIZONS];
+        for (marginal, row) in marginals.iter_mut().zip(&forecast.quantiles) {
+            *marginal = Marginal(row[target.index()]?.map(f64::from));
         }
         let noise_sd = f64::from(forecast.noise_sd[target.index()]);
         let noise_variance = noise_sd * noise_sd;
-        let [quarter, hour] = [2, 4].map(|h| marginals[h].without(noise_variance).sd());
+        let [quarter, hour] = [2, 4].map(|h| marginals[h].sd_without(noise_variance));
         Some(Knots {
             marginals,
             noise_variance,
@@ -134,15 +110,15 @@ impl Knots {
     /// Whether a threshold is anywhere near the forecast.
     pub(super) fn within_reach(&self, threshold: f64) -> bool {
         self.marginals.iter().any(|marginal| {
-            let [.., high_80, high_95] = marginal.ends;
-            threshold - marginal.median < OUT_OF_REACH * high_95.max(high_80)
+            let median = marginal.0[MEDIAN];
+            threshold - median < OUT_OF_REACH * (marginal.0[UPPER_95] - median)
         })
     }
 
     /// The futures at a time.
     pub(super) fn moment(&self, secs: f64) -> Moment {
         let marginal = self.at(secs);
-        let lasting_sd = marginal.without(self.noise_variance).sd();
+        let lasting_sd = marginal.sd_without(self.noise_variance);
         let lasting = (lasting_sd / marginal.sd()).min(1.0);
         Moment {
             marginal,

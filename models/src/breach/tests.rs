@@ -1,5 +1,5 @@
 use super::budget::fraction_above;
-use super::knots::{Z_80, Z_95};
+use super::knots::SCORES;
 use super::paths::normal_cdf;
 use super::*;
 use crate::forecast::Interval;
@@ -25,18 +25,22 @@ fn objective(log_threshold: f64, horizon_secs: u32) -> ValidObjective {
 
 /// A forecast around p99 = 1 s whose sd at each horizon is given.
 fn forecast(sd: impl Fn(f64) -> f64, noise_sd: f64) -> Forecast {
-    let points = HORIZON_SECS.map(|secs| {
-        let sd = sd(f64::from(secs) / 60.0);
+    let sds = HORIZON_SECS.map(|secs| sd(f64::from(secs) / 60.0));
+    let points = sds.map(|sd| {
+        let at = |z: f64| (z * sd).exp() as f32;
+        let [z_80, z_95] = [SCORES[5], SCORES[7]];
         [Some(Interval {
             yhat: 1.0,
-            lower_80: (-Z_80 * sd).exp() as f32,
-            upper_80: (Z_80 * sd).exp() as f32,
-            lower_95: (-Z_95 * sd).exp() as f32,
-            upper_95: (Z_95 * sd).exp() as f32,
+            lower_80: at(-z_80),
+            upper_80: at(z_80),
+            lower_95: at(-z_95),
+            upper_95: at(z_95),
         }); TARGETS]
     });
+    let quantiles = sds.map(|sd| [Some(SCORES.map(|z| (z * sd) as f32)); TARGETS]);
     Forecast {
         points,
+        quantiles,
         y: [Some(1.0); TARGETS],
         anomaly_score: 0.0,
         change_point: None,
@@ -100,17 +104,9 @@ fn a_rising_forecast_says_when() {
     let mut rising = forecast(|_| 0.05, 0.02);
     // Straight up in √time: exceeds e^0.5 when √minutes is half of √60.
     for (h, secs) in HORIZON_SECS.iter().enumerate() {
-        let up = (f64::from(*secs) / 3600.0).sqrt().exp() as f32;
-        for point in rising.points[h].iter_mut().flatten() {
-            for end in [
-                &mut point.yhat,
-                &mut point.lower_80,
-                &mut point.upper_80,
-                &mut point.lower_95,
-                &mut point.upper_95,
-            ] {
-                *end *= up;
-            }
+        let up = (f64::from(*secs) / 3600.0).sqrt() as f32;
+        for quantile in rising.quantiles[h].iter_mut().flatten().flatten() {
+            *quantile += up;
         }
     }
     let breach = breach(&rising, &objective(0.5, 3600), &paths());
@@ -135,6 +131,7 @@ fn what_is_breached_is_breached_now() {
 fn what_was_never_observed_has_no_risk() {
     let mut unknown = forecast(|_| 0.1, 0.1);
     unknown.points = [[None; TARGETS]; HORIZONS];
+    unknown.quantiles = [[None; TARGETS]; HORIZONS];
     unknown.y = [None; TARGETS];
     let breach = breach(&unknown, &objective(0.0, 900), &paths());
     assert_eq!((breach.probability, breach.eta), (0.0, None));
@@ -267,4 +264,74 @@ fn objectives_out_of_range_are_refused() {
             .is_err()
         );
     }
+}
+
+/// Waiting for a CPU leads p99 by two minutes. When it rises, the risk does, while
+/// latency is where it was.
+#[test]
+fn a_rising_saturation_raises_the_risk_before_latency_moves() {
+    use crate::{Driver, DriverId, Role};
+    let params = Params::default().validate().unwrap();
+    let paths = Paths::new(&params);
+    let (n, lag, risen) = (2400, 12, 8);
+    let mut raised = 0;
+    for seed in 0..6 {
+        let mut noise = Noise::new(seed);
+        let mut state = 0.0;
+        let causes: Vec<f64> = (0..n + lag)
+            .map(|_| {
+                // Bursts that last some minutes.
+                let burst = if noise.uniform() < 0.01 { 1.5 } else { 0.0 };
+                state = 0.97 * state + burst;
+                state + 0.1 * noise.normal()
+            })
+            .collect();
+        let own: Vec<Window> = (0..n)
+            .map(|i| {
+                let lately = if i + lag >= n { 0.0 } else { causes[i] };
+                window_of(lately + 0.1 * noise.normal())
+            })
+            .collect();
+        let risk = |rise: f64| {
+            let driver: Vec<Window> = (0..n)
+                .map(|i| {
+                    let quiet = i + 2 * lag >= n;
+                    let value = if quiet {
+                        0.1 * noise_of(i)
+                    } else {
+                        causes[i + lag]
+                    };
+                    window_of(value + if i + risen >= n { rise } else { 0.0 })
+                })
+                .collect();
+            let mut model = SeriesModel::new();
+            let mut forecast = None;
+            for i in 0..n {
+                let drivers = [Driver {
+                    id: DriverId(4),
+                    role: Role::Saturation,
+                    history: &driver[..=i],
+                }];
+                let input = SeriesInput {
+                    step: i as u64,
+                    own: &own[..=i],
+                    drivers: &drivers,
+                };
+                forecast = Some(model.refresh(&params, input));
+                if model.refit_due(&params) && i + lag < n {
+                    model.refit(&params, input);
+                }
+            }
+            let threshold = f64::from(window_of(1.2).y[2]);
+            breach(&forecast.unwrap(), &objective(threshold, 300), &paths).probability
+        };
+        let [calm, rising] = [0.0, 2.5].map(risk);
+        println!("seed {seed}: {calm} {rising}");
+        raised += u32::from(rising > calm + 0.2);
+    }
+    assert!(raised >= 4, "{raised} of 6");
+}
+
+fn noise_of(i: usize) -> f64 {
+    ((i * 7919) % 100) as f64 / 50.0 - 1.0
 }

@@ -9,7 +9,7 @@ use crate::level::Level;
 
 /// Forecasts of a lead that are followed at a time: more are neighbours of each
 /// other and tell little.
-const IN_FLIGHT: usize = 6;
+pub(crate) const IN_FLIGHT: usize = 6;
 /// Residuals that what is believed of the typical size is worth.
 const SIZE_BELIEF: f64 = 3.0;
 /// Residuals that make the typical size one that surprises are told from.
@@ -60,7 +60,7 @@ pub(crate) struct Ahead {
     /// Steps from one followed forecast to the next: all are if few are in
     /// flight, else it is a prime that no season is a multiple of, or only some
     /// phases of the season would ever be learned from.
-    every: u64,
+    pub(crate) every: u64,
 }
 
 impl Ahead {

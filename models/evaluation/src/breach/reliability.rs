@@ -82,6 +82,17 @@ impl Judged {
         });
     }
 
+    /// Adds all that was said of another series.
+    pub fn append(&mut self, other: Judged) {
+        let after = self.run + 1;
+        let shifted = other.said.into_iter().map(|said| Said {
+            run: said.run + after,
+            ..said
+        });
+        self.said.extend(shifted);
+        self.run = other.run + after;
+    }
+
     /// How many steps were judged.
     pub fn steps(&self) -> usize {
         self.said.len()

@@ -24,7 +24,6 @@ const SAMPLES: f32 = 1e6;
 
 /// One series with one objective.
 pub(super) struct Subject {
-    pub(super) name: String,
     pub(super) step_secs: u32,
     pub(super) values: Vec<f64>,
     pub(super) threshold: f64,
@@ -92,7 +91,6 @@ fn add(subjects: &mut Vec<Subject>, step_secs: u32, series: Series) {
         let threshold = first[(quantile * last as f64) as usize];
         if let Some(objective) = objective(threshold) {
             subjects.push(Subject {
-                name: format!("{} at {}", series.name, quantile),
                 step_secs,
                 values: series.values.clone(),
                 threshold,
