@@ -136,7 +136,12 @@ impl Forecaster {
         let median = between(a.median, b.median);
         let scale = between(a.scale, b.scale);
         let [a, b] = [shorter, longer].map(offsets);
-        std::array::from_fn(|level| (median + scale * between(a[level], b[level])).max(bound))
+        let mut least = bound;
+        std::array::from_fn(|level| {
+            // Whatever rounding does, they ascend.
+            least = (median + scale * between(a[level], b[level])).max(least);
+            least
+        })
     }
 
     /// Learns from the forecasts of this value.

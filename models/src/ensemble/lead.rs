@@ -11,7 +11,7 @@ use crate::level::Level;
 /// other and tell little.
 pub(crate) const IN_FLIGHT: usize = 6;
 /// Residuals that what is believed of the typical size is worth.
-const SIZE_BELIEF: f64 = 3.0;
+const SIZE_BELIEF: f64 = 2.0;
 /// Residuals that make the typical size one that surprises are told from.
 const SIZE_RESIDUALS: f64 = 10.0;
 /// A residual so many times the typical size counts by half …
@@ -50,7 +50,7 @@ const SCALE_MIN: f64 = 0.02;
 /// The typical size at a lead before anything was seen is that of a shorter one
 /// times this power of their ratio: between that of what always returns (0) and
 /// of a random walk (1/2).
-const GROWTH: f64 = 0.3;
+const GROWTH: f64 = 0.25;
 
 /// How far ahead a lead forecasts, and how often that is followed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -208,11 +208,17 @@ impl Lead {
     /// Remembers a forecast made at `step`, which is followed; the same step
     /// twice is followed once.
     pub(crate) fn follow(&mut self, step: u64, ahead: Ahead, says: &Says, opinion: &Opinion) {
+        let due = (step + ahead.steps as u64) as u16;
+        let place = &mut self.in_flight[ahead.place(step)];
+        // Of a step that was forecast before a later one was.
+        if place.scale > 0.0 && place.due.wrapping_sub(due).cast_signed() > 0 {
+            return;
+        }
         let scales = |says: f64| Distance::new((says - opinion.median) / opinion.scale);
-        self.in_flight[ahead.place(step)] = Claim {
+        *place = Claim {
             median: opinion.median as f32,
             scale: opinion.scale as f32,
-            due: (step + ahead.steps as u64) as u16,
+            due,
             disagreement: Distance::new(opinion.disagreement / opinion.scale),
             says: says.map(scales),
         };
