@@ -20,11 +20,13 @@
 
 mod lead;
 mod season;
+mod trend;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::lead::{Ahead, IN_FLIGHT, Lead, Opinion, Outcome, typical};
 pub(crate) use self::season::{Fixed, Observed, SEASONS, Seasons};
+pub(crate) use self::trend::Trend;
 use crate::level::Level;
 
 /// Spans over which the level, and the distance from a shape, are followed.

@@ -5,7 +5,8 @@
 //! a third longer than the one before, and mixtures of two in between.
 
 use crate::ensemble::{
-    Ahead, Belief, EXPERTS, Lead, Observed, Opinion, Outcome, Quantity, Says, Seasons, typical,
+    Ahead, Belief, EXPERTS, Lead, Observed, Opinion, Outcome, Quantity, Says, Seasons, Trend,
+    typical,
 };
 
 /// Longest season and horizon in steps that are followed.
@@ -39,6 +40,7 @@ const VALUE_MAX: f64 = 1e30;
 #[derive(Clone, Debug)]
 pub struct Forecaster {
     quantity: Quantity,
+    trend: Trend,
     seasons: Seasons<f32, 1>,
     /// How far ahead, ascending, and what was learned there.
     leads: Vec<(Ahead, Lead)>,
@@ -58,6 +60,7 @@ impl Forecaster {
         let lead = |steps| (Ahead::new(steps), Lead::default());
         Forecaster {
             quantity: Quantity::default(),
+            trend: Trend::default(),
             seasons: Seasons::new(seasons.iter().copied(), SEASON_MAX),
             leads: leads.into_iter().map(lead).collect(),
             step: 0,
@@ -77,8 +80,10 @@ impl Forecaster {
                 trust: self.quantity.learn(value, 1.0, &shapes),
             };
             self.seasons.learn(self.step, &[observed]);
+            self.trend.learn(value);
             self.lowest = self.lowest.min(value);
         } else {
+            self.trend.pass();
             self.seasons.learn(self.step, &[Observed::default()]);
         }
         self.follow();
@@ -202,13 +207,15 @@ impl Forecaster {
     /// What a followed lead's record makes of the experts.
     fn opinion(&self, origin: &Origin, lead: usize, steps: usize, says: &Says) -> Opinion {
         let size = self.seasons.size(0, self.step, self.step + steps as u64);
-        self.leads[lead].1.opinion(
+        let mut opinion = self.leads[lead].1.opinion(
             (says, &origin.credibility),
             origin.last,
             origin.typical[lead],
             origin.unit,
             size,
-        )
+        );
+        opinion.median = self.trend.carry(opinion.median, steps);
+        opinion
     }
 
     /// The followed leads around a number of steps.

@@ -52,7 +52,7 @@ pub(crate) struct NoiseTrack {
     jitter: Level,
     jitter_two: Level,
     /// The observed value before the last.
-    last_but_one: Option<f64>,
+    last_but_one: Option<f32>,
 }
 
 impl Default for NoiseTrack {
@@ -379,12 +379,12 @@ impl NoiseTrack {
             let usual = self.jitter.or(NOISE_BELIEF.0).max(1e-3);
             let change = (value - last).abs().min(NOISE_CLIP * usual);
             self.jitter.update(long, change, 1.0);
-            if let Some(earlier) = self.last_but_one {
+            if let Some(earlier) = self.last_but_one.map(f64::from) {
                 let usual = self.jitter_two.or(NOISE_BELIEF.0).max(1e-3);
                 let change = (value - earlier).abs().min(NOISE_CLIP * usual);
                 self.jitter_two.update(long, change, 1.0);
             }
-            self.last_but_one = Some(last);
+            self.last_but_one = Some(last as f32);
         }
         extra
     }

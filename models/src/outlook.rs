@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::combination::isotonic;
 use crate::ensemble::{
-    Ahead, Belief, EXPERTS, Fixed, Lead, Observed, Outcome, Quantity, Says, Seasons, season_steps,
-    typical,
+    Ahead, Belief, EXPERTS, Fixed, Lead, Observed, Outcome, Quantity, Says, Seasons, Trend,
+    season_steps, typical,
 };
 use crate::features::{self, Snapshot, Tracks, row};
 use crate::forecast::QUANTILE_LEVELS;
@@ -28,6 +28,10 @@ const SEASON_WINDOWS_MAX: usize = 604_800;
 const STALE_MAX: f64 = 60.0;
 /// Quantiles of a [`Point`].
 const LEVELS: [f64; 5] = [0.025, 0.1, 0.5, 0.9, 0.975];
+
+/// Targets that may be on their way. What the tail does is seen in p99; p99.9 of a
+/// window is little more than its longest event.
+const CARRIED: [Target; 2] = [Target::P99, Target::Rate];
 
 /// The forecast of one target at one horizon in model space.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +71,7 @@ pub(crate) struct Evidence<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outlook {
     quantities: [Quantity; TARGETS],
+    trends: [Trend; CARRIED.len()],
     leads: [[Lead; HORIZONS]; TARGETS],
     seasons: Seasons<Fixed, TARGETS>,
 }
@@ -109,6 +114,14 @@ impl Outlook {
             }
         }
         self.seasons.learn(step, &observed);
+        for (trend, target) in self.trends.iter_mut().zip(CARRIED) {
+            let observed = &observed[target.index()];
+            if observed.weight > 0.0 {
+                trend.learn(observed.value);
+            } else {
+                trend.pass();
+            }
+        }
     }
 
     fn settle(&mut self, params: &ValidParams, k: usize, (step, value): (u64, f64), weight: f64) {
@@ -140,11 +153,19 @@ impl Outlook {
         let mut points = [[None; TARGETS]; HORIZONS];
         for (h, (ahead, points)) in params.ahead().iter().zip(&mut points).enumerate() {
             let shapes = self.seasons.shapes(step + ahead.steps as u64);
+            // By how much p99 is carried.
+            let mut tail = 0.0;
             for (k, point) in points.iter_mut().enumerate() {
                 if let Some(origin) = &origins[k] {
                     let regression = regression(evidence, &snapshot, k, h);
                     let says = self.quantities[k].says(&shapes[k], regression);
-                    *point = Some(self.point((step, *ahead), (k, h), origin, &says, evidence));
+                    *point = Some(self.point(
+                        (step, *ahead),
+                        (k, h),
+                        (origin, &mut tail),
+                        &says,
+                        evidence,
+                    ));
                 }
             }
             if let Some(saturation) = evidence.saturation {
@@ -159,19 +180,29 @@ impl Outlook {
         &mut self,
         (step, ahead): (u64, Ahead),
         (k, h): (usize, usize),
-        origin: &Origin,
+        (origin, tail): (&Origin, &mut f64),
         says: &Says,
         evidence: &Evidence<'_>,
     ) -> Point {
         let size = self.seasons.size(k, step, step + ahead.steps as u64);
         let lead = &mut self.leads[k][h];
-        let opinion = lead.opinion(
+        let mut opinion = lead.opinion(
             (says, &origin.credibility),
             origin.last,
             origin.typical[h],
             origin.unit,
             size,
         );
+        opinion.median = match Target::ALL[k] {
+            Target::P99 => {
+                let carried = self.trends[0].carry(opinion.median, ahead.steps);
+                *tail = carried - opinion.median;
+                carried
+            }
+            Target::P999 => opinion.median + *tail,
+            Target::Rate => self.trends[1].carry(opinion.median, ahead.steps),
+            Target::P50 | Target::P90 => opinion.median,
+        };
         if ahead.follows(step) {
             lead.follow(step, ahead, says, &opinion);
         }
