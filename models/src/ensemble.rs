@@ -70,7 +70,7 @@ const CREDIBLE: f64 = 10.0;
 /// come, …
 const UNUSUAL: f64 = 20.0;
 /// … but this much at least: what stays is a season.
-const TRUST_MIN: f64 = 0.25;
+const TRUST_MIN: f64 = 0.1;
 
 /// What every expert says of one step; NaN where it says nothing.
 pub(crate) type Says = [f64; EXPERTS];

@@ -10,8 +10,9 @@ use honeyguide_models::{Params, SeriesInput, SeriesModel, Target, ValidParams, W
 
 /// Values that a model has seen when it is judged.
 const SEEN: std::ops::RangeInclusive<usize> = 2..=12;
-/// How far ahead: the shortest two horizons of an analyzer at 10 s.
-const LEADS: [usize; 2] = [6, 30];
+/// How far ahead a forecaster is judged, and a series' model: at its shortest
+/// two horizons.
+const LEADS: [[usize; 2]; 2] = [[1, 6], [6, 30]];
 /// Places of a series at which models begin.
 const BEGINS: usize = 40;
 
@@ -80,18 +81,19 @@ fn judge(params: &ValidParams, step_secs: u32, values: &[f64], shares: &mut [[Sh
         if !SEEN.contains(&seen) {
             continue;
         }
-        for (i, lead) in LEADS.into_iter().enumerate() {
-            let value = values[seen - 1 + lead];
-            if value.is_nan() {
-                continue;
-            }
-            if let Some([low, high]) = forecaster.at(lead, [0.1, 0.9]) {
+        for i in 0..2 {
+            let [value, later] = LEADS.map(|leads| values[seen - 1 + leads[i]]);
+            if let Some([low, high]) = forecaster.at(LEADS[0][i], [0.1, 0.9])
+                && !value.is_nan()
+            {
                 shares[0][i].add((low..=high).contains(&value));
             }
-            if let Some(point) = forecast.point(i, Target::Rate) {
+            if let Some(point) = forecast.point(i, Target::Rate)
+                && !later.is_nan()
+            {
                 // Windows hold 32 bits.
                 let (low, high) = (point.lower_80 * 0.9999, point.upper_80 * 1.0001);
-                shares[1][i].add((low..=high).contains(&(value as f32)));
+                shares[1][i].add((low..=high).contains(&(later as f32)));
             }
         }
     }
@@ -103,7 +105,7 @@ fn first_intervals_are_wide_enough() {
     let all = series();
     let mut shares = [[Share::default(); 2]; 2];
     for (step_secs, values) in &all {
-        let needed = SEEN.end() + LEADS[1];
+        let needed = SEEN.end() + LEADS[1][1];
         let last = values.len().saturating_sub(needed);
         for begin in (0..last).step_by((values.len() / BEGINS).max(1)) {
             judge(&params, *step_secs, &values[begin..], &mut shares);
