@@ -6,7 +6,7 @@
 //! them does. Means follow from the quantiles that histories keep. The ranking itself
 //! is [`rank`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use honeyguide_models::{
     History, Target,
@@ -81,12 +81,29 @@ fn add(sum: f64, value: f64) -> f64 {
     if sum.is_nan() { value } else { sum + value }
 }
 
+/// Means of one step by service and the address that it asks, empty for what it
+/// serves: in an outage many ask for the same ones, and reading them takes longest.
+#[derive(Debug, Default)]
+pub(super) struct Memo(BTreeMap<(usize, String), Rc<Means>>);
+
+impl Memo {
+    fn means<'a>(
+        &mut self,
+        service: usize,
+        peer: &str,
+        rings: impl IntoIterator<Item = &'a Ring>,
+    ) -> Rc<Means> {
+        let known = self.0.entry((service, peer.to_owned()));
+        Rc::clone(known.or_insert_with(|| Rc::new(Means::of(rings))))
+    }
+}
+
 /// A node of the graph.
 struct Node {
     part: Part,
     /// Where it is asked; empty for the one whose trouble it is.
     peer: String,
-    means: Means,
+    means: Rc<Means>,
 }
 
 /// Where the trouble of a service comes from.
@@ -106,8 +123,9 @@ impl Pipeline {
         services: &Services,
         number: usize,
         subject: &Ring,
+        memo: &mut Memo,
     ) -> Option<Causes> {
-        let (nodes, calls) = self.graph(services, number, subject);
+        let (nodes, calls) = self.graph(services, number, subject, memo);
         if nodes.len() < 2 {
             return None;
         }
@@ -150,11 +168,17 @@ impl Pipeline {
     }
 
     /// What the service waits for, breadth first; itself is node 0.
-    fn graph(&self, services: &Services, number: usize, subject: &Ring) -> (Vec<Node>, Vec<Call>) {
+    fn graph(
+        &self,
+        services: &Services,
+        number: usize,
+        subject: &Ring,
+        memo: &mut Memo,
+    ) -> (Vec<Node>, Vec<Call>) {
         let mut nodes = vec![Node {
             part: Part::Service(services[number].key.clone()),
             peer: String::new(),
-            means: Means::of([subject]),
+            means: Rc::new(Means::of([subject])),
         }];
         let mut calls = Vec::new();
         // By service; those that are nodes.
@@ -170,7 +194,7 @@ impl Pipeline {
                 }
                 let answerer = self.addresses.answerer(&asking.key, peer);
                 let behind = answerer.and_then(|key| requests_of(services, key));
-                let link = Means::of(rings);
+                let link = memo.means(caller, peer, rings);
                 let has_link = link.has_usual();
                 let mut from = caller_node;
                 if has_link {
@@ -198,7 +222,7 @@ impl Pipeline {
                     nodes.push(Node {
                         part: Part::Service(services[callee].key.clone()),
                         peer: peer.to_owned(),
-                        means: Means::of([ring]),
+                        means: memo.means(callee, "", [ring]),
                     });
                     nodes.len() - 1
                 });

@@ -10,7 +10,7 @@ use honeyguide_models::{
 use honeyguide_proto::v1;
 use sensor_common::Signal;
 
-use super::{Command, Pipeline, Service, Services};
+use super::{Command, Pipeline, Service, Services, causes::Memo};
 use crate::{
     config::ValidObjectiveConfig,
     judge::{Evidence, Patience, duration, timestamp},
@@ -61,6 +61,7 @@ impl Pipeline {
     /// Forecasts and judges every series that had events lately.
     pub(super) fn forecast(&mut self, step: u64) {
         let mut forecasts = Vec::new();
+        let mut memo = Memo::default();
         let mut services = std::mem::take(&mut self.services);
         for number in 0..services.len() {
             for at in 0..services[number].series.len() {
@@ -74,7 +75,7 @@ impl Pipeline {
                 let forecast = refresh(&self.config.params, &mut model, service, at, step);
                 service.series[at].model = Some(model);
                 let place = Place { number, at, step };
-                let message = self.judge_series(&mut services, place, &forecast);
+                let message = self.judge_series(&mut services, place, &forecast, &mut memo);
                 if let Some((id, service)) = services.get_index(number) {
                     self.attend(id, &service.series[at], &forecast, &message);
                 }
@@ -223,6 +224,7 @@ impl Pipeline {
         place: Place,
         message: &v1::Forecast,
         risks: &[Risk],
+        memo: &mut Memo,
     ) -> Vec<Because> {
         let probabilities = message.breaches.iter().map(|breach| breach.probability);
         let worst = probabilities.fold(0.0, f64::max);
@@ -241,7 +243,7 @@ impl Pipeline {
         let mut drivers = drivers(&service.series, Some(place.at));
         let causes = match series.signal {
             Signal::ServerRequest | Signal::ClientRequest => {
-                self.causes(services, place.number, &series.ring)
+                self.causes(services, place.number, &series.ring, memo)
             }
             _ => None,
         };
@@ -313,6 +315,7 @@ impl Pipeline {
         services: &mut Services,
         place: Place,
         forecast: &Forecast,
+        memo: &mut Memo,
     ) -> v1::Forecast {
         let Place { number, at, step } = place;
         let at_ns = (step + 1) * self.config.step_ns();
@@ -320,7 +323,7 @@ impl Pipeline {
         let risks = self.risks(service, at, forecast);
         self.learn(&mut service.series[at], step, &risks);
         let mut message = self.message(service, at, at_ns, forecast, &risks);
-        let reasons = self.reasons(services, place, &message, &risks);
+        let reasons = self.reasons(services, place, &message, &risks, memo);
         let service = &mut services[number];
         service.series[at].reasons = reasons;
         message.reasons = self.reason_messages(service, at);
