@@ -1,0 +1,70 @@
+//! Control groups (version 1) that quotas of a service are set on.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// Where controllers are mounted.
+const ROOT: &str = "/sys/fs/cgroup";
+/// Period of CPU quotas: short, so that what waits for one waits shortly.
+const CPU_PERIOD_US: f64 = 10_000.0;
+/// Shortest quota that the kernel takes.
+const CPU_QUOTA_US_MIN: f64 = 1_000.0;
+
+/// A group of one controller; removed when dropped.
+#[derive(Debug)]
+pub struct Group {
+    path: PathBuf,
+}
+
+impl Group {
+    /// Makes a group; `parent` of the same controller.
+    pub fn make(controller: &str, name: &str, parent: Option<&Group>) -> Result<Group> {
+        let root = Path::new(ROOT).join(controller);
+        ensure!(
+            root.join("cgroup.procs").exists(),
+            "incidents need control groups of version 1, and {} is none",
+            root.display()
+        );
+        let path = parent.map_or(root, |parent| parent.path.clone()).join(name);
+        fs::create_dir(&path).with_context(|| format!("failed to make {}", path.display()))?;
+        Ok(Group { path })
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Limits the CPU time to a share of one CPU.
+    pub fn set_cpu(&self, share: f64) -> Result<()> {
+        let quota_us = (CPU_PERIOD_US * share).max(CPU_QUOTA_US_MIN);
+        // The quota must never exceed the parent's on the way.
+        self.set("cpu.cfs_period_us", &format!("{CPU_PERIOD_US}"))?;
+        self.set("cpu.cfs_quota_us", &format!("{quota_us:.0}"))
+    }
+
+    /// Writes one of its files.
+    pub fn set(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.path.join(file);
+        fs::write(&path, value).with_context(|| format!("failed to set {}", path.display()))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // What ran in it ends a moment after it was waited for.
+        for _ in 0..50 {
+            if fs::remove_dir(&self.path).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        eprintln!("{} is still in use and stays", self.path.display());
+    }
+}
