@@ -1,7 +1,10 @@
 //! Small services beside the subject, with loads and objectives of their own:
 //! whoever expects a breach of one of them is wrong.
 
-use std::{net::IpAddr, net::Ipv4Addr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use anyhow::Result;
 use rand::RngExt;
@@ -27,14 +30,14 @@ enum Server {
 /// Names, servers, requests per second, the share by which those swing, and
 /// objectives of the 99th percentile in milliseconds.
 const BYSTANDERS: [(&str, Server, f64, f64, f64); 8] = [
-    ("sessions", Server::Redis, 70.0, 0.1, 10.0),
-    ("queue", Server::Redis, 40.0, 0.5, 10.0),
-    ("flags", Server::Redis, 90.0, 0.3, 10.0),
-    ("static", Server::Nginx, 80.0, 0.2, 10.0),
-    ("docs", Server::Nginx, 40.0, 0.6, 10.0),
-    ("images", Server::Nginx, 60.0, 0.0, 10.0),
-    ("search", Server::Application(300, 0.15), 30.0, 0.3, 50.0),
-    ("mail", Server::Application(800, 0.15), 25.0, 0.5, 50.0),
+    ("sessions", Server::Redis, 70.0, 0.1, 20.0),
+    ("queue", Server::Redis, 60.0, 0.5, 20.0),
+    ("flags", Server::Redis, 90.0, 0.3, 20.0),
+    ("static", Server::Nginx, 80.0, 0.2, 20.0),
+    ("docs", Server::Nginx, 70.0, 0.5, 20.0),
+    ("images", Server::Nginx, 60.0, 0.0, 20.0),
+    ("search", Server::Application(300, 0.15), 45.0, 0.2, 50.0),
+    ("mail", Server::Application(600, 0.15), 45.0, 0.3, 50.0),
 ];
 
 /// A server that nothing is done to.

@@ -21,6 +21,8 @@ const LOCK_EVERY_SECS: f64 = 0.6;
 const LEAK_MB: f64 = 1.0;
 /// Processes that compute.
 const HOGS: usize = 2;
+/// Share of the time that each of them computes at full severity.
+const HOG_SHARE: f64 = 0.45;
 
 /// What a fault acts on.
 pub struct Means {
@@ -90,7 +92,7 @@ impl Driver {
         self.last = severity;
         match self.fault {
             Fault::None | Fault::Demand(_) => {}
-            Fault::Hogs if changed => self.tell(severity)?,
+            Fault::Hogs if changed => self.tell(HOG_SHARE * severity)?,
             Fault::Writes { iops, per_sec } if changed => {
                 set_iops(means, iops)?;
                 self.tell(per_sec * severity)?;

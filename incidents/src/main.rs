@@ -29,6 +29,9 @@ use crate::{
     scenario::{SCENARIOS, Scenario},
 };
 
+/// Of everything that belongs to a run.
+const PRIORITY: libc::c_int = -10;
+
 /// Record incidents with known causes and times.
 #[derive(Debug, Parser)]
 #[command(name = "honeyguide-incidents")]
@@ -97,6 +100,9 @@ fn record(args: &RecordArgs) -> Result<()> {
     let is_root = unsafe { libc::geteuid() } == 0;
     ensure!(is_root, "control groups, networks and the sensor need root");
     servers::check()?;
+    // What else goes on here is to disturb a run as little as can be.
+    // SAFETY: a plain system call; 0 is this process, and children inherit it.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, PRIORITY) };
     std::fs::create_dir_all(&args.out)?;
     let beside = || Some(std::env::current_exe().ok()?.with_file_name("honeyguide"));
     let honeyguide = args.honeyguide.clone().or_else(beside);

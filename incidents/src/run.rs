@@ -39,10 +39,10 @@ const FAULT_EVERY: Duration = Duration::from_millis(250);
 const CART_LEN: usize = 8 << 10;
 /// Pictures, and bytes of one.
 const PICTURES: (usize, usize) = (1000, 64 << 10);
-/// Share of the CPU that neighbours may take, as a multiple of the shop's.
-const HOG_SHARES: &str = "4096";
+/// Weight of neighbours in the quota that they share with the shop.
+const HOG_SHARES: &str = "8192";
 /// The shop's own.
-const SHOP_SHARES: &str = "512";
+const SHOP_SHARES: &str = "256";
 
 /// Where a run is made.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ struct Shop {
 }
 
 /// Names of the shop's servers, without the slot.
-const SHOP: [&str; 3] = ["shop", "shop-db", "shop-kv"];
+pub const SHOP: [&str; 3] = ["shop", "shop-db", "shop-kv"];
 
 impl Shop {
     fn start(drawn: &Drawn, place: &Place, folder: &Folder, path: &Path) -> Result<Shop> {

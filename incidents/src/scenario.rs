@@ -123,7 +123,7 @@ pub const SCENARIOS: [Scenario; 16] = [
         name: "load-growth",
         kind: Kind::Predictable,
         fault: Fault::Demand(2.6),
-        cpu: 0.22,
+        cpu: 0.1,
         causes: LOAD,
         ..USUAL
     },
@@ -132,7 +132,7 @@ pub const SCENARIOS: [Scenario; 16] = [
         kind: Kind::Predictable,
         fault: Fault::Demand(1.9),
         swing: 0.3,
-        cpu: 0.22,
+        cpu: 0.1,
         causes: LOAD,
         ..USUAL
     },
@@ -140,7 +140,7 @@ pub const SCENARIOS: [Scenario; 16] = [
         name: "retry-storm",
         kind: Kind::Predictable,
         fault: Fault::Demand(1.6),
-        cpu: 0.22,
+        cpu: 0.1,
         patience: (200, 3),
         causes: LOAD,
         ..USUAL
@@ -149,7 +149,7 @@ pub const SCENARIOS: [Scenario; 16] = [
         name: "noisy-neighbour",
         kind: Kind::Predictable,
         fault: Fault::Hogs,
-        cpu: 0.5,
+        cpu: 0.6,
         causes: CPU,
         ..USUAL
     },
@@ -157,7 +157,7 @@ pub const SCENARIOS: [Scenario; 16] = [
         name: "noisy-neighbour-sudden",
         kind: Kind::Sudden,
         fault: Fault::Hogs,
-        cpu: 0.5,
+        cpu: 0.6,
         causes: CPU,
         ..USUAL
     },
@@ -166,10 +166,9 @@ pub const SCENARIOS: [Scenario; 16] = [
         kind: Kind::Predictable,
         fault: Fault::Iops {
             from: 300.0,
-            to: 12.0,
+            to: 8.0,
         },
         pages: READS_AND_ORDERS,
-        objective_ms: 150.0,
         causes: DATABASE,
         ..USUAL
     },
@@ -178,10 +177,9 @@ pub const SCENARIOS: [Scenario; 16] = [
         kind: Kind::Sudden,
         fault: Fault::Iops {
             from: 300.0,
-            to: 12.0,
+            to: 8.0,
         },
         pages: READS_AND_ORDERS,
-        objective_ms: 150.0,
         causes: DATABASE,
         ..USUAL
     },
@@ -189,18 +187,17 @@ pub const SCENARIOS: [Scenario; 16] = [
         name: "fsync-storm",
         kind: Kind::Predictable,
         fault: Fault::Writes {
-            iops: 250.0,
-            per_sec: 400.0,
+            iops: 140.0,
+            per_sec: 300.0,
         },
         pages: READS_AND_ORDERS,
-        objective_ms: 100.0,
         causes: DATABASE,
         ..USUAL
     },
     Scenario {
         name: "lock-contention",
         kind: Kind::Predictable,
-        fault: Fault::Lock(0.4),
+        fault: Fault::Lock(0.28),
         pages: &[(0.4, "item"), (0.4, "order"), (0.2, "order/7")],
         pool: 12,
         causes: DATABASE,
@@ -209,7 +206,7 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "table-growth",
         kind: Kind::Predictable,
-        fault: Fault::Rows(80_000.0),
+        fault: Fault::Rows(48_000.0),
         pages: &[(0.7, "item"), (0.3, "search")],
         database_cpu: 0.2,
         causes: DATABASE,
@@ -228,9 +225,9 @@ pub const SCENARIOS: [Scenario; 16] = [
         name: "memory-leak",
         kind: Kind::Predictable,
         fault: Fault::Leak {
-            lost: 75.0,
+            lost: 100.0,
             limit: 150.0,
-            iops: 60.0,
+            iops: 40.0,
         },
         pages: &[(0.5, "item"), (0.5, "picture")],
         causes: &[("process/shop", "blkio"), ("process/shop", "reclaim")],
@@ -241,7 +238,7 @@ pub const SCENARIOS: [Scenario; 16] = [
         kind: Kind::Predictable,
         fault: Fault::Bandwidth {
             from: 60.0,
-            to: 4.0,
+            to: 3.0,
         },
         per_sec: 80.0,
         pages: &[(1.0, "cart")],
@@ -251,7 +248,7 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "packet-loss",
         kind: Kind::Predictable,
-        fault: Fault::Loss(0.04),
+        fault: Fault::Loss(0.006),
         per_sec: 80.0,
         pages: &[(1.0, "cart")],
         causes: CACHE,
@@ -260,7 +257,7 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "packet-loss-sudden",
         kind: Kind::Sudden,
-        fault: Fault::Loss(0.06),
+        fault: Fault::Loss(0.03),
         per_sec: 80.0,
         pages: &[(1.0, "cart")],
         causes: CACHE,

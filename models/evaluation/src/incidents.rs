@@ -1,5 +1,93 @@
 //! Recorded incidents: what a forecast of a breach is worth when it counts.
+//!
+//! A recording holds one service to which something is done, and others to which
+//! nothing is. Whoever replays it says of each service and window what was seen
+//! ([`Seen`]); [`evaluate`] compares that with the [`Truth`].
+//!
+//! An alarm is a score at a line or above in two windows in a row. The line is
+//! the lowest with at most one false alarm in 60,480 quiet service-windows, a
+//! service-week at 10 s. Quiet is a window after the first [`WARM_UP`] of
+//!
+//! - a service to which nothing is done, unless its own requests ever broke its
+//!   objective in that run, or
+//! - the subject before the onset of its fault, or in a run without one.
+//!
+//! *Recall* is the share of incidents with an alarm between the onset and 30
+//! windows before the breach.
 
+mod method;
+mod score;
+mod summary;
 mod truth;
 
-pub use self::truth::{BREACH_RUN, Cause, Kind, ServiceTruth, Truth};
+use serde::Serialize;
+
+pub use self::{
+    method::Method,
+    score::{LEAD, Leads, REST, WINDOWS_PER_FALSE_ALARM},
+    summary::evaluate,
+    truth::{BREACH_RUN, Cause, Kind, ServiceTruth, Truth},
+};
+
+/// Windows ahead in which a breach is looked for: 15 minutes at 10 s.
+pub const HORIZON: usize = 90;
+/// Windows at the begin of a run in which nobody is judged: 10 minutes at 10 s.
+pub const WARM_UP: usize = 60;
+/// Requests that a window needs to be judged, as alerts have it.
+pub const REQUESTS_MIN: f64 = 20.0;
+/// Windows from onset to breach that a fault which could be foreseen takes.
+pub const GROWTH_MIN: usize = 60;
+
+/// What an analyzer knew of a service at the end of a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Seen {
+    /// 99th percentile of the window, if there were requests.
+    pub p99_secs: Option<f64>,
+    /// Probability of a breach within [`HORIZON`] windows, if it was forecast.
+    pub risk: Option<f64>,
+    /// Whether there were enough requests ([`REQUESTS_MIN`]) to say anything.
+    pub judged: bool,
+}
+
+/// A recording with what an analyzer made of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replayed {
+    /// What really happened.
+    pub truth: Truth,
+    /// By service of the truth, and by window.
+    pub services: Vec<Vec<Seen>>,
+    /// The subject's ranked reasons at the breach; empty where there were none,
+    /// or no breach.
+    pub reasons: Vec<Cause>,
+}
+
+impl Replayed {
+    /// Windows of a service in which nothing happens.
+    fn quiet(&self, service: usize) -> std::ops::Range<usize> {
+        let truth = &self.truth.services[service];
+        let end = match (service, self.truth.onset) {
+            (0, Some(onset)) => onset,
+            _ => self.truth.windows(),
+        };
+        match truth.breach {
+            Some(breach) if service > 0 || breach < end => WARM_UP..WARM_UP,
+            _ => WARM_UP..end.max(WARM_UP),
+        }
+    }
+
+    /// From the onset to the breach, where the incident is one that can be judged.
+    fn incident(&self) -> Option<std::ops::Range<usize>> {
+        let (onset, breach) = (self.truth.onset?, self.truth.services[0].breach?);
+        let least = match self.truth.kind {
+            Kind::Predictable => GROWTH_MIN,
+            Kind::Sudden | Kind::Quiet => 0,
+        };
+        (onset >= WARM_UP && breach >= onset + least).then_some(onset..breach)
+    }
+
+    /// The place of the first reason that shows the fault.
+    fn cause_place(&self) -> Option<usize> {
+        let causes = &self.truth.causes;
+        self.reasons.iter().position(|reason| causes.contains(reason))
+    }
+}
