@@ -13,6 +13,9 @@ use anyhow::{Context, Result, ensure};
 const ROOT: &str = "/sys/fs/cgroup";
 /// Period of CPU quotas: short, so that what waits for one waits shortly.
 const CPU_PERIOD_US: f64 = 10_000.0;
+/// Weight of a group with a quota: that of processes as urgent as we are, which
+/// it is not by itself.
+const CPU_SHARES: &str = "9548";
 /// Shortest quota that the kernel takes.
 const CPU_QUOTA_US_MIN: f64 = 1_000.0;
 
@@ -44,6 +47,7 @@ impl Group {
     /// Limits the CPU time to a share of one CPU.
     pub fn set_cpu(&self, share: f64) -> Result<()> {
         let quota_us = (CPU_PERIOD_US * share).max(CPU_QUOTA_US_MIN);
+        self.set("cpu.shares", CPU_SHARES)?;
         // The quota must never exceed the parent's on the way.
         self.set("cpu.cfs_period_us", &format!("{CPU_PERIOD_US}"))?;
         self.set("cpu.cfs_quota_us", &format!("{quota_us:.0}"))

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use honeyguide_bus::recording::RecordingReader;
 use honeyguide_evaluation::incidents::{Cause, Kind, ServiceTruth, Truth};
 use honeyguide_proto::{ServiceId, ServiceKind};
 use rand::RngExt;
@@ -29,20 +30,24 @@ use crate::{
     volume::Volume,
 };
 
-/// Seconds of load before the first window, for caches and connections.
-const WARM_UP_SECS: f64 = 8.0;
-/// Seconds of it in which the sensor is on already.
-const SENSOR_EARLY_SECS: u64 = 5;
+/// Seconds of load before the first window, for caches and connections. The
+/// sensor is on before: an exchange that is under way when it comes would count
+/// up to the next one on its connection.
+const WARM_UP_SECS: f64 = 7.0;
+/// How long the sensor may take to be on.
+const SENSOR_START_MAX: Duration = Duration::from_secs(60);
+/// Seconds that it measures before the warm-up and after the last window.
+const SENSOR_MARGIN_SECS: u64 = 4;
 /// How often a fault is made as severe as it is to be.
 const FAULT_EVERY: Duration = Duration::from_millis(250);
 /// Bytes of a cart.
 const CART_LEN: usize = 8 << 10;
 /// Pictures, and bytes of one.
-const PICTURES: (usize, usize) = (1000, 64 << 10);
+const PICTURES: (usize, usize) = (1000, 48 << 10);
 /// Weight of neighbours in the quota that they share with the shop.
 const HOG_SHARES: &str = "8192";
 /// The shop's own.
-const SHOP_SHARES: &str = "256";
+const SHOP_SHARES: &str = "160";
 
 /// Where a run is made.
 #[derive(Clone, Debug)]
@@ -65,14 +70,12 @@ pub fn run(drawn: &Drawn, place: &Place) -> Result<Truth> {
     let bystanders = bystander::start(&folder, place, drawn.seed)?;
     let mut driver = Driver::start(drawn, &shop.means, shop.neighbours.as_ref())?;
 
+    let raw = temporary.path().join("raw.hgr");
+    let recorder = record(place, &raw)?;
     let (first_window, first_window_ns) = first_window()?;
     let mut plans = vec![shop_plan(drawn, shop.means.shop, place.windows)];
     plans.extend(bystanders.iter().map(|bystander| bystander.plan.clone()));
     let clients = thread::spawn(move || load::run(plans, first_window));
-    let raw = temporary.path().join("raw.hgr");
-    sleep_until(first_window - Duration::from_secs(SENSOR_EARLY_SECS));
-    let recorder = record(place, &raw)?;
-
     let end = first_window + Duration::from_secs(place.windows as u64);
     while Instant::now() < end {
         let at_secs = Instant::now()
@@ -286,15 +289,11 @@ fn first_window() -> Result<(Instant, u64)> {
     Ok((Instant::now() + wait, second * 1_000_000_000))
 }
 
-fn sleep_until(at: Instant) {
-    thread::sleep(at.saturating_duration_since(Instant::now()));
-}
-
 /// What the shop is asked, and when.
 fn shop_plan(drawn: &Drawn, address: SocketAddr, windows: usize) -> Plan {
     let scenario = &drawn.scenario;
     let mut random = random(drawn.seed, "shop");
-    let span = -WARM_UP_SECS + 1.0..windows as f64;
+    let span = 1.0 - WARM_UP_SECS..windows as f64;
     let arrivals = drawn.demand.arrivals(&drawn.growth, span, &mut random);
     let requests = arrivals.into_iter().map(|at| {
         let mut left: f64 = random.random();
@@ -320,18 +319,25 @@ fn shop_plan(drawn: &Drawn, address: SocketAddr, windows: usize) -> Plan {
     }
 }
 
+/// Starts the sensor, and waits for the first that it publishes.
 fn record(place: &Place, file: &Path) -> Result<Process> {
-    let duration = format!("{}s", SENSOR_EARLY_SECS + place.windows as u64 + 2);
-    let file = file.to_string_lossy();
-    Process::start(
+    let all = 2 * SENSOR_MARGIN_SECS + WARM_UP_SECS as u64 + place.windows as u64;
+    let (duration, path) = (format!("{all}s"), file.to_string_lossy());
+    let recorder = Process::start(
         &place.honeyguide,
         &[
             "record", "--duration", &duration, "--set", "sensor.flush_interval=1s", "--set",
-            "sensor.cost_ceiling=1.0", "--set", "sensor.sensor_id=incidents", &file,
+            "sensor.cost_ceiling=1.0", "--set", "sensor.sensor_id=incidents", &path,
         ],
         &[],
         Surroundings::default(),
-    )
+    )?;
+    let until = Instant::now() + SENSOR_START_MAX;
+    while !RecordingReader::open(file).is_ok_and(|mut records| matches!(records.next(), Some(Ok(_)))) {
+        ensure!(Instant::now() < until, "the sensor publishes nothing");
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(recorder)
 }
 
 /// The services to keep, by the key they were recorded under.

@@ -122,7 +122,7 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "load-growth",
         kind: Kind::Predictable,
-        fault: Fault::Demand(2.6),
+        fault: Fault::Demand(2.3),
         cpu: 0.1,
         causes: LOAD,
         ..USUAL
@@ -187,8 +187,8 @@ pub const SCENARIOS: [Scenario; 16] = [
         name: "fsync-storm",
         kind: Kind::Predictable,
         fault: Fault::Writes {
-            iops: 140.0,
-            per_sec: 300.0,
+            iops: 200.0,
+            per_sec: 60.0,
         },
         pages: READS_AND_ORDERS,
         causes: DATABASE,
@@ -197,7 +197,7 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "lock-contention",
         kind: Kind::Predictable,
-        fault: Fault::Lock(0.28),
+        fault: Fault::Lock(0.2),
         pages: &[(0.4, "item"), (0.4, "order"), (0.2, "order/7")],
         pool: 12,
         causes: DATABASE,
@@ -206,7 +206,7 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "table-growth",
         kind: Kind::Predictable,
-        fault: Fault::Rows(48_000.0),
+        fault: Fault::Rows(40_000.0),
         pages: &[(0.7, "item"), (0.3, "search")],
         database_cpu: 0.2,
         causes: DATABASE,
@@ -225,9 +225,9 @@ pub const SCENARIOS: [Scenario; 16] = [
         name: "memory-leak",
         kind: Kind::Predictable,
         fault: Fault::Leak {
-            lost: 100.0,
+            lost: 106.0,
             limit: 150.0,
-            iops: 40.0,
+            iops: 20.0,
         },
         pages: &[(0.5, "item"), (0.5, "picture")],
         causes: &[("process/shop", "blkio"), ("process/shop", "reclaim")],
@@ -248,7 +248,7 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "packet-loss",
         kind: Kind::Predictable,
-        fault: Fault::Loss(0.006),
+        fault: Fault::Loss(0.0042),
         per_sec: 80.0,
         pages: &[(1.0, "cart")],
         causes: CACHE,

@@ -6,14 +6,16 @@
 //!
 //! An alarm is a score at a line or above in two windows in a row. The line is
 //! the lowest with at most one false alarm in 60,480 quiet service-windows, a
-//! service-week at 10 s. Quiet is a window after the first [`WARM_UP`] of
+//! service-week at 10 s; an alarm within 90 windows of another one is the same.
+//! A window after the first [`WARM_UP`] is quiet
 //!
-//! - a service to which nothing is done, unless its own requests ever broke its
-//!   objective in that run, or
-//! - the subject before the onset of its fault, or in a run without one.
+//! - of a service to which nothing is done, if its true 99th percentile stays
+//!   within its objective in the window, in the one before and for the [`HORIZON`]
+//!   (that of others may not: the machine is shared);
+//! - of the subject likewise, before the onset of its fault or in a run without one.
 //!
-//! *Recall* is the share of incidents with an alarm between the onset and 30
-//! windows before the breach.
+//! Of a bystander that was in breach nothing is quiet. *Recall* is the share of
+//! incidents with an alarm between the onset and 30 windows before the breach.
 
 mod method;
 mod score;
@@ -62,17 +64,24 @@ pub struct Replayed {
 }
 
 impl Replayed {
-    /// Windows of a service in which nothing happens.
-    fn quiet(&self, service: usize) -> std::ops::Range<usize> {
+    /// Whether nothing happens to a service in a window, nor soon after.
+    fn quiet(&self, service: usize) -> Vec<bool> {
         let truth = &self.truth.services[service];
+        let windows = self.truth.windows();
         let end = match (service, self.truth.onset) {
             (0, Some(onset)) => onset,
-            _ => self.truth.windows(),
+            _ => windows,
         };
-        match truth.breach {
-            Some(breach) if service > 0 || breach < end => WARM_UP..WARM_UP,
-            _ => WARM_UP..end.max(WARM_UP),
-        }
+        let begin = match truth.breach {
+            Some(breach) if breach < end => windows,
+            _ => WARM_UP,
+        };
+        let above = truth.above();
+        let is_quiet = |at: usize| {
+            let until = end.min(at + HORIZON + 1);
+            (begin..end).contains(&at) && !above[at.saturating_sub(1)..until].contains(&true)
+        };
+        (0..windows).map(is_quiet).collect()
     }
 
     /// From the onset to the breach, where the incident is one that can be judged.

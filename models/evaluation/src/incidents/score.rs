@@ -26,11 +26,21 @@ pub fn patient(said: &[f64]) -> Vec<f64> {
     (0..said.len()).map(least).collect()
 }
 
-/// A stretch of windows of one service in which nothing happens.
+/// A service that is judged for false alarms.
 #[derive(Clone, Copy, Debug)]
-pub struct Quiet<'a> {
-    /// Scores of the stretch.
+pub struct Watched<'a> {
+    /// Scores by window.
     pub scores: &'a [f64],
+    /// Whether nothing happens in a window, nor soon after: an alarm that begins
+    /// there is false.
+    pub quiet: &'a [bool],
+}
+
+impl Watched<'_> {
+    /// How many windows are quiet.
+    pub fn windows(&self) -> usize {
+        self.quiet.iter().filter(|quiet| **quiet).count()
+    }
 }
 
 /// An incident with the scores of its service.
@@ -43,13 +53,14 @@ pub struct Incident<'a> {
 }
 
 /// How many false alarms a line gives; what goes on, or comes again soon, is one.
-pub fn false_alarms(quiet: &[Quiet<'_>], line: f64) -> usize {
+pub fn false_alarms(watched: &[Watched<'_>], line: f64) -> usize {
     let mut count = 0;
-    for stretch in quiet {
+    for service in watched {
         let mut last: Option<usize> = None;
-        for (at, score) in stretch.scores.iter().enumerate() {
+        for (at, score) in service.scores.iter().enumerate() {
             if *score >= line {
-                count += usize::from(last.is_none_or(|last| at - last > REST));
+                let begins = last.is_none_or(|last| at - last > REST);
+                count += usize::from(begins && service.quiet[at]);
                 last = Some(at);
             }
         }
@@ -59,19 +70,22 @@ pub fn false_alarms(quiet: &[Quiet<'_>], line: f64) -> usize {
 
 /// The lowest line, of those that scores reach, that gives no more false alarms
 /// than allowed in so many quiet windows; infinite if there is none.
-pub fn line(quiet: &[Quiet<'_>]) -> f64 {
-    let windows: usize = quiet.iter().map(|stretch| stretch.scores.len()).sum();
+pub fn line(watched: &[Watched<'_>]) -> f64 {
+    let windows: usize = watched.iter().map(Watched::windows).sum();
     let allowed = (windows as f64 / WINDOWS_PER_FALSE_ALARM) as usize;
-    let scores = quiet.iter().flat_map(|stretch| stretch.scores);
-    let mut lines: Vec<f64> = scores.copied().filter(|score| score.is_finite()).collect();
+    let quiet = watched.iter().flat_map(|service| {
+        let windows = service.scores.iter().zip(service.quiet);
+        windows.filter(|(_, quiet)| **quiet).map(|(score, _)| *score)
+    });
+    let mut lines: Vec<f64> = quiet.filter(|score| score.is_finite()).collect();
     lines.sort_by(f64::total_cmp);
     lines.dedup();
     // Just above each score: what is said in quiet windows is no alarm there.
     let above = |score: &f64| score.next_up();
     // A lower line may merge two alarms into one that goes on; of such lines the
     // one found is good enough, but it must keep what is promised.
-    let mut at = lines.partition_point(|score| false_alarms(quiet, above(score)) > allowed);
-    while at < lines.len() && false_alarms(quiet, above(&lines[at])) > allowed {
+    let mut at = lines.partition_point(|score| false_alarms(watched, above(score)) > allowed);
+    while at < lines.len() && false_alarms(watched, above(&lines[at])) > allowed {
         at += 1;
     }
     lines.get(at).map_or(f64::NEG_INFINITY, above)
@@ -127,6 +141,10 @@ mod tests {
         assert_eq!(scores, [nothing, 0.1, 0.1, 0.7, nothing, nothing]);
     }
 
+    fn watched<'a>(scores: &'a [f64], quiet: &'a [bool]) -> [Watched<'a>; 1] {
+        [Watched { scores, quiet }]
+    }
+
     /// 130,000 quiet windows allow two false alarms.
     #[test]
     fn the_line_keeps_what_is_promised() {
@@ -134,15 +152,18 @@ mod tests {
         for (at, score) in [(100, 0.9), (150, 0.8), (1000, 0.7), (5000, 0.6), (5001, 0.6)] {
             scores[at] = score;
         }
-        let quiet = [Quiet { scores: &scores }];
+        let mut quiet = vec![true; scores.len()];
         // The one at 150 belongs to that at 100.
-        assert_eq!(false_alarms(&quiet, 0.65), 2);
-        assert_eq!(false_alarms(&quiet, 0.55), 3);
-        assert_eq!(line(&quiet), 0.6f64.next_up());
-        let few = [Quiet {
-            scores: &scores[..60_000],
-        }];
-        assert_eq!(line(&few), 0.9f64.next_up());
+        assert_eq!(false_alarms(&watched(&scores, &quiet), 0.65), 2);
+        assert_eq!(false_alarms(&watched(&scores, &quiet), 0.55), 3);
+        assert_eq!(line(&watched(&scores, &quiet)), 0.6f64.next_up());
+        // What begins before something happens is right, and what goes on is no
+        // other alarm.
+        quiet[90..105].fill(false);
+        assert_eq!(false_alarms(&watched(&scores, &quiet), 0.65), 1);
+        quiet[60_000..].fill(false);
+        quiet[90..105].fill(true);
+        assert_eq!(line(&watched(&scores, &quiet)), 0.9f64.next_up());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     HORIZON, Kind, LEAD, Method, Replayed, WARM_UP, WINDOWS_PER_FALSE_ALARM,
-    score::{Incident, Leads, Quiet, false_alarms, line, patient},
+    score::{Incident, Leads, Watched, false_alarms, line, patient},
 };
 use crate::{
     breach::{Judged, Reliability},
@@ -61,15 +61,19 @@ impl Said {
         }
     }
 
-    fn quiet<'a>(&'a self, runs: &[Replayed], part: Part) -> Vec<Quiet<'a>> {
-        let of_run = |(run, scores): (&Replayed, &'a Vec<Vec<f64>>)| -> Vec<Quiet<'a>> {
-            let stretch = |service: usize| Quiet {
-                scores: &scores[service][run.quiet(service)],
-            };
-            (0..scores.len()).map(stretch).collect()
-        };
-        let runs = runs.iter().zip(&self.scores);
-        runs.filter(|(run, _)| part.has(run)).flat_map(of_run).collect()
+    /// `quiet`: by run and service, for each window.
+    fn watched<'a>(
+        &'a self,
+        runs: &[Replayed],
+        quiet: &'a [Vec<Vec<bool>>],
+        part: Part,
+    ) -> Vec<Watched<'a>> {
+        let runs_of_part = (0..runs.len()).filter(|run| part.has(&runs[*run]));
+        let services = runs_of_part.flat_map(|run| {
+            let services = self.scores[run].iter().zip(&quiet[run]);
+            services.map(|(scores, quiet)| Watched { scores, quiet })
+        });
+        services.collect()
     }
 
     /// The incident of a run, if it is of a kind and can be judged.
@@ -87,8 +91,8 @@ impl Said {
         Leads(incidents.map(|incident| incident.lead(line)).collect())
     }
 
-    fn result(&self, runs: &[Replayed]) -> Result {
-        let line = line(&self.quiet(runs, Part::All));
+    fn result(&self, runs: &[Replayed], quiet: &[Vec<Vec<bool>>]) -> Result {
+        let line = line(&self.watched(runs, quiet, Part::All));
         Result {
             method: self.method,
             line,
@@ -107,11 +111,7 @@ impl Said {
                 continue;
             };
             let truth = &run.truth.services[0];
-            let above: Vec<bool> = truth
-                .p99_us
-                .iter()
-                .map(|p99_us| f64::from(*p99_us) * 1e-6 > truth.objective_secs)
-                .collect();
+            let above = truth.above();
             judged.begin(run.truth.window_secs);
             for at in WARM_UP..incident.end {
                 let said = raw[0][at];
@@ -132,9 +132,17 @@ impl Said {
 pub fn evaluate(runs: &[Replayed]) -> Outcome {
     let mut outcome = Outcome::default();
     let said: Vec<Said> = Method::ALL.map(|method| Said::new(method, runs)).into();
-    let results: Vec<Result> = said.iter().map(|said| said.result(runs)).collect();
-    tell_methods(&mut outcome, runs, &said[0], &results);
-    tell_parts(&mut outcome, runs, &said);
+    let of_run = |run: &Replayed| (0..run.services.len()).map(|of| run.quiet(of)).collect();
+    let quiet: Vec<Vec<Vec<bool>>> = runs.iter().map(of_run).collect();
+    let result = |said: &Said| said.result(runs, &quiet);
+    let results: Vec<Result> = said.iter().map(result).collect();
+    tell_methods(
+        &mut outcome,
+        runs,
+        &said[0].watched(runs, &quiet, Part::All),
+        &results,
+    );
+    tell_parts(&mut outcome, runs, &said, &quiet);
     tell_runs(&mut outcome, runs, &said, &results);
     tell_reasons(&mut outcome, runs);
     let [ours, baselines @ ..] = &results[..] else {
@@ -157,14 +165,18 @@ pub fn evaluate(runs: &[Replayed]) -> Outcome {
     outcome
 }
 
-fn windows(quiet: &[Quiet<'_>]) -> usize {
-    quiet.iter().map(|stretch| stretch.scores.len()).sum()
+fn windows(watched: &[Watched<'_>]) -> usize {
+    watched.iter().map(Watched::windows).sum()
 }
 
-fn tell_methods(outcome: &mut Outcome, runs: &[Replayed], ours: &Said, results: &[Result]) {
-    let quiet = ours.quiet(runs, Part::All);
-    let windows = windows(&quiet);
-    let stretches = quiet.iter().filter(|stretch| !stretch.scores.is_empty());
+fn tell_methods(
+    outcome: &mut Outcome,
+    runs: &[Replayed],
+    watched: &[Watched<'_>],
+    results: &[Result],
+) {
+    let windows = windows(watched);
+    let services = watched.iter().filter(|service| service.windows() > 0);
     let (predictable, sudden) = (&results[0].predictable.0, &results[0].sudden.0);
     outcome.line(format!(
         "## Recorded incidents\n\n{} runs; {} predictable and {} sudden incidents that can be judged; \
@@ -172,7 +184,7 @@ fn tell_methods(outcome: &mut Outcome, runs: &[Replayed], ours: &Said, results: 
         runs.len(),
         predictable.len(),
         sudden.len(),
-        stretches.count(),
+        services.count(),
         (windows as f64 / WINDOWS_PER_FALSE_ALARM) as usize,
     ));
     outcome.line(format!(
@@ -204,27 +216,32 @@ fn tell_methods(outcome: &mut Outcome, runs: &[Replayed], ours: &Said, results: 
 }
 
 /// The line of all runs, and that of development alone, on each half.
-fn tell_parts(outcome: &mut Outcome, runs: &[Replayed], said: &[Said]) {
+fn tell_parts(
+    outcome: &mut Outcome,
+    runs: &[Replayed],
+    said: &[Said],
+    quiet: &[Vec<Vec<bool>>],
+) {
     outcome.line("\nHalves; the line is that of development:\n");
     outcome.line("| method | half | quiet windows | false alarms | recall | median lead |");
     outcome.line("|---|---|---|---|---|---|");
     for said in said {
-        let line = line(&said.quiet(runs, Part::Development));
+        let line = line(&said.watched(runs, quiet, Part::Development));
         for (part, name) in [
             (Part::Development, "development"),
             (Part::HeldOut, "held out"),
         ] {
-            let quiet = said.quiet(runs, part);
+            let watched = said.watched(runs, quiet, part);
             let leads = said.leads(runs, part, Kind::Predictable, line);
             if said.method == Method::Honeyguide && part == Part::HeldOut {
                 outcome.metric("recall_lead5_held_out", leads.recall());
-                outcome.metric("false_alarms_held_out", false_alarms(&quiet, line) as f64);
+                outcome.metric("false_alarms_held_out", false_alarms(&watched, line) as f64);
             }
             outcome.line(row([
                 said.method.name(),
                 name.to_owned(),
-                windows(&quiet).to_string(),
-                false_alarms(&quiet, line).to_string(),
+                windows(&watched).to_string(),
+                false_alarms(&watched, line).to_string(),
                 format!("{:.3}", leads.recall()),
                 format!("{:.1}", leads.median()),
             ]));
@@ -249,7 +266,7 @@ fn tell_runs(outcome: &mut Outcome, runs: &[Replayed], said: &[Said], results: &
             format!("{highest:.2}")
         };
         let end = truth.onset.unwrap_or(truth.windows());
-        let mut risks = highest(run.quiet(0));
+        let mut risks = highest(WARM_UP.min(end)..end);
         if let Some(incident) = run.incident() {
             risks += &format!(", {}", highest(incident));
         }
@@ -362,6 +379,8 @@ mod tests {
         // and at 201.
         assert_eq!(of("recall_lead5"), 0.5);
         assert_eq!(of("median_lead_windows"), (48.0 + 18.0) / 2.0);
+        // The subject breaks its objective at 220, so that 130 to 139 are not quiet
+        // only because of the onset: nobody could know.
         assert_eq!(of("quiet_windows"), 2.0 * (80.0 + 240.0) + 480.0);
         // A line that rises without noise is easily continued.
         assert_eq!(of("recall_lead5_over_best_baseline"), 0.5 - 1.0);

@@ -89,6 +89,16 @@ impl ServiceTruth {
             failed: 0,
         }
     }
+
+    /// Whether the 99th percentile of a window is above the objective.
+    pub fn above(&self) -> Vec<bool> {
+        above(&self.p99_us, self.objective_secs)
+    }
+}
+
+fn above(p99_us: &[u32], objective_secs: f64) -> Vec<bool> {
+    let is_above = |p99_us: &u32| f64::from(*p99_us) * 1e-6 > objective_secs;
+    p99_us.iter().map(is_above).collect()
 }
 
 /// Nearest rank; 0 of nothing.
@@ -100,10 +110,8 @@ fn p99(latencies: &mut [u32]) -> u32 {
 
 /// The first of [`BREACH_RUN`] windows in a row above an objective.
 fn first_run(p99_us: &[u32], objective_secs: f64) -> Option<usize> {
-    p99_us.windows(BREACH_RUN).position(|run| {
-        run.iter()
-            .all(|p99_us| f64::from(*p99_us) * 1e-6 > objective_secs)
-    })
+    let above = above(p99_us, objective_secs);
+    above.windows(BREACH_RUN).position(|run| !run.contains(&false))
 }
 
 impl Truth {
@@ -164,5 +172,78 @@ impl Truth {
             return Some("an onset where it is quiet, or none where it is not");
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    #[test]
+    fn a_breach_is_three_windows_in_a_row() {
+        let window = |ms: u32| vec![ms * 1000; 10];
+        let windows = [50, 150, 150, 50, 150, 150, 150, 50].map(window).to_vec();
+        let truth = ServiceTruth::new("process/shop", 0.1, windows);
+        assert_eq!(truth.breach, Some(4));
+        assert_eq!(truth.p99_us[1], 150_000);
+    }
+
+    #[test]
+    fn ninety_ninth_percentile_is_the_nearest_rank() {
+        let mut hundred: Vec<u32> = (1..=100).rev().collect();
+        assert_eq!(p99(&mut hundred), 99);
+        assert_eq!(p99(&mut [7, 3]), 7);
+        assert_eq!(p99(&mut []), 0);
+    }
+
+    fn truth() -> Truth {
+        Truth {
+            scenario: "made-up".to_owned(),
+            seed: 1,
+            kind: Kind::Sudden,
+            fault: String::new(),
+            causes: Vec::new(),
+            first_window_ns: 0,
+            window_secs: 1,
+            onset: Some(2),
+            services: vec![ServiceTruth::new("process/shop", 0.1, vec![vec![1000]; 5])],
+        }
+    }
+
+    #[test]
+    fn sidecars_that_contradict_themselves_are_refused() {
+        let folder = std::env::temp_dir().join(format!("truth-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("made-up-1.json");
+        let read = |truth: &Truth| {
+            fs::write(&path, serde_json::to_vec(truth).unwrap()).unwrap();
+            Truth::read(&path).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(&truth()).unwrap(), truth());
+        type Change = fn(&mut Truth);
+        let changes: [(&str, Change); 7] = [
+            ("no windows", |t| t.services.clear()),
+            ("a service twice", |t| t.services.push(t.services[0].clone())),
+            ("different numbers", |t| t.services[0].count.truncate(2)),
+            ("contradict", |t| t.services[0].breach = Some(1)),
+            ("not above 0", |t| t.services[0].objective_secs = 0.0),
+            ("behind its last", |t| t.onset = Some(5)),
+            ("where it is quiet", |t| t.kind = Kind::Quiet),
+        ];
+        for (expected, change) in changes {
+            let mut changed = truth();
+            change(&mut changed);
+            let error = read(&changed).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+            assert!(error.contains("made-up-1.json"), "{error}");
+        }
+        fs::write(&path, b"{\"scenario\": 1}").unwrap();
+        let error = Truth::read(&path).unwrap_err().to_string();
+        assert!(error.contains("made-up-1.json as JSON"), "{error}");
+        fs::remove_dir_all(folder).unwrap();
+        let error = Truth::read(&path).unwrap_err().to_string();
+        assert!(error.contains("failed to read"), "{error}");
     }
 }
