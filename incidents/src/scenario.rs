@@ -122,7 +122,7 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "load-growth",
         kind: Kind::Predictable,
-        fault: Fault::Demand(2.3),
+        fault: Fault::Demand(1.7),
         cpu: 0.1,
         causes: LOAD,
         ..USUAL

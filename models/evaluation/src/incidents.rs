@@ -6,7 +6,7 @@
 //!
 //! An alarm is a score at a line or above in two windows in a row. The line is
 //! the lowest with at most one false alarm in 60,480 quiet service-windows, a
-//! service-week at 10 s; an alarm within 90 windows of another one is the same.
+//! service-week at 10 s; for 90 windows after its begin an alarm is the same one.
 //! A window after the first [`WARM_UP`] is quiet
 //!
 //! - of a service to which nothing is done, if its true 99th percentile stays
@@ -47,6 +47,10 @@ pub struct Seen {
     pub p99_secs: Option<f64>,
     /// Probability of a breach within [`HORIZON`] windows, if it was forecast.
     pub risk: Option<f64>,
+    /// The same of an analyzer to which all windows were ten times as long, with
+    /// as many events: as if the machine were ten times as slow and everything of
+    /// the default length.
+    pub risk_at_default: Option<f64>,
     /// Whether there were enough requests ([`REQUESTS_MIN`]) to say anything.
     pub judged: bool,
 }

@@ -8,6 +8,8 @@ use crate::breach::past_frequency;
 pub enum Method {
     /// The analyzer's probability.
     Honeyguide,
+    /// The same as if windows were of the default length.
+    HoneyguideAtDefault,
     /// The 99th percentile, the mean of so many windows, as a share of the objective.
     Static(usize),
     /// Prometheus' `predict_linear` over so many windows, as a share of the objective.
@@ -20,8 +22,9 @@ pub enum Method {
 
 impl Method {
     /// The analyzer first; of baselines with a length, several.
-    pub const ALL: [Method; 10] = [
+    pub const ALL: [Method; 11] = [
         Method::Honeyguide,
+        Method::HoneyguideAtDefault,
         Method::Static(1),
         Method::Static(5),
         Method::Static(15),
@@ -37,6 +40,7 @@ impl Method {
     pub fn name(self) -> String {
         match self {
             Method::Honeyguide => "honeyguide".to_owned(),
+            Method::HoneyguideAtDefault => "honeyguide, as if at 10 s".to_owned(),
             Method::Static(1) => "static threshold".to_owned(),
             Method::Static(windows) => format!("static threshold, mean of {windows}"),
             Method::Linear(windows) => format!("predict_linear over {windows}"),
@@ -55,6 +59,7 @@ impl Method {
             let past = &values[..=at];
             match self {
                 Method::Honeyguide => seen[at].risk.unwrap_or(f64::NAN),
+                Method::HoneyguideAtDefault => seen[at].risk_at_default.unwrap_or(f64::NAN),
                 Method::Static(windows) => mean(last(past, windows)) / objective,
                 Method::Linear(windows) => linear(last(past, windows)) / objective,
                 Method::PastFrequency => past_frequency(past, objective, HORIZON),

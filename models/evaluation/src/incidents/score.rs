@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// Service-windows of a week at 10 s: one false alarm in so many is allowed.
 pub const WINDOWS_PER_FALSE_ALARM: f64 = 60_480.0;
-/// Alarms so many windows apart or less are one.
+/// For so many windows after its begin an alarm is the same one.
 pub const REST: usize = 90;
 /// An alarm must come so many windows before a breach.
 pub const LEAD: usize = 30;
@@ -52,16 +52,16 @@ pub struct Incident<'a> {
     pub before: Range<usize>,
 }
 
-/// How many false alarms a line gives; what goes on, or comes again soon, is one.
+/// How many false alarms a line gives. For [`REST`] windows an alarm is the same,
+/// and no longer: one that never ends is wrong again and again.
 pub fn false_alarms(watched: &[Watched<'_>], line: f64) -> usize {
     let mut count = 0;
     for service in watched {
-        let mut last: Option<usize> = None;
+        let mut begin: Option<usize> = None;
         for (at, score) in service.scores.iter().enumerate() {
-            if *score >= line {
-                let begins = last.is_none_or(|last| at - last > REST);
-                count += usize::from(begins && service.quiet[at]);
-                last = Some(at);
+            if *score >= line && begin.is_none_or(|begin| at - begin > REST) {
+                begin = Some(at);
+                count += usize::from(service.quiet[at]);
             }
         }
     }
@@ -82,8 +82,8 @@ pub fn line(watched: &[Watched<'_>]) -> f64 {
     lines.dedup();
     // Just above each score: what is said in quiet windows is no alarm there.
     let above = |score: &f64| score.next_up();
-    // A lower line may merge two alarms into one that goes on; of such lines the
-    // one found is good enough, but it must keep what is promised.
+    // A lower line may move the begin of an alarm, and so hide another one; of such
+    // lines the one found is good enough, but it must keep what is promised.
     let mut at = lines.partition_point(|score| false_alarms(watched, above(score)) > allowed);
     while at < lines.len() && false_alarms(watched, above(&lines[at])) > allowed {
         at += 1;
@@ -157,13 +157,20 @@ mod tests {
         assert_eq!(false_alarms(&watched(&scores, &quiet), 0.65), 2);
         assert_eq!(false_alarms(&watched(&scores, &quiet), 0.55), 3);
         assert_eq!(line(&watched(&scores, &quiet)), 0.6f64.next_up());
-        // What begins before something happens is right, and what goes on is no
-        // other alarm.
+        // What begins before something happens is right, and for a while no other
+        // alarm.
         quiet[90..105].fill(false);
         assert_eq!(false_alarms(&watched(&scores, &quiet), 0.65), 1);
         quiet[60_000..].fill(false);
         quiet[90..105].fill(true);
         assert_eq!(line(&watched(&scores, &quiet)), 0.9f64.next_up());
+    }
+
+    #[test]
+    fn an_alarm_that_never_ends_is_wrong_again_and_again() {
+        let mut quiet = vec![true; 300];
+        quiet[0] = false;
+        assert_eq!(false_alarms(&watched(&[1.0; 300], &quiet), 0.5), 3);
     }
 
     #[test]

@@ -43,6 +43,8 @@ struct Result {
     predictable: Leads,
     sudden: Leads,
     reliability: Reliability,
+    /// The same of all services of all runs.
+    reliability_of_all: Reliability,
 }
 
 impl Said {
@@ -71,7 +73,13 @@ impl Said {
         let runs_of_part = (0..runs.len()).filter(|run| part.has(&runs[*run]));
         let services = runs_of_part.flat_map(|run| {
             let services = self.scores[run].iter().zip(&quiet[run]);
-            services.map(|(scores, quiet)| Watched { scores, quiet })
+            services.map(|(scores, quiet)| {
+                let from = WARM_UP.min(scores.len());
+                Watched {
+                    scores: &scores[from..],
+                    quiet: &quiet[from..],
+                }
+            })
         });
         services.collect()
     }
@@ -98,30 +106,37 @@ impl Said {
             line,
             predictable: self.leads(runs, Part::All, Kind::Predictable, line),
             sudden: self.leads(runs, Part::All, Kind::Sudden, line),
-            reliability: self.reliability(runs),
+            reliability: self.reliability(runs, |run, service| {
+                let incident = run.incident().filter(|_| service == 0);
+                incident.map_or(0, |incident| incident.end)
+            }),
+            reliability_of_all: self.reliability(runs, |run, _| {
+                run.truth.windows().saturating_sub(HORIZON)
+            }),
         }
     }
 
-    /// Of the subjects of incidents, up to the breach: whether one of the next
-    /// windows is above the objective, which is what a probability says.
-    fn reliability(&self, runs: &[Replayed]) -> Reliability {
+    /// Whether one of the next windows is above the objective, which is what a
+    /// probability says, at windows up to the one that `until` names for a service.
+    fn reliability(
+        &self,
+        runs: &[Replayed],
+        until: impl Fn(&Replayed, usize) -> usize,
+    ) -> Reliability {
         let mut judged = Judged::default();
         for (run, raw) in runs.iter().zip(&self.raw) {
-            let Some(incident) = run.incident() else {
-                continue;
-            };
-            let truth = &run.truth.services[0];
-            let above = truth.above();
-            judged.begin(run.truth.window_secs);
-            for at in WARM_UP..incident.end {
-                let said = raw[0][at];
-                if above[at] || said.is_nan() {
-                    judged.pause();
-                    continue;
+            for (service, said) in raw.iter().enumerate() {
+                let above = run.truth.services[service].above();
+                judged.begin(run.truth.window_secs);
+                for at in WARM_UP..until(run, service) {
+                    if above[at] || said[at].is_nan() {
+                        judged.pause();
+                        continue;
+                    }
+                    let next = &above[at + 1..above.len().min(at + 1 + HORIZON)];
+                    let comes_in = next.iter().position(|above| *above);
+                    judged.add(said[at].clamp(0.0, 1.0), comes_in.map(|windows| windows + 1));
                 }
-                let next = &above[at + 1..above.len().min(at + 1 + HORIZON)];
-                let comes_in = next.iter().position(|above| *above);
-                judged.add(said.clamp(0.0, 1.0), comes_in.map(|windows| windows + 1));
             }
         }
         judged.reliability()
@@ -145,7 +160,7 @@ pub fn evaluate(runs: &[Replayed]) -> Outcome {
     tell_parts(&mut outcome, runs, &said, &quiet);
     tell_runs(&mut outcome, runs, &said, &results);
     tell_reasons(&mut outcome, runs);
-    let [ours, baselines @ ..] = &results[..] else {
+    let [ours, at_default, baselines @ ..] = &results[..] else {
         return outcome;
     };
     let best = |of: fn(&Leads) -> f64| {
@@ -159,10 +174,18 @@ pub fn evaluate(runs: &[Replayed]) -> Outcome {
     let ratio = ours.predictable.median() / best(Leads::median).max(1.0);
     outcome.metric("median_lead_vs_best_baseline", ratio);
     outcome.metric("median_lead_windows", ours.predictable.median());
+    outcome.metric("recall_lead5_at_10s", at_default.predictable.recall());
+    outcome.metric("median_lead_windows_at_10s", at_default.predictable.median());
     outcome.metric("sudden_alerted", ours.sudden.alerted());
     outcome.metric("ece_incidents", ours.reliability.ece);
     outcome.metric("brier_incidents", ours.reliability.brier);
+    outcome.metric("ece_recorded", ours.reliability_of_all.ece);
+    outcome.metric("brier_recorded", ours.reliability_of_all.brier);
     outcome
+}
+
+fn errors(reliability: &Reliability) -> String {
+    format!("{:.3}, {:.3}", reliability.ece, reliability.brier)
 }
 
 fn windows(watched: &[Watched<'_>]) -> usize {
@@ -188,7 +211,7 @@ fn tell_methods(
         (windows as f64 / WINDOWS_PER_FALSE_ALARM) as usize,
     ));
     outcome.line(format!(
-        "| method | line | recall at {LEAD} windows | alerted before | median lead | sudden: alerted before | ECE | Brier |"
+        "| method | line | recall at {LEAD} windows | alerted before | median lead | sudden: alerted before | ECE, Brier of incidents | ECE, Brier of all |"
     ));
     outcome.line("|---|---|---|---|---|---|---|---|");
     for result in results {
@@ -199,14 +222,13 @@ fn tell_methods(
             format!("{:.3}", result.predictable.alerted()),
             format!("{:.1}", result.predictable.median()),
             format!("{:.3}", result.sudden.alerted()),
-            format!("{:.3}", result.reliability.ece),
-            format!("{:.3}", result.reliability.brier),
+            errors(&result.reliability),
+            errors(&result.reliability_of_all),
         ]));
     }
     outcome.metric("quiet_windows", windows as f64);
-    let exact = results[0].reliability.bins.iter();
-    outcome.line("\nReliability of honeyguide, subjects of incidents up to the breach:\n\n| said | windows | came |\n|---|---|---|");
-    for bin in exact {
+    outcome.line("\nReliability of honeyguide, all services:\n\n| said | windows | came |\n|---|---|---|");
+    for bin in &results[0].reliability_of_all.bins {
         outcome.line(row([
             format!("{:.3}", bin.said),
             bin.steps.to_string(),
@@ -250,7 +272,7 @@ fn tell_parts(
 }
 
 fn tell_runs(outcome: &mut Outcome, runs: &[Replayed], said: &[Said], results: &[Result]) {
-    outcome.line("\n| run | kind | onset | breach | honeyguide's lead | longest lead of a baseline | highest risk before the onset, and before the breach | cause among reasons |");
+    outcome.line("\n| run | kind | onset | breach | honeyguide's lead at 1 s, at 10 s | longest lead of a baseline | highest risk before the onset, and before the breach | cause among reasons |");
     outcome.line("|---|---|---|---|---|---|---|---|");
     let number = |number: Option<usize>| number.map_or("–".to_owned(), |n| n.to_string());
     for (at, run) in runs.iter().enumerate() {
@@ -261,9 +283,11 @@ fn tell_runs(outcome: &mut Outcome, runs: &[Replayed], said: &[Said], results: &
             .map(|(said, result)| said.incident(runs, at, truth.kind)?.lead(result.line))
             .collect();
         let highest = |windows: Range<usize>| {
-            let scores = &said[0].scores[at][0];
-            let highest = scores[windows].iter().copied().fold(0.0, f64::max);
-            format!("{highest:.2}")
+            let highest = |said: &Said| {
+                let scores = &said.scores[at][0][windows.clone()];
+                scores.iter().copied().fold(0.0, f64::max)
+            };
+            format!("{:.2}/{:.2}", highest(&said[0]), highest(&said[1]))
         };
         let end = truth.onset.unwrap_or(truth.windows());
         let mut risks = highest(WARM_UP.min(end)..end);
@@ -279,8 +303,8 @@ fn tell_runs(outcome: &mut Outcome, runs: &[Replayed], said: &[Said], results: &
             format!("{:?}", truth.kind).to_lowercase(),
             number(truth.onset.map(|_| end)),
             number(truth.services[0].breach),
-            number(leads[0]),
-            number(leads[1..].iter().copied().max().flatten()),
+            format!("{}, {}", number(leads[0]), number(leads[1])),
+            number(leads[2..].iter().copied().max().flatten()),
             risks,
             number(run.cause_place().map(|place| place + 1)),
         ]));
@@ -330,6 +354,7 @@ mod tests {
         let seen = |p99_secs: f64, risk: f64| Seen {
             p99_secs: Some(p99_secs),
             risk: Some(risk),
+            risk_at_default: Some(risk),
             judged: true,
         };
         let risk = |at: usize| if onset.is_some() && at >= told { 0.9 } else { 0.05 };
