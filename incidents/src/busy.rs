@@ -60,7 +60,11 @@ pub fn writer(folder: &Path) -> Result<()> {
     for number in 0..4u64 {
         let level = Arc::clone(&level);
         let path = folder.join(format!("stormy-{number}"));
-        let file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .open(path)?;
         file.set_len(FILE_LEN)?;
         threads.push(thread::spawn(move || -> Result<()> {
             let mut at = 0;
@@ -80,7 +84,9 @@ pub fn writer(folder: &Path) -> Result<()> {
         }));
     }
     for thread in threads {
-        thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;
+        thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("a writer panicked"))??;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ const LEAK_MB: f64 = 1.0;
 /// Processes that compute.
 const HOGS: usize = 2;
 /// Share of the time that each of them computes at full severity.
-const HOG_SHARE: f64 = 0.45;
+const HOG_SHARE: f64 = 0.5;
 
 /// What a fault acts on.
 pub struct Means {
@@ -75,7 +75,9 @@ impl Driver {
                 let volume = means.volume.as_ref().context("writers without a disk")?;
                 let folder = volume.path().to_string_lossy();
                 let groups: Vec<&Group> = means.disk.iter().collect();
-                driver.told.push(myself_as(&myself, &["writer", &folder], &groups)?);
+                driver
+                    .told
+                    .push(myself_as(&myself, &["writer", &folder], &groups)?);
             }
             Fault::Lock(_) | Fault::Rows(_) => {
                 driver.session = Some(sql(means.database.context("no database")?)?);
@@ -157,9 +159,13 @@ impl Driver {
         match self.fault {
             Fault::None => "nothing".to_owned(),
             Fault::Demand(growth) => format!("{:.0} % more requests, {pace}", growth * 100.0),
-            Fault::Hogs => format!("{HOGS} processes that compute within the same CPU quota, {pace}"),
+            Fault::Hogs => {
+                format!("{HOGS} processes that compute within the same CPU quota, {pace}")
+            }
             Fault::Iops { from, to } => {
-                format!("the database's disk does {to:.0} instead of {from:.0} requests a second, {pace}")
+                format!(
+                    "the database's disk does {to:.0} instead of {from:.0} requests a second, {pace}"
+                )
             }
             Fault::Writes { iops, per_sec } => format!(
                 "{per_sec:.0} synchronous writes a second on the database's disk, which does {iops:.0}, {pace}"
@@ -178,7 +184,10 @@ impl Driver {
                 format!("the link to Redis has {to:.1} instead of {from:.0} Mbit/s, {pace}")
             }
             Fault::Loss(share) => {
-                format!("{:.1} % of packets to and from Redis are lost, {pace}", share * 100.0)
+                format!(
+                    "{:.1} % of packets to and from Redis are lost, {pace}",
+                    share * 100.0
+                )
             }
         }
     }

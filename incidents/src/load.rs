@@ -193,7 +193,9 @@ mod tests {
         Plan {
             address,
             protocol: Protocol::Http,
-            requests: (0..20).map(|i| (f64::from(i) * 0.01, "/".to_owned())).collect(),
+            requests: (0..20)
+                .map(|i| (f64::from(i) * 0.01, "/".to_owned()))
+                .collect(),
             connections_max: 1,
             timeout: Duration::from_secs(5),
             retries: 0,
@@ -203,7 +205,9 @@ mod tests {
     #[test]
     fn requests_behind_a_slow_one_count_their_wait() {
         let plan = plan(server(1));
-        let answers = run(vec![plan], std::time::Instant::now()).unwrap().remove(0);
+        let answers = run(vec![plan], std::time::Instant::now())
+            .unwrap()
+            .remove(0);
         assert_eq!((answers.latencies.len(), answers.failed), (20, 0));
         // All were to be sent within 200 ms, and the first answer took 300.
         for (at_secs, latency_us) in answers.latencies {
@@ -219,7 +223,9 @@ mod tests {
         plan.requests.truncate(3);
         plan.connections_max = 3;
         plan.timeout = Duration::from_millis(100);
-        let answers = run(vec![plan], std::time::Instant::now()).unwrap().remove(0);
+        let answers = run(vec![plan], std::time::Instant::now())
+            .unwrap()
+            .remove(0);
         assert_eq!(answers.failed, 3);
         assert!(answers.latencies.iter().all(|(_, us)| *us >= 100_000));
     }

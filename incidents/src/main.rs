@@ -17,6 +17,7 @@ mod recording;
 mod run;
 mod scenario;
 mod servers;
+mod table;
 mod volume;
 
 use std::path::PathBuf;
@@ -44,6 +45,11 @@ struct Cli {
 enum Command {
     /// Record scenarios, all unless some are named, one after the other.
     Record(RecordArgs),
+    /// Write README.md of a folder of recordings.
+    Table {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Be something that disturbs others.
     #[command(hide = true)]
     Be {
@@ -61,7 +67,7 @@ struct RecordArgs {
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     seeds: Vec<u64>,
     /// Windows of a second.
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(20..=3600))]
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..=3600))]
     windows: u64,
     /// Folder of recordings.
     #[arg(long, default_value = "bench-data/incidents")]
@@ -88,6 +94,7 @@ enum Be {
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Record(args) => record(&args),
+        Command::Table { folder } => table::write(&folder),
         Command::Be { what: Be::Hog } => busy::hog(),
         Command::Be {
             what: Be::Writer { folder },
@@ -123,7 +130,7 @@ fn record(args: &RecordArgs) -> Result<()> {
             println!("{}", summary(&truth));
         }
     }
-    Ok(())
+    table::write(&args.out)
 }
 
 /// What a run came to.

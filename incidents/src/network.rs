@@ -29,9 +29,17 @@ impl Network {
             name,
             address: Ipv4Addr::new(10, 77, slot, 2),
         };
-        run("ip", &["link", "add", &outer, "type", "veth", "peer", "name", &inner])?;
+        run(
+            "ip",
+            &[
+                "link", "add", &outer, "type", "veth", "peer", "name", &inner,
+            ],
+        )?;
         run("ip", &["link", "set", &inner, "netns", &network.name])?;
-        run("ip", &["addr", "add", &format!("10.77.{slot}.1/30"), "dev", &outer])?;
+        run(
+            "ip",
+            &["addr", "add", &format!("10.77.{slot}.1/30"), "dev", &outer],
+        )?;
         run("ip", &["link", "set", &outer, "up"])?;
         let address = format!("{}/30", network.address);
         network.inside(&["ip", "addr", "add", &address, "dev", &inner])?;

@@ -69,7 +69,14 @@ unset GROUPS_OF; exec "$@""#;
         }
         if let Some(user) = surroundings.user {
             let user = user.to_string();
-            command.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]);
+            command.args([
+                "setpriv",
+                "--reuid",
+                &user,
+                "--regid",
+                &user,
+                "--clear-groups",
+            ]);
         }
         let groups: Vec<String> = surroundings
             .groups
@@ -181,7 +188,11 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
 /// What a program prints.
 pub fn answer(program: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program).args(arguments).output()?;
-    ensure!(output.status.success(), "{program} ended with {}", output.status);
+    ensure!(
+        output.status.success(),
+        "{program} ended with {}",
+        output.status
+    );
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
@@ -194,5 +205,8 @@ pub fn free_port() -> Result<u16> {
 /// Lets everybody look into a folder.
 pub fn open_to_all(folder: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    Ok(fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?)
+    Ok(fs::set_permissions(
+        folder,
+        fs::Permissions::from_mode(0o755),
+    )?)
 }

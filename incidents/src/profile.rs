@@ -5,9 +5,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 /// Numbers that depend on the seed and on what they are for, and on nothing else.
 pub fn random(seed: u64, purpose: &str) -> StdRng {
     // FNV-1a: stable, unlike the standard hasher.
-    let hash = purpose.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = purpose
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     StdRng::seed_from_u64(hash ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 

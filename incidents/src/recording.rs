@@ -8,11 +8,11 @@ use honeyguide_bus::{
     Record,
     recording::{RecordingReader, RecordingWriter},
 };
-use sensor_common::Signal;
 use honeyguide_proto::{
     ServiceId,
     batch::{Batch, Contents, Endpoint, Header, RouteSeriesRef, SeriesRef},
 };
+use sensor_common::Signal;
 
 use crate::run::SHOP;
 
@@ -48,11 +48,7 @@ pub fn keep(from: &Path, to: &Path, names: &BTreeMap<String, ServiceId>) -> Resu
 }
 
 /// Signals that are kept of the shop's services alone, so that recordings stay small.
-const OF_SUBJECT: [Signal; 3] = [
-    Signal::TcpRtt,
-    Signal::TcpConnect,
-    Signal::ServerResponse,
-];
+const OF_SUBJECT: [Signal; 3] = [Signal::TcpRtt, Signal::TcpConnect, Signal::ServerResponse];
 
 fn is_subject(service: &ServiceId) -> bool {
     let [_, name, _] = service.parts();

@@ -47,7 +47,7 @@ const PICTURES: (usize, usize) = (1000, 48 << 10);
 /// Weight of neighbours in the quota that they share with the shop.
 const HOG_SHARES: &str = "8192";
 /// The shop's own.
-const SHOP_SHARES: &str = "160";
+const SHOP_SHARES: &str = "100";
 
 /// Where a run is made.
 #[derive(Clone, Debug)]
@@ -64,7 +64,9 @@ pub struct Place {
 
 /// Makes a run; returns its truth, and writes it beside the recording.
 pub fn run(drawn: &Drawn, place: &Place) -> Result<Truth> {
-    let temporary = tempfile::Builder::new().prefix("honeyguide-incident-").tempdir()?;
+    let temporary = tempfile::Builder::new()
+        .prefix("honeyguide-incident-")
+        .tempdir()?;
     let folder = Folder::prepare(temporary.path())?;
     let mut shop = Shop::start(drawn, place, &folder, temporary.path())?;
     let bystanders = bystander::start(&folder, place, drawn.seed)?;
@@ -92,11 +94,25 @@ pub fn run(drawn: &Drawn, place: &Place) -> Result<Truth> {
     drop(driver);
     shop.end();
 
-    let truth = truth(drawn, place, first_window_ns, description, &bystanders, &answers);
+    let truth = truth(
+        drawn,
+        place,
+        first_window_ns,
+        description,
+        &bystanders,
+        &answers,
+    );
     let name = format!("{}-{}", drawn.scenario.name, drawn.seed);
     let path = place.out.join(&name);
-    recording::keep(&raw, &path.with_extension("hgr"), &names(place, &bystanders))?;
-    fs::write(path.with_extension("json"), serde_json::to_string(&truth)? + "\n")?;
+    recording::keep(
+        &raw,
+        &path.with_extension("hgr"),
+        &names(place, &bystanders),
+    )?;
+    fs::write(
+        path.with_extension("json"),
+        serde_json::to_string(&truth)? + "\n",
+    )?;
     Ok(truth)
 }
 
@@ -116,7 +132,12 @@ pub const SHOP: [&str; 3] = ["shop", "shop-db", "shop-kv"];
 impl Shop {
     fn start(drawn: &Drawn, place: &Place, folder: &Folder, path: &Path) -> Result<Shop> {
         let scenario = &drawn.scenario;
-        let asks = |page: &str| scenario.pages.iter().any(|(_, name)| name.starts_with(page));
+        let asks = |page: &str| {
+            scenario
+                .pages
+                .iter()
+                .any(|(_, name)| name.starts_with(page))
+        };
         let group = |controller: &str, name: &str, parent: Option<&Group>| {
             Group::make(controller, &format!("hg-{name}-{}", place.slot), parent)
         };
@@ -201,7 +222,10 @@ impl Shop {
                 memory.set("memory.limit_in_bytes", &format!("{limit:.0}M"))?;
                 let volume = volume.as_mut().context("pictures without a disk")?;
                 for number in 0..PICTURES.0 {
-                    fs::write(volume.path().join(number.to_string()), vec![b'p'; PICTURES.1])?;
+                    fs::write(
+                        volume.path().join(number.to_string()),
+                        vec![b'p'; PICTURES.1],
+                    )?;
                 }
                 // Who reads them is who their memory is charged to.
                 volume.remount()?;
@@ -262,7 +286,10 @@ impl Drop for Shop {
 pub fn http_get(address: SocketAddr, path: &str) -> Result<()> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     ensure!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer:?}");
@@ -326,14 +353,24 @@ fn record(place: &Place, file: &Path) -> Result<Process> {
     let recorder = Process::start(
         &place.honeyguide,
         &[
-            "record", "--duration", &duration, "--set", "sensor.flush_interval=1s", "--set",
-            "sensor.cost_ceiling=1.0", "--set", "sensor.sensor_id=incidents", &path,
+            "record",
+            "--duration",
+            &duration,
+            "--set",
+            "sensor.flush_interval=1s",
+            "--set",
+            "sensor.cost_ceiling=1.0",
+            "--set",
+            "sensor.sensor_id=incidents",
+            &path,
         ],
         &[],
         Surroundings::default(),
     )?;
     let until = Instant::now() + SENSOR_START_MAX;
-    while !RecordingReader::open(file).is_ok_and(|mut records| matches!(records.next(), Some(Ok(_)))) {
+    while !RecordingReader::open(file)
+        .is_ok_and(|mut records| matches!(records.next(), Some(Ok(_))))
+    {
         ensure!(Instant::now() < until, "the sensor publishes nothing");
         thread::sleep(Duration::from_millis(100));
     }
@@ -346,7 +383,10 @@ fn names(place: &Place, bystanders: &[Bystander]) -> BTreeMap<String, ServiceId>
     names
         .map(|name| {
             let service = |name: &str| ServiceId::named(ServiceKind::Process, name);
-            (service(&format!("{name}{}", place.slot)).key(), service(name))
+            (
+                service(&format!("{name}{}", place.slot)).key(),
+                service(name),
+            )
         })
         .collect()
 }
@@ -361,6 +401,10 @@ fn truth(
 ) -> Truth {
     let shop = std::iter::once(("shop", drawn.scenario.objective_ms));
     let all = shop.chain(bystanders.iter().map(|b| (b.name, b.objective_ms)));
+    let onset = match drawn.scenario.kind {
+        Kind::Quiet => None,
+        _ => Some(drawn.growth.onset_secs as usize),
+    };
     let services = all.zip(answers).map(|((name, objective_ms), answers)| {
         let mut windows = vec![Vec::new(); place.windows];
         for (at_secs, latency_us) in &answers.latencies {
@@ -371,7 +415,8 @@ fn truth(
             }
         }
         let key = format!("process/{name}");
-        let mut truth = ServiceTruth::new(&key, objective_ms * 1e-3, windows);
+        let from = onset.filter(|_| name == SHOP[0]).unwrap_or(0);
+        let mut truth = ServiceTruth::new(&key, objective_ms * 1e-3, windows, from);
         truth.failed = answers.failed;
         truth
     });
@@ -387,10 +432,7 @@ fn truth(
         causes: drawn.scenario.causes.iter().map(cause).collect(),
         first_window_ns,
         window_secs: 1,
-        onset: match drawn.scenario.kind {
-            Kind::Quiet => None,
-            _ => Some(drawn.growth.onset_secs as usize),
-        },
+        onset,
         services: services.collect(),
     }
 }

@@ -188,7 +188,7 @@ pub const SCENARIOS: [Scenario; 16] = [
         kind: Kind::Predictable,
         fault: Fault::Writes {
             iops: 200.0,
-            per_sec: 60.0,
+            per_sec: 90.0,
         },
         pages: READS_AND_ORDERS,
         causes: DATABASE,

@@ -79,7 +79,18 @@ impl Folder {
         let path = data.to_string_lossy();
         Process::start(
             &programs.join("initdb"),
-            &["--auth", "trust", "-U", "shop", "--no-sync", "-E", "UTF8", "--locale=C", "-D", &path],
+            &[
+                "--auth",
+                "trust",
+                "-U",
+                "shop",
+                "--no-sync",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "-D",
+                &path,
+            ],
             &[],
             Surroundings {
                 user: Some(NOBODY),
@@ -92,9 +103,24 @@ impl Folder {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let text = port.to_string();
         let mut arguments = vec![
-            "-D", &*path, "-p", &text, "-h", "127.0.0.1", "-k", "", "-c", "shared_buffers=32MB",
-            "-c", "max_connections=40", "-c", "jit=off", "-c",
-            "max_parallel_workers_per_gather=0", "-c", "checkpoint_timeout=1h",
+            "-D",
+            &*path,
+            "-p",
+            &text,
+            "-h",
+            "127.0.0.1",
+            "-k",
+            "",
+            "-c",
+            "shared_buffers=32MB",
+            "-c",
+            "max_connections=40",
+            "-c",
+            "jit=off",
+            "-c",
+            "max_parallel_workers_per_gather=0",
+            "-c",
+            "checkpoint_timeout=1h",
         ];
         if !durable {
             arguments.push("-F");
@@ -115,7 +141,15 @@ impl Folder {
         let address = SocketAddr::from((ip, free_port()?));
         let (ip, port) = (address.ip().to_string(), address.port().to_string());
         let arguments = [
-            "--bind", &ip, "--port", &port, "--save", "", "--protected-mode", "no", "--loglevel",
+            "--bind",
+            &ip,
+            "--port",
+            &port,
+            "--save",
+            "",
+            "--protected-mode",
+            "no",
+            "--loglevel",
             "warning",
         ];
         let mut server = Process::start(&program, &arguments, &[], surroundings)?;
@@ -137,8 +171,7 @@ impl Folder {
         let file = self.path.join(format!("{name}.conf"));
         fs::write(&file, configuration)?;
         let file = file.to_string_lossy();
-        let mut server =
-            Process::start(&program, &["-c", &file], &[], Surroundings::default())?;
+        let mut server = Process::start(&program, &["-c", &file], &[], Surroundings::default())?;
         server.wait_for(address)?;
         Ok((server, address))
     }
@@ -155,9 +188,26 @@ impl Folder {
         let (folder, bind) = (self.path.to_string_lossy(), address.to_string());
         let threads = application.threads.to_string();
         let arguments = [
-            "-m", "gunicorn.app.wsgiapp", "--chdir", &folder, "--worker-class", "gthread",
-            "--workers", "1", "--threads", &threads, "--keep-alive", "600", "--timeout", "0",
-            "--worker-tmp-dir", "/dev/shm", "--log-level", "critical", "--bind", &bind,
+            "-m",
+            "gunicorn.app.wsgiapp",
+            "--chdir",
+            &folder,
+            "--worker-class",
+            "gthread",
+            "--workers",
+            "1",
+            "--threads",
+            &threads,
+            "--keep-alive",
+            "600",
+            "--timeout",
+            "0",
+            "--worker-tmp-dir",
+            "/dev/shm",
+            "--log-level",
+            "critical",
+            "--bind",
+            &bind,
             "shop:application",
         ];
         let pool = application.pool.to_string();
@@ -179,7 +229,15 @@ impl Folder {
 pub fn sql(port: u16) -> Result<Process> {
     let program = postgresql_programs()?.join("psql");
     let address = format!("host=127.0.0.1 port={port} user=shop dbname=postgres");
-    let arguments = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", "/dev/null", &address];
+    let arguments = [
+        "-X",
+        "-q",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-o",
+        "/dev/null",
+        &address,
+    ];
     Process::start(&program, &arguments, &[], Surroundings::default())
 }
 
@@ -227,7 +285,10 @@ pub fn check() -> Result<()> {
             "{program} is missing: apt-get install {package}"
         );
     }
-    answer("/usr/bin/python3", &["-c", "import psycopg2, redis, gunicorn"])
-        .context("apt-get install python3-psycopg2 python3-redis gunicorn")?;
+    answer(
+        "/usr/bin/python3",
+        &["-c", "import psycopg2, redis, gunicorn"],
+    )
+    .context("apt-get install python3-psycopg2 python3-redis gunicorn")?;
     postgresql_programs().map(drop)
 }

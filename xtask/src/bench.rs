@@ -84,6 +84,11 @@ fn bench(name: &str) -> Result<usize> {
             report.add(overhead::requests()?);
             Ok(report)
         }
+        "eval-breach" => {
+            let mut report = programs(name, &out)?;
+            report.add(incidents()?);
+            Ok(report)
+        }
         _ => programs(name, &out),
     })?;
     let bars = bars::of(name);
@@ -117,6 +122,19 @@ fn programs(name: &str, out: &Path) -> Result<Report> {
         report.add(program(&kernel, out)?);
     }
     Ok(report)
+}
+
+/// What the analyzer makes of the recorded incidents.
+fn incidents() -> Result<Report> {
+    show(&mut cargo::build())?;
+    let folder = cargo::root().join("bench-data/incidents");
+    let mut eval = Command::new(cargo::binary("honeyguide")?);
+    eval.args(["eval", "breach", "--json", "--incidents"]);
+    let output = eval.arg(folder).current_dir(cargo::root()).output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Report::parse(&String::from_utf8(output.stdout)?)
 }
 
 /// Builds and runs a bench program; returns what it wrote to `out`.

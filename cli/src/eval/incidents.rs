@@ -30,15 +30,19 @@ const REASONS_WITHIN: usize = 5;
 
 /// All recordings of a folder that have a truth beside, in the order of names.
 pub fn replay_all(folder: &Path, tell: impl Fn(&str)) -> anyhow::Result<Vec<Replayed>> {
-    let entries = fs::read_dir(folder)
-        .with_context(|| format!("failed to list {}", folder.display()))?;
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("failed to list {}", folder.display()))?;
     let mut paths = Vec::<PathBuf>::new();
     for entry in entries {
         paths.push(entry?.path());
     }
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "hgr"));
     paths.sort();
-    ensure!(!paths.is_empty(), "{} holds no recordings", folder.display());
+    ensure!(
+        !paths.is_empty(),
+        "{} holds no recordings",
+        folder.display()
+    );
     let mut runs = Vec::new();
     for path in &paths {
         tell(&path.file_stem().unwrap_or_default().to_string_lossy());

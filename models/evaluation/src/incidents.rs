@@ -101,6 +101,8 @@ impl Replayed {
     /// The place of the first reason that shows the fault.
     fn cause_place(&self) -> Option<usize> {
         let causes = &self.truth.causes;
-        self.reasons.iter().position(|reason| causes.contains(reason))
+        self.reasons
+            .iter()
+            .position(|reason| causes.contains(reason))
     }
 }

@@ -43,7 +43,8 @@ impl Outcome {
         self.markdown.push_str(&other.markdown);
         self.metrics.extend(other.metrics);
         self.skipped.extend(other.skipped);
-        self.skipped.retain(|key, _| !self.metrics.contains_key(key));
+        self.skipped
+            .retain(|key, _| !self.metrics.contains_key(key));
         self.plots.extend(other.plots);
         match (&mut self.details, other.details) {
             (serde_json::Value::Object(own), serde_json::Value::Object(more)) => own.extend(more),

@@ -75,7 +75,9 @@ pub fn line(watched: &[Watched<'_>]) -> f64 {
     let allowed = (windows as f64 / WINDOWS_PER_FALSE_ALARM) as usize;
     let quiet = watched.iter().flat_map(|service| {
         let windows = service.scores.iter().zip(service.quiet);
-        windows.filter(|(_, quiet)| **quiet).map(|(score, _)| *score)
+        windows
+            .filter(|(_, quiet)| **quiet)
+            .map(|(score, _)| *score)
     });
     let mut lines: Vec<f64> = quiet.filter(|score| score.is_finite()).collect();
     lines.sort_by(f64::total_cmp);
@@ -108,7 +110,10 @@ pub struct Leads(pub Vec<Option<usize>>);
 impl Leads {
     /// Share with a lead of [`LEAD`] windows; NaN of none.
     pub fn recall(&self) -> f64 {
-        let early = self.0.iter().filter(|lead| lead.is_some_and(|lead| lead >= LEAD));
+        let early = self
+            .0
+            .iter()
+            .filter(|lead| lead.is_some_and(|lead| lead >= LEAD));
         early.count() as f64 / self.0.len() as f64
     }
 
@@ -149,7 +154,13 @@ mod tests {
     #[test]
     fn the_line_keeps_what_is_promised() {
         let mut scores = vec![0.1; 130_000];
-        for (at, score) in [(100, 0.9), (150, 0.8), (1000, 0.7), (5000, 0.6), (5001, 0.6)] {
+        for (at, score) in [
+            (100, 0.9),
+            (150, 0.8),
+            (1000, 0.7),
+            (5000, 0.6),
+            (5001, 0.6),
+        ] {
             scores[at] = score;
         }
         let mut quiet = vec![true; scores.len()];

@@ -110,9 +110,8 @@ impl Said {
                 let incident = run.incident().filter(|_| service == 0);
                 incident.map_or(0, |incident| incident.end)
             }),
-            reliability_of_all: self.reliability(runs, |run, _| {
-                run.truth.windows().saturating_sub(HORIZON)
-            }),
+            reliability_of_all: self
+                .reliability(runs, |run, _| run.truth.windows().saturating_sub(HORIZON)),
         }
     }
 
@@ -135,7 +134,10 @@ impl Said {
                     }
                     let next = &above[at + 1..above.len().min(at + 1 + HORIZON)];
                     let comes_in = next.iter().position(|above| *above);
-                    judged.add(said[at].clamp(0.0, 1.0), comes_in.map(|windows| windows + 1));
+                    judged.add(
+                        said[at].clamp(0.0, 1.0),
+                        comes_in.map(|windows| windows + 1),
+                    );
                 }
             }
         }
@@ -175,7 +177,10 @@ pub fn evaluate(runs: &[Replayed]) -> Outcome {
     outcome.metric("median_lead_vs_best_baseline", ratio);
     outcome.metric("median_lead_windows", ours.predictable.median());
     outcome.metric("recall_lead5_at_10s", at_default.predictable.recall());
-    outcome.metric("median_lead_windows_at_10s", at_default.predictable.median());
+    outcome.metric(
+        "median_lead_windows_at_10s",
+        at_default.predictable.median(),
+    );
     outcome.metric("sudden_alerted", ours.sudden.alerted());
     outcome.metric("ece_incidents", ours.reliability.ece);
     outcome.metric("brier_incidents", ours.reliability.brier);
@@ -227,7 +232,9 @@ fn tell_methods(
         ]));
     }
     outcome.metric("quiet_windows", windows as f64);
-    outcome.line("\nReliability of honeyguide, all services:\n\n| said | windows | came |\n|---|---|---|");
+    outcome.line(
+        "\nReliability of honeyguide, all services:\n\n| said | windows | came |\n|---|---|---|",
+    );
     for bin in &results[0].reliability_of_all.bins {
         outcome.line(row([
             format!("{:.3}", bin.said),
@@ -238,12 +245,7 @@ fn tell_methods(
 }
 
 /// The line of all runs, and that of development alone, on each half.
-fn tell_parts(
-    outcome: &mut Outcome,
-    runs: &[Replayed],
-    said: &[Said],
-    quiet: &[Vec<Vec<bool>>],
-) {
+fn tell_parts(outcome: &mut Outcome, runs: &[Replayed], said: &[Said], quiet: &[Vec<Vec<bool>>]) {
     outcome.line("\nHalves; the line is that of development:\n");
     outcome.line("| method | half | quiet windows | false alarms | recall | median lead |");
     outcome.line("|---|---|---|---|---|---|");
@@ -349,7 +351,9 @@ mod tests {
             _ => 0.01,
         };
         let windows = |p99: &dyn Fn(usize) -> f64| -> Vec<Vec<u32>> {
-            (0..300).map(|at| vec![(p99(at) * 1e6) as u32; 50]).collect()
+            (0..300)
+                .map(|at| vec![(p99(at) * 1e6) as u32; 50])
+                .collect()
         };
         let seen = |p99_secs: f64, risk: f64| Seen {
             p99_secs: Some(p99_secs),
@@ -357,7 +361,13 @@ mod tests {
             risk_at_default: Some(risk),
             judged: true,
         };
-        let risk = |at: usize| if onset.is_some() && at >= told { 0.9 } else { 0.05 };
+        let risk = |at: usize| {
+            if onset.is_some() && at >= told {
+                0.9
+            } else {
+                0.05
+            }
+        };
         Replayed {
             truth: Truth {
                 scenario: "made-up".to_owned(),
@@ -372,8 +382,8 @@ mod tests {
                 window_secs: 1,
                 onset,
                 services: vec![
-                    ServiceTruth::new("process/shop", 0.1, windows(&p99)),
-                    ServiceTruth::new("process/other", 0.1, windows(&|_| 0.01)),
+                    ServiceTruth::new("process/shop", 0.1, windows(&p99), onset.unwrap_or(0)),
+                    ServiceTruth::new("process/other", 0.1, windows(&|_| 0.01), 0),
                 ],
             },
             services: vec![

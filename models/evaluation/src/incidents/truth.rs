@@ -63,7 +63,8 @@ pub struct ServiceTruth {
     pub service: String,
     /// What the 99th percentile of a window must not exceed.
     pub objective_secs: f64,
-    /// First of [`BREACH_RUN`] windows in a row that do.
+    /// First of [`BREACH_RUN`] windows in a row that do; of the subject, since the
+    /// onset.
     pub breach: Option<usize>,
     /// Requests that were to be sent in each window.
     pub count: Vec<u32>,
@@ -76,14 +77,20 @@ pub struct ServiceTruth {
 }
 
 impl ServiceTruth {
-    /// From latencies in microseconds by window.
-    pub fn new(service: &str, objective_secs: f64, mut windows: Vec<Vec<u32>>) -> Self {
+    /// From latencies in microseconds by window; breaches before the window `from`
+    /// are none.
+    pub fn new(
+        service: &str,
+        objective_secs: f64,
+        mut windows: Vec<Vec<u32>>,
+        from: usize,
+    ) -> Self {
         let count = windows.iter().map(|window| window.len() as u32).collect();
         let p99_us: Vec<u32> = windows.iter_mut().map(|window| p99(window)).collect();
         ServiceTruth {
             service: service.to_owned(),
             objective_secs,
-            breach: first_run(&p99_us, objective_secs),
+            breach: first_run(&p99_us, objective_secs, from),
             count,
             p99_us,
             failed: 0,
@@ -108,10 +115,12 @@ fn p99(latencies: &mut [u32]) -> u32 {
     rank.checked_sub(1).map_or(0, |at| latencies[at])
 }
 
-/// The first of [`BREACH_RUN`] windows in a row above an objective.
-fn first_run(p99_us: &[u32], objective_secs: f64) -> Option<usize> {
+/// The first of [`BREACH_RUN`] windows in a row above an objective, `from` a window.
+fn first_run(p99_us: &[u32], objective_secs: f64, from: usize) -> Option<usize> {
     let above = above(p99_us, objective_secs);
-    above.windows(BREACH_RUN).position(|run| !run.contains(&false))
+    let mut runs = above.windows(BREACH_RUN).enumerate().skip(from);
+    let (at, _) = runs.find(|(_, run)| !run.contains(&false))?;
+    Some(at)
 }
 
 impl Truth {
@@ -143,10 +152,10 @@ impl Truth {
             .services
             .iter()
             .all(|s| s.count.len() == windows && s.p99_us.len() == windows);
-        let breaches = self
-            .services
-            .iter()
-            .all(|s| s.breach == first_run(&s.p99_us, s.objective_secs));
+        let breaches = self.services.iter().enumerate().all(|(number, s)| {
+            let from = self.onset.filter(|_| number == 0).unwrap_or(0);
+            s.breach == first_run(&s.p99_us, s.objective_secs, from)
+        });
         if windows == 0 {
             return Some("no windows");
         }
@@ -185,7 +194,9 @@ mod tests {
     fn a_breach_is_three_windows_in_a_row() {
         let window = |ms: u32| vec![ms * 1000; 10];
         let windows = [50, 150, 150, 50, 150, 150, 150, 50].map(window).to_vec();
-        let truth = ServiceTruth::new("process/shop", 0.1, windows);
+        let truth = |from| ServiceTruth::new("process/shop", 0.1, windows.clone(), from);
+        assert_eq!(truth(5).breach, None);
+        let truth = truth(2);
         assert_eq!(truth.breach, Some(4));
         assert_eq!(truth.p99_us[1], 150_000);
     }
@@ -208,7 +219,12 @@ mod tests {
             first_window_ns: 0,
             window_secs: 1,
             onset: Some(2),
-            services: vec![ServiceTruth::new("process/shop", 0.1, vec![vec![1000]; 5])],
+            services: vec![ServiceTruth::new(
+                "process/shop",
+                0.1,
+                vec![vec![1000]; 5],
+                2,
+            )],
         }
     }
 
@@ -225,7 +241,9 @@ mod tests {
         type Change = fn(&mut Truth);
         let changes: [(&str, Change); 7] = [
             ("no windows", |t| t.services.clear()),
-            ("a service twice", |t| t.services.push(t.services[0].clone())),
+            ("a service twice", |t| {
+                t.services.push(t.services[0].clone())
+            }),
             ("different numbers", |t| t.services[0].count.truncate(2)),
             ("contradict", |t| t.services[0].breach = Some(1)),
             ("not above 0", |t| t.services[0].objective_secs = 0.0),
