@@ -60,12 +60,26 @@ impl Group {
     }
 }
 
+impl Group {
+    fn kill_all(&self) {
+        let left = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        for pid in left.lines().filter_map(|pid| pid.parse().ok()) {
+            // SAFETY: a plain system call. Only what we started is in our group.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
-        // What ran in it ends a moment after it was waited for.
-        for _ in 0..50 {
+        // What ran in it ends a moment after it was waited for. Workers that their
+        // server left behind do not, and are nobody's but ours.
+        for attempt in 0..50 {
             if fs::remove_dir(&self.path).is_ok() {
                 return;
+            }
+            if attempt > 10 {
+                self.kill_all();
             }
             thread::sleep(Duration::from_millis(100));
         }

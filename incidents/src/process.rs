@@ -18,7 +18,7 @@ use crate::group::Group;
 /// How long a server may take to listen.
 const START_MAX: Duration = Duration::from_secs(30);
 /// How long a program may take to end before it is killed.
-const END_MAX: Duration = Duration::from_secs(5);
+const END_MAX: Duration = Duration::from_secs(10);
 /// Longest name the kernel keeps.
 const NAME_LEN_MAX: usize = 14;
 

@@ -206,7 +206,7 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "table-growth",
         kind: Kind::Predictable,
-        fault: Fault::Rows(40_000.0),
+        fault: Fault::Rows(27_000.0),
         pages: &[(0.7, "item"), (0.3, "search")],
         database_cpu: 0.2,
         causes: DATABASE,

@@ -6,6 +6,8 @@ use std::{
     fs::{self, File},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -17,6 +19,8 @@ use crate::{
 
 /// Size of the file system.
 const BYTES: u64 = 400 << 20;
+/// Attempts to unmount it, a fifth of a second apart.
+const UNMOUNT_ATTEMPTS: usize = 50;
 
 /// A mounted volume; unmounted when dropped.
 #[derive(Debug)]
@@ -84,7 +88,16 @@ fn disk_of(path: &Path) -> Result<String> {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        let unmounted = run("umount", &[&self.mounted.to_string_lossy()]);
+        let mounted = self.mounted.to_string_lossy();
+        // Who was killed lets go of it a moment later.
+        let mut unmounted = run("umount", &[&mounted]);
+        for _ in 0..UNMOUNT_ATTEMPTS {
+            if unmounted.is_ok() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(200));
+            unmounted = run("umount", &[&mounted]);
+        }
         if let Err(error) = unmounted.and_then(|()| run("losetup", &["-d", &self.device])) {
             eprintln!("{} stays: {error:#}", self.device);
         }
