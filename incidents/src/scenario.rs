@@ -248,7 +248,7 @@ pub const SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "packet-loss",
         kind: Kind::Predictable,
-        fault: Fault::Loss(0.0042),
+        fault: Fault::Loss(0.003),
         per_sec: 80.0,
         pages: &[(1.0, "cart")],
         causes: CACHE,

@@ -1,7 +1,7 @@
 //! Who says how likely a breach is: the analyzer, and what needs no model.
 
 use super::{HORIZON, Replayed, Seen};
-use crate::breach::past_frequency;
+use crate::{bootstrap::SplitMix64, breach::past_frequency};
 
 /// Whose scores are compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,17 +106,14 @@ fn linear(values: &[f64]) -> f64 {
     mean + slope * (middle + HORIZON as f64)
 }
 
-/// Evenly in 0..1, the same every time (SplitMix64).
+/// Evenly in 0..1, the same every time.
 fn random(seed: u64, service: usize, at: usize) -> f64 {
-    let mut z = seed
-        .wrapping_mul(1_000_003)
-        .wrapping_add(service as u64)
-        .wrapping_mul(1_000_003)
-        .wrapping_add(at as u64)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)) as f64 / 2f64.powi(64)
+    let mixed = [service as u64, at as u64]
+        .iter()
+        .fold(seed, |mixed, part| {
+            mixed.wrapping_mul(1_000_003).wrapping_add(*part)
+        });
+    SplitMix64(mixed).uniform()
 }
 
 #[cfg(test)]

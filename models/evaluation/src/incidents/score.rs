@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::bootstrap::{Interval, intervals};
+
 /// Service-windows of a week at 10 s: one false alarm in so many is allowed.
 pub const WINDOWS_PER_FALSE_ALARM: f64 = 60_480.0;
 /// For so many windows after its begin an alarm is the same one.
@@ -117,6 +119,15 @@ impl Leads {
         early.count() as f64 / self.0.len() as f64
     }
 
+    /// The recall that other incidents of this kind might have shown, 95 %.
+    pub fn recall_interval(&self) -> Interval {
+        let [interval] = intervals(&[self.0.len()], |pick| {
+            let leads = pick[0].iter().map(|at| self.0[*at]);
+            [Leads(leads.collect()).recall()]
+        });
+        interval
+    }
+
     /// Share with any lead; NaN of none.
     pub fn alerted(&self) -> f64 {
         self.0.iter().flatten().count() as f64 / self.0.len() as f64
@@ -198,6 +209,8 @@ mod tests {
         assert_eq!(leads, [Some(34), Some(19), None]);
         let leads = Leads(leads.to_vec());
         assert_eq!(leads.recall(), 1.0 / 3.0);
+        let interval = leads.recall_interval();
+        assert_eq!((interval.low, interval.high), (0.0, 1.0));
         assert_eq!(leads.alerted(), 2.0 / 3.0);
         assert_eq!(leads.median(), 19.0);
         // Known only when the breach begins: no lead, but an alarm.

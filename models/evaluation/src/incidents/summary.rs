@@ -169,24 +169,32 @@ pub fn evaluate(runs: &[Replayed]) -> Outcome {
         let all = baselines.iter().map(|result| of(&result.predictable));
         all.fold(0.0, f64::max)
     };
-    outcome.metric("recall_lead5", ours.predictable.recall());
-    let over = ours.predictable.recall() - best(Leads::recall);
-    outcome.metric("recall_lead5_over_best_baseline", over);
-    // Below one window there is no lead to be a multiple of.
-    let ratio = ours.predictable.median() / best(Leads::median).max(1.0);
-    outcome.metric("median_lead_vs_best_baseline", ratio);
-    outcome.metric("median_lead_windows", ours.predictable.median());
-    outcome.metric("recall_lead5_at_10s", at_default.predictable.recall());
-    outcome.metric(
-        "median_lead_windows_at_10s",
-        at_default.predictable.median(),
-    );
+    for (result, suffix) in [(ours, ""), (at_default, "_at_10s")] {
+        let leads = &result.predictable;
+        let over = leads.recall() - best(Leads::recall);
+        // Below one window there is no lead to be a multiple of.
+        let ratio = leads.median() / best(Leads::median).max(1.0);
+        outcome.metric(&format!("recall_lead5{suffix}"), leads.recall());
+        outcome.metric(&format!("recall_lead5_over_best_baseline{suffix}"), over);
+        outcome.metric(&format!("median_lead_vs_best_baseline{suffix}"), ratio);
+        outcome.metric(&format!("median_lead_windows{suffix}"), leads.median());
+    }
     outcome.metric("sudden_alerted", ours.sudden.alerted());
     outcome.metric("ece_incidents", ours.reliability.ece);
     outcome.metric("brier_incidents", ours.reliability.brier);
     outcome.metric("ece_recorded", ours.reliability_of_all.ece);
     outcome.metric("brier_recorded", ours.reliability_of_all.brier);
     outcome
+}
+
+fn recall(leads: &Leads) -> String {
+    let interval = leads.recall_interval();
+    format!(
+        "{:.3} [{:.2}, {:.2}]",
+        leads.recall(),
+        interval.low,
+        interval.high
+    )
 }
 
 fn errors(reliability: &Reliability) -> String {
@@ -223,7 +231,7 @@ fn tell_methods(
         outcome.line(row([
             result.method.name(),
             format!("{:.3}", result.line),
-            format!("{:.3}", result.predictable.recall()),
+            recall(&result.predictable),
             format!("{:.3}", result.predictable.alerted()),
             format!("{:.1}", result.predictable.median()),
             format!("{:.3}", result.sudden.alerted()),
