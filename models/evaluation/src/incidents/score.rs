@@ -70,8 +70,8 @@ pub fn false_alarms(watched: &[Watched<'_>], line: f64) -> usize {
     count
 }
 
-/// The lowest line, of those that scores reach, that gives no more false alarms
-/// than allowed in so many quiet windows; infinite if there is none.
+/// The lowest line at which, and above which, there are no more false alarms than
+/// allowed in so many quiet windows.
 pub fn line(watched: &[Watched<'_>]) -> f64 {
     let windows: usize = watched.iter().map(Watched::windows).sum();
     let allowed = (windows as f64 / WINDOWS_PER_FALSE_ALARM) as usize;
@@ -85,14 +85,16 @@ pub fn line(watched: &[Watched<'_>]) -> f64 {
     lines.sort_by(f64::total_cmp);
     lines.dedup();
     // Just above each score: what is said in quiet windows is no alarm there.
-    let above = |score: &f64| score.next_up();
-    // A lower line may move the begin of an alarm, and so hide another one; of such
-    // lines the one found is good enough, but it must keep what is promised.
-    let mut at = lines.partition_point(|score| false_alarms(watched, above(score)) > allowed);
-    while at < lines.len() && false_alarms(watched, above(&lines[at])) > allowed {
-        at += 1;
+    let above = |at: usize| lines[at].next_up();
+    let Some(mut at) = lines.len().checked_sub(1) else {
+        return f64::NEG_INFINITY;
+    };
+    // From above, because a much lower line may move the begins of alarms and so
+    // hide some.
+    while at > 0 && false_alarms(watched, above(at - 1)) <= allowed {
+        at -= 1;
     }
-    lines.get(at).map_or(f64::NEG_INFINITY, above)
+    above(at)
 }
 
 impl Incident<'_> {
