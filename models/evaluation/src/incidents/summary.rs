@@ -23,8 +23,8 @@ impl Part {
     fn has(self, run: &Replayed) -> bool {
         match self {
             Part::All => true,
-            Part::Development => run.truth.seed % 2 == 1,
-            Part::HeldOut => run.truth.seed % 2 == 0,
+            Part::Development => !run.truth.seed.is_multiple_of(2),
+            Part::HeldOut => run.truth.seed.is_multiple_of(2),
         }
     }
 }
@@ -216,7 +216,7 @@ fn tell_methods(
     let (predictable, sudden) = (&results[0].predictable.0, &results[0].sudden.0);
     outcome.line(format!(
         "## Recorded incidents\n\n{} runs; {} predictable and {} sudden incidents that can be judged; \
-         {windows} quiet windows of {} services, so {} false alarms allowed.\n",
+         {windows} quiet windows of {} services, false alarms allowed: {}.\n",
         runs.len(),
         predictable.len(),
         sudden.len(),

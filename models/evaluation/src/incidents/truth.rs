@@ -168,7 +168,11 @@ impl Truth {
         if !same_length {
             return Some("services with different numbers of windows");
         }
-        if self.services.iter().any(|s| !(s.objective_secs > 0.0)) {
+        if self
+            .services
+            .iter()
+            .any(|s| s.objective_secs.is_nan() || s.objective_secs <= 0.0)
+        {
             return Some("an objective that is not above 0");
         }
         if !breaches {
