@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn running_needs_no_tools_of_tests_and_benches() {
         assert!(tools(Purpose::Run, &[]).is_empty());
-        let for_tests = [&TEST_TOOLS[..], &OTHER_SERVERS].concat();
+        let for_tests = [&TEST_TOOLS[..], &OTHER_SERVERS, &INCIDENT_TOOLS].concat();
         assert_eq!(tools(Purpose::Test, &[]), for_tests);
     }
 
