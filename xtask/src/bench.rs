@@ -88,6 +88,11 @@ fn bench(name: &str, args: &Args) -> Result<usize> {
             report.add(overhead::requests()?);
             Ok(report)
         }
+        "eval-breach" => {
+            let mut report = programs(name, &out, None)?;
+            report.add(incidents()?);
+            Ok(report)
+        }
         "models" if args.peers => programs(name, &out, Some(&peers::fetch()?)),
         _ => programs(name, &out, None),
     })?;
@@ -122,6 +127,19 @@ fn programs(name: &str, out: &Path, peers: Option<&str>) -> Result<Report> {
         report.add(program(&kernel, out, peers)?);
     }
     Ok(report)
+}
+
+/// What the analyzer makes of the recorded incidents.
+fn incidents() -> Result<Report> {
+    show(&mut cargo::build())?;
+    let folder = cargo::root().join("bench-data/incidents");
+    let mut eval = Command::new(cargo::binary("honeyguide")?);
+    eval.args(["eval", "breach", "--json", "--incidents"]);
+    let output = eval.arg(folder).current_dir(cargo::root()).output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Report::parse(&String::from_utf8(output.stdout)?)
 }
 
 /// Builds and runs a bench program; returns what it wrote to `out`.

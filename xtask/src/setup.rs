@@ -19,7 +19,7 @@ use kafka_node::Jars;
 pub use self::{
     chart::ChartTools,
     ebpf::{Rust, linker_path, prefix},
-    packages::Purpose,
+    packages::{INCIDENTS, Purpose},
 };
 use crate::{
     machine::{self, Privilege},
