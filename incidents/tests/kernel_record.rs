@@ -53,10 +53,14 @@ fn what_the_sensor_recorded_is_what_the_clients_asked() {
         );
         let asked: u64 = service.count.iter().map(|count| u64::from(*count)).sum();
         let seen = answered(&recording, &truth, &service.service);
-        // Windows of the sensor end up to half a second off those of the truth.
+        // What is asked of the shop at the end of so short a run is answered later.
+        let share = match service.service.as_str() {
+            "process/shop" => 0.3,
+            _ => 0.05,
+        };
         let expected = asked as f64;
         assert!(
-            (seen as f64 - expected).abs() < 0.15 * expected,
+            (seen as f64 - expected).abs() < share * expected,
             "{} was asked {asked} times, and {seen} were seen",
             service.service
         );
