@@ -207,15 +207,14 @@ impl Forecaster {
     /// What a followed lead's record makes of the experts.
     fn opinion(&self, origin: &Origin, lead: usize, steps: usize, says: &Says) -> Opinion {
         let size = self.seasons.size(0, self.step, self.step + steps as u64);
-        let mut opinion = self.leads[lead].1.opinion(
+        let opinion = self.leads[lead].1.opinion(
             (says, &origin.credibility),
             origin.last,
             origin.typical[lead],
             origin.unit,
             size,
         );
-        opinion.median = self.trend.carry(opinion.median, steps);
-        opinion
+        opinion.carried(&self.trend, steps)
     }
 
     /// The followed leads around a number of steps.

@@ -193,16 +193,16 @@ impl Outlook {
             origin.unit,
             size,
         );
-        opinion.median = match Target::ALL[k] {
+        let expected = opinion.median;
+        match Target::ALL[k] {
             Target::P99 => {
-                let carried = self.trends[0].carry(opinion.median, ahead.steps);
-                *tail = carried - opinion.median;
-                carried
+                opinion = opinion.carried(&self.trends[0], ahead.steps);
+                *tail = opinion.median - expected;
             }
-            Target::P999 => opinion.median + *tail,
-            Target::Rate => self.trends[1].carry(opinion.median, ahead.steps),
-            Target::P50 | Target::P90 => opinion.median,
-        };
+            Target::P999 => opinion.median += *tail,
+            Target::Rate => opinion = opinion.carried(&self.trends[1], ahead.steps),
+            Target::P50 | Target::P90 => {}
+        }
         if ahead.follows(step) {
             lead.follow(step, ahead, says, &opinion);
         }

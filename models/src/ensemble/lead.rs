@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EXPERTS, Says};
+use super::{EXPERTS, REGRESSION, Says, Trend};
 use crate::combination::Combination;
 use crate::conformal::{ResidualLaw, SD_PER_MEAN_ABS};
 use crate::level::Level;
@@ -97,6 +97,20 @@ pub(crate) struct Opinion {
     pub(crate) scale: f64,
     /// Mean distance of the experts from the median.
     disagreement: f64,
+    /// Weight of the experts that expect what is to stay, 0..=1.
+    stays: f64,
+}
+
+impl Opinion {
+    /// Goes on with a trend, as far as it is what is to stay that is expected:
+    /// what a season, or a regression, expects has its ups and downs in it.
+    pub(crate) fn carried(self, trend: &Trend, steps: usize) -> Self {
+        let carried = trend.carry(self.median, steps);
+        Opinion {
+            median: self.median + self.stays * (carried - self.median),
+            ..self
+        }
+    }
 }
 
 /// A distance from a forecast's median in scales, to 4 %: even in asinh.
@@ -258,6 +272,7 @@ impl Lead {
             median,
             scale: SD_PER_MEAN_ABS * (typical * shape).max(SCALE_MIN * unit),
             disagreement,
+            stays: weights[..REGRESSION].iter().sum(),
         }
     }
 
