@@ -156,7 +156,7 @@ impl Outlook {
         }
         let scale = observed_scale(opinion.scale, ahead, k, evidence);
         let at = lead
-            .offsets(LEVELS)
+            .offsets(ahead, LEVELS)
             .map(|offset| opinion.median + scale * offset);
         Point {
             lower_95: at[0],
