@@ -51,10 +51,7 @@ fn bin(residual: f64) -> usize {
     (position.max(0.0) as usize).min(BINS - 1)
 }
 
-/// Quantiles of n residuals are read further out by this over n. Split conformal
-/// prediction asks for 1; residuals of forecasts that overlap tell half as much …
-const FINITE_SAMPLE: f64 = 2.0;
-/// … but a tail keeps at least this share of its level.
+/// A tail keeps at least this share of its level, however few residuals there are.
 const TAIL_SHARE_MIN: f64 = 0.4;
 /// A residual so small is on both sides of nothing.
 const ZERO: f64 = 1e-3;
@@ -100,8 +97,8 @@ impl ResidualLaw {
     }
 
     /// Quantiles at ascending levels in 0..=1, in scales: of the mixture,
-    /// interpolated within bins.
-    pub(crate) fn at<const N: usize>(&self, levels: [f64; N]) -> [f64; N] {
+    /// interpolated within bins, and of n residuals further out by `finite` / n.
+    pub(crate) fn at<const N: usize>(&self, levels: [f64; N], finite: f64) -> [f64; N] {
         let total: u32 = self.bins.iter().map(|mass| u32::from(*mass)).sum();
         let counted = f64::from(total) / f64::from(self.newest);
         let prior = PRIOR_RESIDUALS / (PRIOR_RESIDUALS + counted);
@@ -115,7 +112,7 @@ impl ResidualLaw {
             prior * PRIOR[i] + (1.0 - prior) * empirical
         });
         let (mut position, mut mass) = (0, bins.next().unwrap_or(0.0));
-        let finite = FINITE_SAMPLE * counted / (counted + PRIOR_RESIDUALS).powi(2);
+        let finite = finite * counted / (counted + PRIOR_RESIDUALS).powi(2);
         levels.map(|level| {
             let tail = level.min(1.0 - level);
             let further = (finite * (1.0 - 2.0 * tail)).min((1.0 - TAIL_SHARE_MIN) * tail);
@@ -146,7 +143,7 @@ mod tests {
             assert!((student_4(t) - p).abs() < 1e-6, "{t}");
         }
         assert!((PRIOR.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-        let [lower, upper] = ResidualLaw::default().at([0.025, 0.975]);
+        let [lower, upper] = ResidualLaw::default().at([0.025, 0.975], 0.0);
         let expected = 2.776_445 / SD_PER_MEAN_ABS;
         assert!((upper - expected).abs() < 0.1, "{upper}");
         assert!((upper + lower).abs() < 1e-4);

@@ -98,7 +98,10 @@ impl Forecaster {
         let Some(origin) = self.origin() else {
             return Vec::new();
         };
-        let offsets = self.leads.iter().map(|(_, lead)| lead.offsets(levels));
+        let offsets = self
+            .leads
+            .iter()
+            .map(|(ahead, lead)| lead.offsets(*ahead, levels));
         let offsets: Vec<[f64; N]> = offsets.collect();
         (1..=horizon)
             .map(|steps| self.quantiles(&origin, steps, |lead| offsets[lead]))
@@ -108,7 +111,7 @@ impl Forecaster {
     /// Quantiles of the value `steps` (at least 1) ahead, see [`Self::path`].
     pub fn at<const N: usize>(&self, steps: usize, levels: [f64; N]) -> Option<[f64; N]> {
         let origin = self.origin()?;
-        let offsets = |lead: usize| self.leads[lead].1.offsets(levels);
+        let offsets = |lead: usize| self.leads[lead].1.offsets(self.leads[lead].0, levels);
         Some(self.quantiles(&origin, steps.max(1), offsets))
     }
 

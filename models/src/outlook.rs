@@ -208,8 +208,8 @@ impl Outlook {
         }
         let scale = observed_scale(opinion.scale, ahead, k, evidence);
         let expected = |offset: f64| opinion.median + scale * offset;
-        let at = lead.offsets(LEVELS).map(expected);
-        let quantiles = lead.offsets(QUANTILE_LEVELS);
+        let at = lead.offsets(ahead, LEVELS).map(expected);
+        let quantiles = lead.offsets(ahead, QUANTILE_LEVELS);
         Point {
             lower_95: at[0],
             lower_80: at[1],

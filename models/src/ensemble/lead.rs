@@ -32,6 +32,15 @@ const NORMALISED_MAX: f64 = 12.0;
 /// are tracked.
 const TAIL: f64 = 0.025;
 const TAIL_80: f64 = 0.1;
+const TAILS: [f64; 4] = [TAIL, TAIL_80, 1.0 - TAIL_80, 1.0 - TAIL];
+/// Quantiles of n residuals are read further out by this over n: split conformal
+/// prediction asks for 1, and half of it is the expected shortfall of an
+/// interpolated quantile …
+const FINITE_SAMPLE: f64 = 0.5;
+/// … but at leads beyond …
+const FINITE_SAMPLE_LONG: f64 = 2.0;
+/// … so many steps there are few residuals that do not overlap.
+const LONG_STEPS: usize = 128;
 /// Step of the tracking, in widths of the interval.
 const GAIN: f64 = 0.03;
 /// The same for the 80 % interval, whose ends are missed more often.
@@ -81,6 +90,15 @@ impl Ahead {
     /// Whether the forecasts of this step are followed.
     pub(crate) fn follows(self, step: u64) -> bool {
         step.is_multiple_of(self.every)
+    }
+
+    /// See [`FINITE_SAMPLE`].
+    fn finite(self) -> f64 {
+        if self.steps > LONG_STEPS {
+            FINITE_SAMPLE_LONG
+        } else {
+            FINITE_SAMPLE
+        }
     }
 
     /// Where a forecast made at a step is kept.
@@ -206,9 +224,9 @@ impl Lead {
     /// Quantiles of residuals at ascending levels in 0..=1, in scales. What the
     /// experts say is the median: that of the few residuals there are at a long
     /// lead is no better.
-    pub(crate) fn offsets<const N: usize>(&self, levels: [f64; N]) -> [f64; N] {
-        let offsets = self.law.at(levels);
-        let [middle] = self.law.at([0.5]);
+    pub(crate) fn offsets<const N: usize>(&self, ahead: Ahead, levels: [f64; N]) -> [f64; N] {
+        let offsets = self.law.at(levels, ahead.finite());
+        let [middle] = self.law.at([0.5], 0.0);
         let mut least = f64::NEG_INFINITY;
         std::array::from_fn(|i| {
             let tail = levels[i].min(1.0 - levels[i]);
@@ -287,10 +305,10 @@ impl Lead {
         }
         self.in_flight[place] = Claim::NONE;
         let keep = (-(ahead.every as f64) / outcome.memory).exp();
-        self.learn(ahead.steps, &claim, outcome, keep)
+        self.learn(ahead, &claim, outcome, keep)
     }
 
-    fn learn(&mut self, lead: usize, claim: &Claim, outcome: &Outcome, keep: f64) -> Option<f64> {
+    fn learn(&mut self, ahead: Ahead, claim: &Claim, outcome: &Outcome, keep: f64) -> Option<f64> {
         let Outcome {
             value,
             unit,
@@ -302,7 +320,7 @@ impl Lead {
         let size = residual.abs();
         let typical = self.size.or(0.0).max(unit);
         let settled = self.size.weight() > SIZE_RESIDUALS;
-        let surprise = if lead <= SHORT_STEPS {
+        let surprise = if ahead.steps <= SHORT_STEPS {
             SURPRISE_SHORT
         } else {
             SURPRISE
@@ -331,11 +349,8 @@ impl Lead {
             return relative;
         }
         let normalised = residual / scale;
-        self.tracker.learn(
-            normalised,
-            self.law.at([TAIL, TAIL_80, 1.0 - TAIL_80, 1.0 - TAIL]),
-            weight,
-        );
+        self.tracker
+            .learn(normalised, self.law.at(TAILS, ahead.finite()), weight);
         let trust = cauchy(normalised / SURPRISE_LAW);
         let normalised = normalised.clamp(-NORMALISED_MAX, NORMALISED_MAX);
         self.law.settle(normalised, KEEP_LAW, weight * trust);
@@ -479,7 +494,7 @@ mod tests {
             let (mut inside_80, mut inside_95) = (0, 0);
             for step in 0..6000 {
                 let residual = law(&mut noise);
-                let ends = lead.offsets([0.025, 0.1, 0.9, 0.975]);
+                let ends = lead.offsets(Ahead::new(1), [0.025, 0.1, 0.9, 0.975]);
                 let opinion = learn(&mut lead, step, residual);
                 if step >= 1000 {
                     let r = (residual - opinion.median) / opinion.scale;
@@ -497,7 +512,7 @@ mod tests {
     fn a_burst_of_misses_widens() {
         let (mut lead, mut step) = (Lead::default(), 0);
         let mut width = |lead: &mut Lead, residual: f64| {
-            let [low, high] = lead.offsets([0.025, 0.975]);
+            let [low, high] = lead.offsets(Ahead::new(1), [0.025, 0.975]);
             step += 1;
             (high - low) * learn(lead, step, residual).scale
         };
@@ -514,7 +529,10 @@ mod tests {
         for step in 0..2000 {
             let spread = if step % 300 < 20 { 30.0 } else { 0.3 };
             learn(&mut lead, step, spread * noise.normal());
-            assert!(lead.offsets([0.025, 0.1, 0.5, 0.9, 0.975]).is_sorted());
+            assert!(
+                lead.offsets(Ahead::new(1), [0.025, 0.1, 0.5, 0.9, 0.975])
+                    .is_sorted()
+            );
         }
     }
 }
