@@ -118,13 +118,18 @@ fn a_service_behind_is_the_reason() {
         let reasons = forecast["reasons"].as_array()?.clone();
         reasons.into_iter().find(|of| of["key"]["service"] == BACK)
     };
+    // Each step has reasons of its own, and before the delay is felt they are of noise.
+    let mut told = None;
     wait_for("the reason", 40, || {
-        reason().is_some_and(|of| of["contribution"].as_f64().unwrap() > 0.2)
+        told = reason().filter(|of| {
+            let number = |field: &str| of[field].as_f64().unwrap();
+            number("contribution") > 0.2 && number("ratio_to_usual") > 3.0
+        });
+        told.is_some()
     });
-    let reason = reason().unwrap();
+    let reason = told.unwrap();
     assert_eq!(reason["key"]["signal"], "server_request");
     assert_eq!(reason["peer"], found["peer"]);
-    assert!(reason["ratio_to_usual"].as_f64().unwrap() > 3.0, "{reason}");
     goes_on.store(false, Relaxed);
     load.join().unwrap();
     up.terminate();

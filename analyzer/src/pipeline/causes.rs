@@ -31,8 +31,11 @@ const RECENT_WINDOWS: usize = 12;
 const USUAL_WINDOWS_MIN: usize = 12;
 /// Services and links looked at, the nearest first.
 const NODES_MAX: usize = 48;
-/// Smaller shares are not worth a line.
+/// Smaller shares are not worth a line, …
 const SHARE_MIN: f64 = 0.02;
+/// … and what is fewer spreads from its usual is noise, of which there always is a
+/// largest share.
+const SPREADS_MIN: f64 = 3.0;
 
 /// Mean latency and rate, oldest first.
 #[derive(Debug)]
@@ -117,7 +120,8 @@ pub(super) struct Causes {
 
 impl Pipeline {
     /// Ranks what the service behind `number` waits for while `subject`, its requests,
-    /// are in trouble. `None` where it asks nobody that is known, or no mean moved.
+    /// are in trouble. `None` where it asks nobody that is known, or no mean
+    /// moved clearly.
     pub(super) fn causes(
         &self,
         services: &Services,
@@ -145,12 +149,14 @@ impl Pipeline {
             step_secs: self.config.step_ns() as f64 / 1e9,
         };
         let causes = rank(&histories, &calls, incident);
-        if causes.is_empty() {
+        let own = causes.iter().find(|cause| cause.service == 0);
+        let is_clear = |cause: &&ServiceCause| cause.spreads.abs() >= SPREADS_MIN;
+        if !causes.iter().any(|cause| is_clear(&cause)) {
             return None;
         }
-        let own = causes.iter().find(|cause| cause.service == 0);
-        let worth_telling =
-            |cause: &&ServiceCause| cause.service != 0 && cause.contribution.abs() >= SHARE_MIN;
+        let others = causes.iter().filter(|cause| cause.service != 0);
+        let others = others.filter(|cause| cause.contribution.abs() >= SHARE_MIN);
+        let others = others.filter(is_clear);
         let reason = |cause: &ServiceCause| {
             let node = &nodes[cause.service];
             Because::Service(ServiceReason {
@@ -163,7 +169,7 @@ impl Pipeline {
         };
         Some(Causes {
             own_share: own.map_or(0.0, |cause| cause.contribution),
-            others: causes.iter().filter(worth_telling).map(reason).collect(),
+            others: others.map(reason).collect(),
         })
     }
 
