@@ -171,7 +171,8 @@ impl RouteRequests {
 /// How many routes there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Of one service, those of [`Route::other`] not counted.
+    /// Of one service: that many routes, and that many addresses that it asks.
+    /// Those of [`Route::other`] are not counted.
     pub of_service: usize,
     /// In all, from now on.
     pub free: usize,
@@ -216,8 +217,10 @@ pub struct Arrival<'a> {
 pub struct Routes {
     /// By signal and route.
     all: Vec<RouteRequests>,
-    /// Those that are not [`Route::other`].
+    /// Those that have a name.
     named: usize,
+    /// Those that have none, and an address that is asked.
+    peers: usize,
 }
 
 impl Routes {
@@ -283,7 +286,7 @@ impl Routes {
     ) -> (Option<usize>, bool) {
         match self.find(signal, route) {
             Ok(at) => (Some(at), false),
-            Err(at) if room.free > 0 && (route.is_other() || self.named < room.of_service) => {
+            Err(at) if room.free > 0 && self.has_room(route, room.of_service) => {
                 self.insert(at, RouteRequests::new(signal, route.clone(), step));
                 room.free -= 1;
                 (Some(at), false)
@@ -309,9 +312,31 @@ impl Routes {
             .binary_search_by(|known| known.key().cmp(&(signal, route)))
     }
 
+    fn has_room(&self, route: &Route, of_service: usize) -> bool {
+        match (route.is_other(), route.peer()) {
+            (false, _) => self.named < of_service,
+            (true, Some(_)) => self.peers < of_service,
+            (true, None) => true,
+        }
+    }
+
     fn insert(&mut self, at: usize, requests: RouteRequests) {
-        self.named += usize::from(!requests.route.is_other());
         self.all.insert(at, requests);
+        self.count();
+    }
+
+    /// Counts what is bounded.
+    fn count(&mut self) {
+        let is_other = |known: &&RouteRequests| known.route.is_other();
+        let others = self.all.iter().filter(is_other);
+        let (others, peers) = others.fold((0, 0), |(others, peers), known| {
+            (
+                others + 1,
+                peers + usize::from(known.route.peer().is_some()),
+            )
+        });
+        self.named = self.all.len() - others;
+        self.peers = peers;
     }
 
     /// Closes a step; routes that had no requests for `forget_steps` go.
@@ -324,8 +349,7 @@ impl Routes {
         self.all
             .retain(|requests| requests.last_step + forget_steps > step);
         if self.all.len() < before {
-            let named = self.all.iter().filter(|known| !known.route.is_other());
-            self.named = named.count();
+            self.count();
         }
     }
 

@@ -215,7 +215,8 @@ impl Series {
 
     /// Memory of the series in bytes.
     pub fn bytes(&self) -> usize {
-        let model = self.model.as_ref().map_or(0, |model| model.bytes());
+        let bytes = |model: &SeriesModel| model.bytes() + model.history_bytes();
+        let model = self.model.as_deref().map_or(0, bytes);
         let reasons = size_of_val(self.reasons.as_slice());
         let recalibrations = self.recalibrations.iter().map(|(name, recalibration)| {
             size_of::<(String, Recalibration)>() + name.len() + recalibration.heap_bytes()

@@ -3,6 +3,7 @@
 mod breach;
 mod detect;
 mod forecast;
+mod incidents;
 mod rootcause;
 mod speed;
 
@@ -22,6 +23,7 @@ DIR holds public data sets as docs/accuracy.md says where to get them. What runs
 here is what an analyzer runs; a model only ever sees the past.
 
 Examples:
+  honeyguide eval breach --incidents bench-data/incidents   Needs no other data
   honeyguide eval forecast --data DIR              Tables beside published figures
   honeyguide eval forecast --data DIR --json       The same for programs
   honeyguide eval breach --data DIR --out reports  Keep breach.md and breach.json
@@ -35,8 +37,8 @@ pub struct Args {
 enum What {
     /// Forecasts and the coverage of their intervals (bizitobs/, ms-cloud/).
     Forecast(forecast::Args),
-    /// Probabilities of breaking a threshold (ms-cloud/, nab/).
-    Breach(Common),
+    /// Probabilities of breaking a threshold (ms-cloud/, nab/, recorded incidents).
+    Breach(breach::Args),
     /// Anomaly scores and alerts (nab/, ms-cloud/).
     Detect(Common),
     /// Which service an incident comes from (petshop/).

@@ -2,7 +2,7 @@
 //! with the recorded times as now.
 
 mod difference;
-mod pipelines;
+pub(crate) mod pipelines;
 mod range;
 
 use std::{

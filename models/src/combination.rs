@@ -1,78 +1,53 @@
-//! The experts of a forecast, and how much each is trusted.
+//! How much each expert of a forecast is trusted.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::level::{FAST, MEDIUM, SLOW};
+use crate::ensemble::{EXPERTS, GROUPS, Says, group};
 
-/// Number of experts of a [`crate::SeriesModel`].
-pub(crate) const EXPERTS: usize = 7;
-
-/// The last observed value.
-pub(crate) const PERSISTENCE: usize = 0;
-/// The level over 30 s, 3 min, 15 min.
-pub(crate) const LEVELS: [(usize, usize); 3] = [(1, FAST), (2, MEDIUM), (3, SLOW)];
-/// The value at the same phase in past seasons.
-pub(crate) const SEASONAL: usize = 4;
-/// The fast level plus the change from now that past seasons saw: the season
-/// put on a new level.
-pub(crate) const SEASONAL_SHIFTED: usize = 6;
-/// The fast level plus the change that the regression expects.
-pub(crate) const REGRESSION: usize = 5;
-
-/// Losses before any was observed, relative to each other: one window is
-/// noisier than a level, a season must prove itself.
-pub(crate) const PRIOR_LOSS: [f64; EXPERTS] = [1.15, 1.0, 1.0, 1.1, 1.15, 1.1, 1.15];
+/// Losses before any was observed, relative to each other: a season must prove
+/// itself.
+const PRIOR_LOSS: [f64; GROUPS] = [1.0, 1.0, 1.1, 1.1, 1.1, 1.1];
 /// Observed losses that the prior is worth.
 const PRIOR_WEIGHT: f64 = 4.0;
-/// What a loss weighs after the next one: about 40 count.
-pub(crate) const KEEP: f64 = 0.975;
 /// Weights fall with this power of the loss: experts 10 % apart weigh 1 to 2.6,
 /// so near-equals hedge each other and a clear winner leads alone.
-pub(crate) const POWER: i32 = 10;
+const POWER: i32 = 10;
 
-/// Discounted mean absolute errors of `N` experts at one horizon and target.
+/// Discounted mean absolute errors of the experts at one lead.
 ///
-/// Weights are ∝ loss^−`power` (inverse-loss combination, Bates and Granger
-/// 1969, sharpened), so a combination is never worse than its worst expert and
-/// close to its best. An expert without a forecast is NaN and has no say.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Combination<const N: usize = EXPERTS> {
-    losses: [f32; N],
-    weights: [f32; N],
+/// Weights are ∝ loss^−10 (inverse-loss combination, Bates and Granger 1969,
+/// sharpened), so a combination is never worse than its worst expert and close
+/// to its best. An expert without a forecast is NaN and has no say.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Combination {
+    losses: [f32; EXPERTS],
+    /// Of the losses; experts of a group speak together or not at all.
+    weights: [f32; GROUPS],
 }
 
-impl<const N: usize> Default for Combination<N> {
+impl Default for Combination {
     fn default() -> Self {
         Combination {
-            losses: [0.0; N],
-            weights: [0.0; N],
+            losses: [0.0; EXPERTS],
+            weights: [0.0; GROUPS],
         }
     }
 }
 
-impl<const N: usize> Combination<N> {
+impl Combination {
     /// What each expert's forecast weighs, by its past errors times its
     /// `credibility` now (at least 0); 0 for one without a forecast. The sum is
     /// 1, or 0 if there is none.
-    ///
-    /// `prior` are the losses believed before any was observed, relative to
-    /// each other.
-    pub(crate) fn weights(
-        &self,
-        forecasts: &[f64; N],
-        credibility: &[f64; N],
-        prior: &[f64; N],
-        power: i32,
-    ) -> [f64; N] {
+    pub(crate) fn weights(&self, says: &Says, credibility: &[f64; EXPERTS]) -> [f64; EXPERTS] {
         let typical = self.typical_loss();
-        let mut weights = [0.0; N];
+        let mut weights = [0.0; EXPERTS];
         let mut sum = 0.0;
-        for (i, forecast) in forecasts.iter().enumerate() {
-            if forecast.is_finite() {
-                let seen = f64::from(self.weights[i]);
-                let prior = PRIOR_WEIGHT * prior[i] * typical;
+        for (i, says) in says.iter().enumerate() {
+            if says.is_finite() {
+                let seen = f64::from(self.weights[group(i)]);
+                let prior = PRIOR_WEIGHT * PRIOR_LOSS[group(i)] * typical;
                 let loss = (f64::from(self.losses[i]) * seen + prior) / (seen + PRIOR_WEIGHT);
-                weights[i] = credibility[i] * (typical / loss).powi(power);
+                weights[i] = credibility[i] * (typical / loss).powi(POWER);
                 sum += weights[i];
             }
         }
@@ -84,57 +59,38 @@ impl<const N: usize> Combination<N> {
 
     /// Learns from what was observed; `weight` (0..=1] says how well, `keep`
     /// what a loss weighs after the next one.
-    pub(crate) fn settle(&mut self, forecasts: &[f64; N], observed: f64, weight: f64, keep: f64) {
-        for (i, forecast) in forecasts.iter().enumerate() {
-            if forecast.is_finite() {
-                let loss = (forecast - observed).abs();
-                let aged = f64::from(self.weights[i]) * (1.0 - (1.0 - keep) * weight);
-                self.weights[i] = (aged + weight) as f32;
-                let step = weight / (aged + weight) * (loss - f64::from(self.losses[i]));
+    pub(crate) fn settle(&mut self, says: &Says, observed: f64, weight: f64, keep: f64) {
+        let keep = 1.0 - (1.0 - keep) * weight;
+        let mut spoke = [false; GROUPS];
+        for (i, says) in says.iter().enumerate() {
+            if says.is_finite() {
+                spoke[group(i)] = true;
+                let all = f64::from(self.weights[group(i)]) * keep + weight;
+                let loss = (says - observed).abs();
+                let step = weight / all * (loss - f64::from(self.losses[i]));
                 self.losses[i] += step as f32;
             }
+        }
+        for (weights, _) in self
+            .weights
+            .iter_mut()
+            .zip(spoke)
+            .filter(|(_, spoke)| *spoke)
+        {
+            *weights = (f64::from(*weights) * keep + weight) as f32;
         }
     }
 
     /// Mean loss of the experts that were seen, to give the prior its unit.
     fn typical_loss(&self) -> f64 {
         let (mut sum, mut weights) = (0.0, 0.0);
-        for (loss, weight) in self.losses.iter().zip(&self.weights) {
-            sum += f64::from(*loss) * f64::from(*weight);
-            weights += f64::from(*weight);
+        for (i, loss) in self.losses.iter().enumerate() {
+            let weight = f64::from(self.weights[group(i)]);
+            sum += f64::from(*loss) * weight;
+            weights += weight;
         }
         // Keeps ratios finite.
         (sum / (weights + f64::MIN_POSITIVE)).max(1e-30)
-    }
-}
-
-/// serde knows arrays of given lengths only.
-impl Serialize for Combination<EXPERTS> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (self.losses, self.weights).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Combination<EXPERTS> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (losses, weights) = Deserialize::deserialize(deserializer)?;
-        Ok(Combination { losses, weights })
-    }
-}
-
-impl Combination<EXPERTS> {
-    /// The experts' forecasts combined; `None` if there is none.
-    pub(crate) fn combine(
-        &self,
-        forecasts: &[f64; EXPERTS],
-        credibility: &[f64; EXPERTS],
-    ) -> Option<f64> {
-        let weights = self.weights(forecasts, credibility, &PRIOR_LOSS, POWER);
-        let used = |(weight, _): &(&f64, &f64)| **weight > 0.0;
-        let parts = weights.iter().zip(forecasts).filter(used);
-        parts
-            .map(|(weight, forecast)| weight * forecast)
-            .reduce(|a, b| a + b)
     }
 }
 
@@ -166,45 +122,58 @@ mod tests {
     use super::*;
     use crate::testing::Noise;
 
-    const NONE: f64 = f64::NAN;
+    /// Keeps about 40 losses.
+    const KEEP: f64 = 0.975;
+    const ALL: [f64; EXPERTS] = [1.0; EXPERTS];
+
+    /// Two experts of different groups, the others silent.
+    fn two(a: f64, b: f64) -> Says {
+        let mut says = [f64::NAN; EXPERTS];
+        (says[0], says[EXPERTS - 1]) = (a, b);
+        says
+    }
+
+    fn combined(combination: &Combination, says: &Says, credibility: &[f64; EXPERTS]) -> f64 {
+        let weights = combination.weights(says, credibility);
+        let used = weights
+            .iter()
+            .zip(says)
+            .filter(|(weight, _)| **weight > 0.0);
+        used.map(|(weight, says)| weight * says).sum()
+    }
 
     #[test]
     fn the_better_expert_wins() {
         let mut combination = Combination::default();
-        for _ in 0..60 {
-            combination.settle(&[1.0, NONE, NONE, NONE, 0.1, NONE, NONE], 0.0, 1.0, KEEP);
-        }
-        let combined = combination
-            .combine(&[1.0, NONE, NONE, NONE, 0.1, NONE, NONE], &[1.0; EXPERTS])
-            .unwrap();
+        (0..200).for_each(|_| combination.settle(&two(1.0, 0.1), 0.0, 1.0, KEEP));
+        let combined = combined(&combination, &two(1.0, 0.1), &ALL);
         assert!((combined - 0.1).abs() < 0.01, "{combined}");
     }
 
     #[test]
     fn an_expert_without_credibility_has_no_say() {
-        let credibility = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
-        let combined =
-            Combination::default().combine(&[2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], &credibility);
-        assert_eq!(combined, Some(2.0));
+        let mut credibility = [0.0; EXPERTS];
+        credibility[0] = 1.0;
+        let combined = combined(&Combination::default(), &two(2.0, 1.0), &credibility);
+        assert_eq!(combined, 2.0);
     }
 
     #[test]
     fn trust_moves_when_the_best_expert_changes() {
         let mut combination = Combination::default();
-        let forecasts = [0.0, NONE, NONE, NONE, 1.0, NONE, NONE];
-        (0..200).for_each(|_| combination.settle(&forecasts, 0.0, 1.0, KEEP));
-        (0..100).for_each(|_| combination.settle(&forecasts, 1.0, 1.0, KEEP));
-        assert!(combination.combine(&forecasts, &[1.0; EXPERTS]).unwrap() > 0.9);
+        let says = two(0.0, 1.0);
+        (0..200).for_each(|_| combination.settle(&says, 0.0, 1.0, KEEP));
+        (0..100).for_each(|_| combination.settle(&says, 1.0, 1.0, KEEP));
+        assert!(combined(&combination, &says, &ALL) > 0.9);
     }
 
     #[test]
     fn before_any_loss_all_have_a_say_and_nobody_is_no_forecast() {
         let combination = Combination::default();
-        let combined = combination
-            .combine(&[0.0, 1.0, 1.0, NONE, NONE, NONE, NONE], &[1.0; EXPERTS])
-            .unwrap();
-        assert!(0.6 < combined && combined < 0.95, "{combined}");
-        assert_eq!(combination.combine(&[NONE; EXPERTS], &[1.0; EXPERTS]), None);
+        let combined = combined(&combination, &two(0.0, 1.0), &ALL);
+        assert!(0.2 < combined && combined < 0.8, "{combined}");
+        let none = combination.weights(&[f64::NAN; EXPERTS], &ALL);
+        assert_eq!(none, [0.0; EXPERTS]);
     }
 
     #[test]
@@ -212,12 +181,12 @@ mod tests {
         let mut noise = Noise::new(9);
         let mut combination = Combination::default();
         for _ in 0..500 {
-            let forecasts = std::array::from_fn(|_| noise.normal());
-            let combined = combination.combine(&forecasts, &[1.0; EXPERTS]).unwrap();
-            let low = forecasts.iter().copied().fold(f64::INFINITY, f64::min);
-            let high = forecasts.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let says = std::array::from_fn(|_| noise.normal());
+            let combined = combined(&combination, &says, &ALL);
+            let low = says.iter().copied().fold(f64::INFINITY, f64::min);
+            let high = says.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             assert!(low <= combined && combined <= high);
-            combination.settle(&forecasts, noise.normal(), noise.uniform(), KEEP);
+            combination.settle(&says, noise.normal(), noise.uniform(), KEEP);
         }
     }
 
@@ -225,14 +194,8 @@ mod tests {
     fn perfect_experts_stay_finite() {
         let mut combination = Combination::default();
         (0..500).for_each(|_| combination.settle(&[2.0; EXPERTS], 2.0, 1.0, KEEP));
-        assert!(
-            (combination
-                .combine(&[2.0; EXPERTS], &[1.0; EXPERTS])
-                .unwrap()
-                - 2.0)
-                .abs()
-                < 1e-12
-        );
+        let combined = combined(&combination, &[2.0; EXPERTS], &ALL);
+        assert!((combined - 2.0).abs() < 1e-12);
     }
 
     #[test]

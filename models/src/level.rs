@@ -60,6 +60,12 @@ impl Level {
         (self.weight > 0.0).then_some(f64::from(self.mean))
     }
 
+    /// What the mean weighs: the values behind it, old ones less.
+    #[inline]
+    pub(crate) fn weight(&self) -> f64 {
+        self.weight.into()
+    }
+
     /// The mean, or `otherwise` before anything was observed.
     #[inline]
     pub(crate) fn or(&self, otherwise: f64) -> f64 {

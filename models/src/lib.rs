@@ -17,10 +17,10 @@
 //! ```
 //!
 //! The forecast is a combination of simple experts — last value, levels over
-//! 30 s to 15 min, seasonal naive, and a regression on levels, season, load and
-//! the service's other signals — weighted by their recent errors. Its intervals
-//! are conformal: quantiles of its own past residuals, with a prior that makes
-//! the very first forecast wide and honest.
+//! 30 s to 15 min, seasons of 5 minutes to a week, and a regression on levels,
+//! season, load and the service's other signals — weighted by their recent
+//! errors (`ensemble.rs`). Its intervals are conformal: quantiles of its own past
+//! residuals, with a prior that makes the very first forecast wide and honest.
 //!
 //! How unusual a window is has two sides: how far it is from usual (`anomaly.rs`),
 //! and whether anything like it was ever seen ([`detector`], which serves any
@@ -36,7 +36,8 @@
 //!
 //! Read `series.rs` (what goes in) and `forecast.rs` (what comes out) first, then
 //! `model.rs`, which ties the rest together: `level.rs` → `features.rs` →
-//! `regression.rs` / `refit.rs` → `combination.rs` → `conformal.rs` → `outlook.rs`.
+//! `regression.rs` / `refit.rs` → `combination.rs` → `conformal.rs` → `ensemble.rs` →
+//! `outlook.rs`.
 #![forbid(unsafe_code)]
 
 mod anomaly;
@@ -47,6 +48,7 @@ mod combination;
 mod conformal;
 mod correlation;
 pub mod detector;
+mod ensemble;
 mod error;
 pub mod evaluation;
 mod features;
@@ -66,6 +68,7 @@ mod series;
 #[cfg(test)]
 mod testing;
 
+pub use ensemble::season_steps;
 pub use error::{ObjectiveError, ParamsError};
 pub use forecast::{Forecast, Interval, QUANTILE_LEVELS};
 pub use model::{RefitReport, SeriesModel};

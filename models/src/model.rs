@@ -43,9 +43,6 @@ const CHANGE_KEEP_SECS: u32 = 7200;
 /// How noisy a target is from window to window.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct NoiseTrack {
-    /// Mean absolute one-step residual over 3 minutes and over an hour.
-    pub(crate) recent: Level,
-    pub(crate) usual: Level,
     /// Sampling variance over 3 minutes and over an hour.
     pub(crate) sampling_recent: Level,
     pub(crate) sampling_usual: Level,
@@ -55,15 +52,13 @@ pub(crate) struct NoiseTrack {
     jitter: Level,
     jitter_two: Level,
     /// The observed value before the last.
-    last_but_one: Option<f64>,
+    last_but_one: Option<f32>,
 }
 
 impl Default for NoiseTrack {
     fn default() -> Self {
         let belief = Level::believed(NOISE_BELIEF.0, NOISE_BELIEF.1);
         NoiseTrack {
-            recent: belief,
-            usual: belief,
             sampling_recent: Level::default(),
             sampling_usual: Level::default(),
             drift: belief,
@@ -85,7 +80,8 @@ pub struct RefitReport {
     pub regressions: usize,
 }
 
-/// The model of one series. About 12 KB, serialisable, deterministic.
+/// The model of one series. At most 16 KB, and 8 KB for what it keeps of past
+/// days and weeks; serialisable, deterministic.
 ///
 /// ```
 /// use honeyguide_models::{Params, SeriesInput, SeriesModel, Target, Window};
@@ -127,8 +123,8 @@ pub struct SeriesModel {
     change_point: Option<ChangePoint>,
 }
 
-/// A model must fit beside the history of its series (16 KB with its heap).
-const _: () = assert!(size_of::<SeriesModel>() <= 12 * 1024);
+/// A model must fit beside the history of its series.
+const _: () = assert!(size_of::<SeriesModel>() <= 16 * 1024);
 
 impl SeriesModel {
     /// A model that has seen nothing.
@@ -140,7 +136,7 @@ impl SeriesModel {
     /// an hour's worth) and forecasts.
     ///
     /// The same step again forecasts again and learns nothing; so does an older
-    /// step. Nothing is allocated. O(1) per window; seasonal and lagged values
+    /// step. Nothing is allocated after the first. O(1) per window; seasonal and lagged values
     /// are read from the histories.
     pub fn refresh<H: History + ?Sized>(
         &mut self,
@@ -213,9 +209,14 @@ impl SeriesModel {
         self.structure.saturation = None;
     }
 
-    /// Memory of the model in bytes, the heap included.
+    /// Memory of the model in bytes, without what it keeps of past seasons.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.outlook.heap_bytes()
+        size_of::<Self>()
+    }
+
+    /// Memory in bytes of what it keeps of past seasons, beside its own.
+    pub fn history_bytes(&self) -> usize {
+        self.outlook.history_bytes()
     }
 
     /// Windows to learn from, the newest included.
@@ -238,7 +239,7 @@ impl SeriesModel {
         let window = own.window(0);
         let drivers = drivers.map(|driver| driver.map_or(Window::MISSING, |h| h.window(0)));
         let before = self.tracks.own;
-        self.outlook.settle(step, &window);
+        self.outlook.learn(params, step, &window);
         self.tracks.update(params.decays(), &window, &drivers);
         let extra: [f64; TARGETS] = Target::ALL
             .map(|target| self.noise[target.index()].learn(params, target, &window, &before));
@@ -378,18 +379,12 @@ impl NoiseTrack {
             let usual = self.jitter.or(NOISE_BELIEF.0).max(1e-3);
             let change = (value - last).abs().min(NOISE_CLIP * usual);
             self.jitter.update(long, change, 1.0);
-            if let Some(earlier) = self.last_but_one {
+            if let Some(earlier) = self.last_but_one.map(f64::from) {
                 let usual = self.jitter_two.or(NOISE_BELIEF.0).max(1e-3);
                 let change = (value - earlier).abs().min(NOISE_CLIP * usual);
                 self.jitter_two.update(long, change, 1.0);
             }
-            self.last_but_one = Some(last);
-        }
-        if let Some(level) = before.levels[target.index()].get(FAST) {
-            let usual = self.usual.or(NOISE_BELIEF.0).max(1e-3);
-            let residual = (value - level).abs().min(NOISE_CLIP * usual);
-            self.recent.update(medium, residual, 1.0);
-            self.usual.update(long, residual, 1.0);
+            self.last_but_one = Some(last as f32);
         }
         extra
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ensemble::Ahead;
 use crate::error::ParamsError;
 use crate::level::{SPAN_SECS, SPANS};
 use crate::series::{HORIZON_SECS, HORIZONS};
@@ -60,8 +61,7 @@ impl Params {
             params: self,
             decays: SPAN_SECS.map(|span| (-step_secs / span).exp()),
             horizon_windows: HORIZON_SECS.map(|secs| windows_in(secs, self.step_secs)),
-            followed_every: HORIZON_SECS
-                .map(|secs| followed_every(windows_in(secs, self.step_secs))),
+            ahead: HORIZON_SECS.map(|secs| Ahead::new(windows_in(secs, self.step_secs))),
         })
     }
 }
@@ -71,31 +71,13 @@ fn windows_in(secs: u32, step_secs: u32) -> usize {
     (((secs + step_secs / 2) / step_secs) as usize).max(1)
 }
 
-/// Forecasts in flight per horizon that outcomes are learned from, at most.
-pub(crate) const IN_FLIGHT: usize = 8;
-
-/// Every how many windows a forecast so many windows ahead is followed: all if
-/// few are in flight, else a prime that no season is a multiple of, or only some
-/// phases of the season would ever be learned from.
-pub(crate) fn followed_every(lead: usize) -> u64 {
-    if lead <= IN_FLIGHT {
-        return 1;
-    }
-    let prime = |n: &usize| {
-        (2..)
-            .take_while(|d| d * d <= *n)
-            .all(|d| !n.is_multiple_of(d))
-    };
-    (lead.div_ceil(IN_FLIGHT).max(7)..).find(prime).unwrap_or(1) as u64
-}
-
 /// [`Params`] in range, with what follows from them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ValidParams {
     params: Params,
     decays: [f64; SPANS],
     horizon_windows: [usize; HORIZONS],
-    followed_every: [u64; HORIZONS],
+    ahead: [Ahead; HORIZONS],
 }
 
 impl ValidParams {
@@ -119,9 +101,9 @@ impl ValidParams {
         windows_in(secs, self.params.step_secs)
     }
 
-    /// Every how many windows a forecast at each horizon is followed.
-    pub(crate) fn followed_every(&self) -> &[u64; HORIZONS] {
-        &self.followed_every
+    /// The same, with how often such forecasts are followed.
+    pub(crate) fn ahead(&self) -> &[Ahead; HORIZONS] {
+        &self.ahead
     }
 
     /// What a level of each span keeps from one window to the next.
@@ -140,25 +122,6 @@ mod tests {
     fn defaults_are_valid() {
         let params = Params::default().validate().unwrap();
         assert_eq!(params.horizon_windows(), &[6, 30, 90, 180, 360]);
-    }
-
-    #[test]
-    fn followed_forecasts_meet_every_phase_of_a_season() {
-        for step_secs in 1..=300 {
-            let params = Params {
-                step_secs,
-                ..Params::default()
-            }
-            .validate()
-            .unwrap();
-            for (lead, every) in params.horizon_windows().iter().zip(params.followed_every()) {
-                assert!(*every == 1 || [2, 3, 5].iter().all(|d| every % d != 0));
-                assert!(
-                    *lead as u64 / every < IN_FLIGHT as u64 + 1,
-                    "{lead} {every}"
-                );
-            }
-        }
     }
 
     #[test]

@@ -15,7 +15,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::breach::{Breach, ETA_SHARE_MIN, Eta, ValidObjective};
-use crate::params::{IN_FLIGHT, ValidParams, followed_every};
+use crate::ensemble::{Ahead, IN_FLIGHT};
+use crate::params::ValidParams;
 use crate::series::Target;
 
 /// Prior standard deviations of a and b: of an objective around its pool, and of a
@@ -312,8 +313,8 @@ fn is_open(breach: &Breach) -> bool {
 
 /// Windows to the horizon, and every how many windows one is followed.
 fn rhythm(params: &ValidParams, objective: &ValidObjective) -> (u64, u64) {
-    let ahead = params.windows_in(objective.get().horizon_secs);
-    (ahead as u64, followed_every(ahead))
+    let ahead = Ahead::new(params.windows_in(objective.get().horizon_secs));
+    (ahead.steps as u64, ahead.every)
 }
 
 /// The target of an objective in a window, as [`Recalibration::settle`] takes it:

@@ -29,7 +29,9 @@ pub(crate) struct Example {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Coefficients {
     intercept: f32,
-    slopes: [f32; FEATURES],
+    /// In 1/32767 of the steepest, to which they are exact enough.
+    slopes: [i16; FEATURES],
+    steepest: f32,
     /// Largest change, either way, that the examples support.
     limit: f32,
 }
@@ -38,14 +40,16 @@ impl Coefficients {
     /// Predicted change from the origin's fast level.
     #[inline]
     pub(crate) fn predict(&self, row: &[f64; FEATURES]) -> f64 {
-        let sum: f64 = self
-            .slopes
-            .iter()
-            .zip(row)
-            .map(|(slope, x)| f64::from(*slope) * x)
-            .sum();
+        let sum: f64 = self.slopes().zip(row).map(|(slope, x)| slope * x).sum();
         let limit = f64::from(self.limit);
         (f64::from(self.intercept) + sum).clamp(-limit, limit)
+    }
+
+    fn slopes(&self) -> impl Iterator<Item = f64> {
+        let unit = f64::from(self.steepest) / f64::from(i16::MAX);
+        self.slopes
+            .iter()
+            .map(move |slope| unit * f64::from(*slope))
     }
 
     /// The same forecast, `by` (0..=1) as bold.
@@ -53,7 +57,7 @@ impl Coefficients {
         let by = by as f32;
         self.intercept *= by;
         self.limit *= by;
-        self.slopes.iter_mut().for_each(|slope| *slope *= by);
+        self.steepest *= by;
         self
     }
 }
@@ -100,17 +104,22 @@ pub(crate) fn fit(examples: &[Example], ridge: f64, limit: f64) -> Option<Coeffi
         .with_intercept(false)
         .fit(&Dataset::new(records, changes))
         .ok()?;
-    let mut slopes = [0.0f32; FEATURES];
+    let mut slopes = [0.0; FEATURES];
     let mut intercept = change_mean;
     for (standardised, j) in model.params().iter().zip(&used) {
         let slope = standardised / sds[*j];
         intercept -= slope * means[*j];
-        slopes[*j] = slope as f32;
+        slopes[*j] = slope;
     }
+    let steepest = slopes
+        .iter()
+        .fold(0.0, |most: f64, slope| most.max(slope.abs()));
     let finite = intercept.is_finite() && slopes.iter().all(|slope| slope.is_finite());
+    let share = |slope: f64| slope / steepest.max(f64::MIN_POSITIVE) * f64::from(i16::MAX);
     finite.then_some(Coefficients {
         intercept: intercept as f32,
-        slopes,
+        slopes: slopes.map(|slope| share(slope).round() as i16),
+        steepest: steepest as f32,
         limit: limit as f32,
     })
 }
@@ -140,14 +149,11 @@ mod tests {
     fn a_linear_law_is_recovered() {
         let fitted = fit(&examples(200, 0.0), 1e-6, 100.0).unwrap();
         let expected = [2.0, 0.0, -1.0, 0.0];
-        for (slope, expected) in fitted.slopes.iter().zip(expected) {
-            assert!(
-                (f64::from(*slope) - expected).abs() < 1e-5,
-                "{slope} {expected}"
-            );
+        for (slope, expected) in fitted.slopes().zip(expected) {
+            assert!((slope - expected).abs() < 1e-4, "{slope} {expected}");
         }
         assert!((fitted.intercept - 0.5).abs() < 1e-5);
-        assert!(fitted.slopes[4..].iter().all(|slope| *slope == 0.0));
+        assert!(fitted.slopes().skip(4).all(|slope| slope == 0.0));
     }
 
     /// One standardised feature has the closed form β = Sxy/(Sxx + ridge).
@@ -176,7 +182,8 @@ mod tests {
         let ridge = 25.0;
         let expected = sxy / (sxx + ridge * sxx / n);
         let fitted = fit(&examples, ridge, 10.0).unwrap();
-        assert!((f64::from(fitted.slopes[0]) - expected).abs() < 1e-6);
+        let slope = fitted.slopes().next().unwrap();
+        assert!((slope - expected).abs() < 1e-6);
     }
 
     #[test]
@@ -189,8 +196,8 @@ mod tests {
             weight: 0.0,
         });
         let dirty = fit(&dirty, 1.0, 9.0).unwrap();
-        for j in 0..4 {
-            assert!((clean.slopes[j] - dirty.slopes[j]).abs() < 1e-5);
+        for (clean, dirty) in clean.slopes().zip(dirty.slopes()) {
+            assert!((clean - dirty).abs() < 1e-5);
         }
     }
 

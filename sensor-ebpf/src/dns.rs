@@ -12,7 +12,7 @@ use sensor_common::{
     dns::{self, BEGIN_LEN, Begin, Message, QUESTION_LEN_MAX},
     protocol,
     record::{GlobalConfig, Loss},
-    route::method,
+    route::{CLIENT_SIDE, method},
 };
 
 use crate::{
@@ -140,7 +140,8 @@ pub fn ends(
     }
     let charged = Charged::cached(query.index, query.generation)?;
     let weight = query.weight;
-    if signal != Signal::ServerRequest as u32 {
+    let is_server = signal == Signal::ServerRequest as u32;
+    if !is_server && global.client_routes == 0 {
         let value_ns = now_ns - query.begin_ns;
         let event = Event {
             signal,
@@ -150,20 +151,23 @@ pub fn ends(
         histogram::record(global, charged, event);
         return Some(());
     }
-    for (signal, value_ns) in [
-        (Signal::ServerQueue as u32, query.read_ns - query.begin_ns),
-        (Signal::ServerService as u32, now_ns - query.read_ns),
-    ] {
-        let event = Event {
-            signal,
-            value_ns,
-            weight,
-        };
-        histogram::record(global, charged, event);
+    if is_server {
+        for (signal, value_ns) in [
+            (Signal::ServerQueue as u32, query.read_ns - query.begin_ns),
+            (Signal::ServerService as u32, now_ns - query.read_ns),
+        ] {
+            let event = Event {
+                signal,
+                value_ns,
+                weight,
+            };
+            histogram::record(global, charged, event);
+        }
     }
+    let side_bit = if is_server { 0 } else { CLIENT_SIDE };
     count_answer(
         u64::from(query.index) | u64::from(query.generation) << 32,
-        u64::from(query.method) | u64::from(class) << 32,
+        u64::from(query.method | side_bit) | u64::from(class) << 32,
         0,
         now_ns - query.begin_ns,
         u64::from(weight) | u64::from(signal) << 32,

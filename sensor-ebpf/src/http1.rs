@@ -18,7 +18,7 @@ use sensor_common::{
     protocol,
     record::Loss,
     redis::SCAN_LEN,
-    route::{RouteKey, method},
+    route::{CLIENT_SIDE, Owner, RouteKey, method},
 };
 
 use crate::{
@@ -60,9 +60,10 @@ pub struct Requests {
 /// `id` if the last read ended within a request; else the first request is known
 /// already.
 #[inline(always)]
-pub fn requests(buffer: UserBuffer, service: u32, id: u64) -> Requests {
+pub fn requests(buffer: UserBuffer, owner: Owner, id: u64) -> Requests {
     let is_all = u64::from(buffer.vectors() == 0);
-    let service = u64::from(service) | is_all << 32;
+    let is_client = u64::from(owner.side_bit != 0);
+    let service = u64::from(owner.service) | is_all << 32 | is_client << 33;
     let found = http1_requests(buffer.address(), buffer.len(), service, id);
     Requests {
         count: found as u32 & 0xff,
@@ -107,6 +108,7 @@ extern "C" fn http1_requests(address: u64, len: u64, service: u64, id: u64) -> u
     }
     scan.requests = Cursor::new((before + read) as usize, id == 0);
     scan.service = service as u32;
+    scan.side_bit = if service >> 33 != 0 { CLIENT_SIDE } else { 0 };
     scan.lesson_bits = route::lesson_bits(global, service as u32);
     repeat(STEPS_MAX, step_requests);
     let cursor = &scan.requests;
@@ -114,7 +116,7 @@ extern "C" fn http1_requests(address: u64, len: u64, service: u64, id: u64) -> u
     if !is_followed {
         return 0;
     }
-    let is_all = service >> 32 != 0 && u64::from(read) == len;
+    let is_all = service >> 32 & 1 != 0 && u64::from(read) == len;
     let mut is_cut = cursor.is_cut();
     let is_full = cursor.is_full();
     if is_full || is_cut && (!is_all || !keep_part(scan)) {
@@ -175,7 +177,7 @@ extern "C" fn http1_request_ends() -> u64 {
     let place = cursor.count.wrapping_sub(1) as usize & (pipeline::REQUESTS_MAX - 1);
     scan.waiting[place] = Waiting {
         shape: 0,
-        method: method(protocol::HTTP, 0),
+        method: method(protocol::HTTP, 0) | scan.side_bit,
         padding: 0,
     };
     if cursor.method == 0 {
@@ -197,7 +199,7 @@ extern "C" fn http1_request_ends() -> u64 {
     let key = RouteKey {
         shape,
         service: scan.service,
-        method: method(protocol::HTTP, cursor.method as u16),
+        method: method(protocol::HTTP, cursor.method as u16) | scan.side_bit,
     };
     route::find(global, &key, &line.path);
     scan.waiting[place].shape = shape;

@@ -18,7 +18,7 @@ use sensor_common::{
 use crate::{
     config::{self, Draw, SignalNumber},
     loss,
-    pipeline::{self, count_answer},
+    pipeline::{self, count_answer, count_peer},
     requests::shape_of_line,
     route,
     scan::{self, Scan},
@@ -82,6 +82,8 @@ pub struct Reading {
     signal: u32,
     /// A bit for [`RouteKey::method`].
     side_bit: u32,
+    /// Of a client: hash of the address that is asked, 0 if it is not known.
+    peer: u64,
     /// The buffer, what is carried in all, and how much of it was looked through.
     address: u64,
     len: u64,
@@ -119,6 +121,7 @@ pub struct Transfer {
     pub now_ns: u64,
     pub signal: SignalNumber,
     pub side_bit: u32,
+    pub peer: u64,
 }
 
 static NEW: Side = Side::NEW;
@@ -158,6 +161,7 @@ pub fn transfer(id: u64, transfer: &Transfer) -> bool {
     reading.now_ns = transfer.now_ns;
     reading.signal = transfer.signal;
     reading.side_bit = transfer.side_bit;
+    reading.peer = transfer.peer;
     http2_transfer(
         transfer.buffer.address(),
         transfer.buffer.len(),
@@ -498,6 +502,14 @@ extern "C" fn http2_ends(outcome: u64) -> u64 {
         value_ns,
         u64::from(stream.weight) | u64::from(reading.signal) << 32,
     );
+    if reading.peer != 0 {
+        count_peer(
+            reading.who,
+            reading.peer,
+            value_ns,
+            u64::from(stream.weight) | u64::from(reading.signal) << 32,
+        );
+    }
     let _ = STREAMS.remove(&key);
     0
 }

@@ -28,6 +28,7 @@ mod probes;
 mod requests;
 mod route;
 mod scan;
+mod scratch;
 mod service;
 mod storage;
 mod tls;

@@ -61,6 +61,12 @@ impl Peer {
         self.shape != 0
     }
 
+    /// Hash of who is asked, 0 if it is not known.
+    #[inline(always)]
+    pub fn shape(&self) -> u64 {
+        self.shape
+    }
+
     /// A connection of the service at `service`, which asks.
     ///
     /// # Safety
@@ -173,10 +179,13 @@ unsafe fn ends(socket: Object) -> Option<(Endpoint, Endpoint)> {
                 six(load_untyped(socket, &OFFSET_SOCK_V6_DADDR)?, remote_port),
             )
         };
-        if local.is_loopback() || remote.is_loopback() {
-            let namespace: Object = load_untyped(socket, &OFFSET_SOCK_NET)?;
-            let inode = load_untyped(namespace, &OFFSET_NET_INODE)?;
-            (local.namespace, remote.namespace) = (inode, inode);
+        // Each on its own: the two ends of a connection whose address is
+        // translated may see one of them alike and the other not.
+        for end in [&mut local, &mut remote] {
+            if end.is_loopback() {
+                let namespace: Object = load_untyped(socket, &OFFSET_SOCK_NET)?;
+                end.namespace = load_untyped(namespace, &OFFSET_NET_INODE)?;
+            }
         }
         Some((local, remote))
     }

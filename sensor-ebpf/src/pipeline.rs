@@ -6,6 +6,7 @@
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
 use sensor_common::{
+    peer::PEER,
     protocol,
     record::Loss,
     redis::COMMANDS_MAX,
@@ -71,11 +72,11 @@ pub fn id(id: &mut u64) -> u64 {
     *id
 }
 
-/// The commands of the scan on this CPU, `count` of them, wait, all but the
-/// first; returns how many.
+/// The commands of the scan on this CPU, `count` of them and of the side that the
+/// bit says, wait, all but the first; returns how many.
 #[inline(always)]
-pub fn begin(name: &mut u64, count: u32) -> Option<u8> {
-    let stored = pipeline_of_commands(id(name), u64::from(count));
+pub fn begin(name: &mut u64, count: u32, side_bit: u32) -> Option<u8> {
+    let stored = pipeline_of_commands(id(name), u64::from(count), u64::from(side_bit));
     if stored == 0 {
         loss::count(Loss::StateFull);
         return None;
@@ -105,7 +106,7 @@ extern "C" fn pipeline_of_requests(id: u64) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn pipeline_of_commands(id: u64, count: u64) -> u64 {
+extern "C" fn pipeline_of_commands(id: u64, count: u64, side_bit: u64) -> u64 {
     let Some(scan) = scan::current() else {
         return 0;
     };
@@ -115,7 +116,7 @@ extern "C" fn pipeline_of_commands(id: u64, count: u64) -> u64 {
         }
         scan.waiting[place] = Waiting {
             shape: 0,
-            method: method(protocol::REDIS, scan.found[place]),
+            method: method(protocol::REDIS, scan.found[place]) | side_bit as u32,
             padding: 0,
         };
     }
@@ -171,6 +172,31 @@ extern "C" fn pipeline_answered(
             weight_and_signal,
         );
     }
+    0
+}
+
+/// Counts a request of a service by the address that it was made to, of which
+/// `shape` is the hash.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn count_peer(who: u64, shape: u64, value_ns: u64, weight_and_signal: u64) -> u64 {
+    let (Some(global), Some(charged)) = (
+        config::global(),
+        Charged::cached(who as u32, (who >> 32) as u32),
+    ) else {
+        return 0;
+    };
+    let event = Event {
+        signal: (weight_and_signal >> 32) as SignalNumber,
+        value_ns,
+        weight: weight_and_signal as u32,
+    };
+    let key = RouteKey {
+        shape,
+        service: charged.index,
+        method: PEER,
+    };
+    route::record(global, &key, NO_ROUTE, Outcome::of_class(0), event);
     0
 }
 

@@ -6,25 +6,26 @@
 //! none that is known is not looked at any more.
 
 use sensor_common::{
-    http::{self, METHOD_LEN_MAX, Method, STATUS_LEN, shape},
-    kafka,
-    postgresql::is_start,
-    protocol::{self, detect},
+    http::{self, STATUS_LEN},
+    protocol,
     record::{GlobalConfig, Loss},
     redis,
-    route::{NO_ROUTE, RouteKey, has_path, method},
+    route::{Owner, RouteKey, has_path},
 };
 
+pub use self::reading::shape_of_line;
 use crate::{
     histogram::Event,
     http1,
     http2::{self, Transfer},
     loss,
-    pipeline::{self, Charge},
-    route::{self, Lessons, METHOD_LEN, Outcome},
+    route::{self, Outcome},
     scan,
     user_buffer::{Source, UserBuffer},
 };
+
+mod reading;
+mod waiting;
 
 /// What is kept with a connection.
 #[repr(C)]
@@ -98,13 +99,13 @@ impl Requests {
         usual_len: 0,
     };
 
-    /// A request to the service at `service` begins with what was `received`; of
-    /// HTTP/1.1 unless `all` protocols are wanted.
+    /// A request of `owner` begins with what was `received`, or sent by a client;
+    /// of HTTP/1.1 unless `all` protocols are wanted.
     #[inline(always)]
     pub fn request_begins(
         &mut self,
         global: &GlobalConfig,
-        service: u32,
+        owner: Owner,
         received: impl Source,
         all: bool,
     ) {
@@ -119,7 +120,7 @@ impl Requests {
             return;
         }
         self.shape = 0;
-        self.request_goes_on(global, service, received, all);
+        self.request_goes_on(global, owner, received, all);
     }
 
     /// Looks whether the first request of the connection is the begin of HTTP/2,
@@ -146,13 +147,34 @@ impl Requests {
         self.protocol == protocol::HTTP2
     }
 
+    /// Whether nothing is known that what follows a request may change.
+    #[inline(always)]
+    pub fn is_idle(&self) -> bool {
+        self.protocol != protocol::HTTP2 && self.begun == 0 && self.pending == 0 && !self.is_cut
+    }
+
     /// What a connection of HTTP/2 carries.
     #[inline(always)]
     pub fn transfer(&mut self, transfer: &Transfer) {
         if !http2::transfer(self.id, transfer) {
-            // From now on its exchanges are timed, as those of any connection.
+            self.end_following();
+        }
+    }
+
+    /// Not all of what a connection of HTTP/2 carries was seen: its exchanges are
+    /// timed from now on, as those of any connection.
+    #[inline(always)]
+    pub fn end_following(&mut self) {
+        if self.is_http2() {
             self.protocol = protocol::NONE;
         }
+    }
+
+    /// Forgets the request under way, which is not sampled.
+    #[inline(always)]
+    pub fn forget_request(&mut self) {
+        (self.method, self.pending, self.begun) = (0, 0, 0);
+        self.is_cut = false;
     }
 
     #[inline(always)]
@@ -166,7 +188,13 @@ impl Requests {
     /// Whether [`request_goes_on`](Self::request_goes_on) is to be called.
     #[inline(always)]
     pub fn has_begun(&self) -> bool {
-        self.begun != 0 || (self.is_cut && self.method == 0)
+        self.method == 0 && (self.begun != 0 || self.is_cut)
+    }
+
+    /// Whether [`answer`](Self::answer) is to be asked about a response.
+    #[inline(always)]
+    pub fn waits(&self) -> bool {
+        self.method != 0
     }
 
     /// More was read before the request under way was answered; of `all` protocols
@@ -199,211 +227,18 @@ impl Requests {
     pub fn request_goes_on(
         &mut self,
         global: &GlobalConfig,
-        service: u32,
+        owner: Owner,
         received: impl Source,
         all: bool,
     ) {
-        if self.read_request(global, service, received, all).is_none() {
+        if self.read_request(global, owner, received, all).is_none() {
             self.begun = 0;
             self.miss();
         }
     }
 
-    #[inline(always)]
-    fn read_request(
-        &mut self,
-        global: &GlobalConfig,
-        service: u32,
-        received: impl Source,
-        all: bool,
-    ) -> Option<()> {
-        let Some(buffer) = received.buffer() else {
-            loss::count(Loss::BufferUnknown);
-            return None;
-        };
-        if all && self.is_cut && self.read_rest(service, buffer).is_some() {
-            return Some(());
-        }
-        let begun = u32::from(self.begun);
-        let line = route::line_buffer()?;
-        let (head, read) = buffer.fill_line(line)?;
-        let head = self.shape | head >> (8 * (begun & 7));
-        if begun + read < METHOD_LEN_MAX as u32 && !self.is_short(head) {
-            self.shape = head;
-            self.begun = (begun + read) as u8;
-            return Some(());
-        }
-        self.begun = 0;
-        self.slot = NO_ROUTE;
-        if let Some(method) = http::method(head.to_be_bytes()) {
-            self.protocol = protocol::HTTP;
-            self.read_http(global, service, (method, begun, read), buffer)?;
-            if all && self.method != 0 {
-                self.read_others(method.0, service, buffer);
-            }
-            return Some(());
-        }
-        if !all {
-            return None;
-        }
-        if begun != 0 {
-            return self.read_kafka(head, begun, buffer);
-        }
-        if self.protocol == protocol::UNKNOWN || self.protocol == protocol::HTTP {
-            self.protocol = detect(head, buffer.len() as u32);
-            if self.protocol == protocol::HTTP2 {
-                // Later than a connection begins: it is not followed.
-                self.protocol = protocol::UNKNOWN;
-            }
-        }
-        match self.protocol {
-            protocol::REDIS => self.read_redis(buffer),
-            protocol::POSTGRESQL => {
-                if !is_start(head)
-                    && let Some(verb) = scan::verb((head >> 56) as u8, read)
-                {
-                    self.method = method(protocol::POSTGRESQL, verb);
-                }
-                Some(())
-            }
-            protocol::KAFKA => self.read_kafka(head, begun, buffer),
-            _ => None,
-        }
-    }
-
-    /// Whether less than eight bytes are a request, or none that goes on.
-    #[inline(always)]
-    fn is_short(&self, head: u64) -> bool {
-        self.protocol == protocol::REDIS
-            || self.protocol == protocol::POSTGRESQL
-            || redis::is_inline(head)
-    }
-
-    #[inline(always)]
-    fn read_http(
-        &mut self,
-        global: &GlobalConfig,
-        service: u32,
-        ((number, method_len), begun, read): ((u8, u32), u32, u32),
-        buffer: UserBuffer,
-    ) -> Option<()> {
-        let Some(offset) = method_len.checked_sub(begun) else {
-            loss::count(Loss::RequestIncomplete);
-            return Some(());
-        };
-        let line = route::line_buffer()?;
-        let path = &mut line.path;
-        let len = if offset == METHOD_LEN as u32 {
-            read as usize - METHOD_LEN
-        } else {
-            buffer.fill(u64::from(offset), &mut path.bytes)?
-        };
-        let shape = shape_of_line(len as u64, service, route::lesson_bits(global, service));
-        if shape == 0 {
-            return None;
-        }
-        let path = &line.path;
-        if path.is_whole == 0 && len < path.bytes.len() {
-            loss::count(Loss::RequestIncomplete);
-            return Some(());
-        }
-        let key = RouteKey {
-            shape,
-            service,
-            method: method(protocol::HTTP, u16::from(number)),
-        };
-        self.slot = route::find(global, &key, path);
-        self.shape = shape;
-        self.method = key.method;
-        Some(())
-    }
-
-    /// The requests of HTTP/1.1 that were read with the first one, whose method is
-    /// `number`. They are looked for where there is more than one usually has.
-    #[inline(always)]
-    fn read_others(&mut self, number: u8, service: u32, buffer: UserBuffer) {
-        let len = buffer.len().min(u64::from(u16::MAX)) as u16;
-        let usual = u32::from(self.usual_len);
-        if u32::from(len) < usual + usual / 2 {
-            self.usual_len = self.usual_len.min(len);
-            return;
-        }
-        // What is more than usual is the body.
-        let has_body = number == Method::Post as u8
-            || number == Method::Put as u8
-            || number == Method::Patch as u8;
-        if has_body && usual != 0 {
-            return;
-        }
-        let found = http1::requests(buffer, service, 0);
-        self.usual_len = if found.count > 1 || found.is_cut {
-            len / (found.count as u16 + 1)
-        } else {
-            len
-        };
-        self.others_wait(&found);
-    }
-
-    /// The rest of the request that the last read ended in, and what follows it;
-    /// `None` if it does not go on.
-    #[inline(always)]
-    fn read_rest(&mut self, service: u32, buffer: UserBuffer) -> Option<()> {
-        self.is_cut = false;
-        let found = http1::requests(buffer, service, self.id);
-        if found.count == 0 && !found.is_cut {
-            return None;
-        }
-        if found.count != 0 {
-            let first = scan::current()?.waiting[0];
-            (self.shape, self.method) = (first.shape, first.method);
-            self.slot = NO_ROUTE;
-        }
-        self.others_wait(&found);
-        Some(())
-    }
-
-    #[inline(always)]
-    fn others_wait(&mut self, found: &http1::Requests) {
-        if found.count > 1 {
-            self.pending = pipeline::begin_http(&mut self.id, found.count);
-            (self.answered, self.in_order) = (0, true);
-        }
-        if found.is_cut {
-            self.is_cut = http1::part_waits(pipeline::id(&mut self.id));
-        }
-    }
-
-    #[inline(always)]
-    fn read_redis(&mut self, buffer: UserBuffer) -> Option<()> {
-        let found = scan::commands(buffer);
-        if found.count == 0 {
-            return None;
-        }
-        self.method = method(protocol::REDIS, found.first);
-        if found.count > 1 {
-            self.pending = pipeline::begin(&mut self.id, found.count)?;
-            (self.answered, self.in_order) = (0, true);
-        }
-        Some(())
-    }
-
-    /// Of which `begun` bytes, the size, were read before.
-    #[inline(always)]
-    fn read_kafka(&mut self, head: u64, begun: u32, buffer: UserBuffer) -> Option<()> {
-        if !kafka::begins(head, begun + buffer.len() as u32) {
-            return None;
-        }
-        let mut correlation = [0; 4];
-        if buffer.fill(u64::from(8 - (begun & 7)), &mut correlation)? < correlation.len() {
-            return None;
-        }
-        self.protocol = protocol::KAFKA;
-        self.method = method(protocol::KAFKA, kafka::api(head));
-        self.shape = u64::from(u32::from_be_bytes(correlation));
-        Some(())
-    }
-
-    /// How the request under way ended, by the begin of what is `sent`.
+    /// How the request under way ended, by the begin of what is `sent`, or received
+    /// by a client.
     #[inline(always)]
     pub fn answer(&mut self, sent: impl Source, all: bool) -> Answer {
         if self.method == 0 {
@@ -428,10 +263,22 @@ impl Requests {
                 .and_then(redis::outcome)
                 .map(Outcome::of_class),
             protocol::POSTGRESQL => scan::postgresql_outcome(buffer).map(Outcome::of_class),
+            // Clients read the size on its own.
+            protocol::KAFKA if self.begun == 0 && buffer.len() == 4 => {
+                self.begun = 4;
+                return Answer::Interim;
+            }
             // Which error a response has depends on its API and version.
-            protocol::KAFKA => begin(buffer)
-                .filter(|head| *head as u32 == self.shape as u32)
-                .map(|_| Outcome::of_class(2)),
+            protocol::KAFKA => {
+                let place = if core::mem::take(&mut self.begun) == 0 {
+                    0
+                } else {
+                    32
+                };
+                begin(buffer)
+                    .filter(|head| (*head >> place) as u32 == self.shape as u32)
+                    .map(|_| Outcome::of_class(2))
+            }
             _ => None,
         };
         match outcome {
@@ -461,55 +308,6 @@ impl Requests {
     }
 }
 
-impl Requests {
-    /// Whether requests wait that were read with one that is answered.
-    #[inline(always)]
-    pub fn has_pending(&self) -> bool {
-        self.pending != 0
-    }
-
-    /// Counts the requests behind the first one whose responses begin in what
-    /// is `sent`, which `begins` with the response to the first one or not.
-    #[inline(always)]
-    pub fn others_answered(&mut self, sent: impl Source, begins: bool, charge: Charge) {
-        if !self.in_order {
-            return;
-        }
-        let is_http = self.protocol == protocol::HTTP;
-        let Some(buffer) = sent.buffer() else {
-            // Of HTTP it may be a body, and responses are found by their begin.
-            self.in_order = is_http;
-            return;
-        };
-        let before = u32::from(begins);
-        let pending = u32::from(self.pending);
-        let found = if is_http {
-            http1::responses(buffer, pending + before)
-        } else {
-            let replies = scan::replies(buffer, pending + before);
-            self.in_order = replies.is_whole;
-            replies.count
-        };
-        let count = found.saturating_sub(before);
-        if count == 0 || count > pending {
-            return;
-        }
-        let first = u32::from(self.answered) + 1;
-        pipeline::answered(self.id, (first, before, count), charge);
-        self.pending -= count as u8;
-        self.answered += count as u8;
-    }
-
-    /// Counts what still waits, without knowing how it ended.
-    #[inline(always)]
-    pub fn give_up_pending(&mut self, charge: Charge) {
-        scan::unknown();
-        let first = u32::from(self.answered) + 1;
-        pipeline::answered(self.id, (first, 0, u32::from(self.pending)), charge);
-        self.pending = 0;
-    }
-}
-
 /// The status of the response that `buffer` begins with, 0 if it is not known;
 /// `None` if it is no response of HTTP.
 #[inline(always)]
@@ -529,28 +327,4 @@ fn begin(buffer: UserBuffer) -> Option<u64> {
     let mut head = [0; 8];
     buffer.fill(0, &mut head)?;
     Some(u64::from_be_bytes(head))
-}
-
-/// The hash of the shape of the path in the line buffer, of which `len` bytes are
-/// valid, 0 if it is none; its length goes to the buffer.
-///
-/// A function of its own with numbers as arguments, so that the verifier walks
-/// through the loop once, and not once for every way that leads here.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn shape_of_line(len: u64, service: u32, lesson_bits: u64) -> u64 {
-    let Some(line) = route::line_buffer() else {
-        return 0;
-    };
-    let path = &mut line.path;
-    let lessons = Lessons {
-        service,
-        bits: lesson_bits,
-    };
-    let Some(shape) = shape(&path.bytes, len as usize, &lessons) else {
-        return 0;
-    };
-    path.len = shape.len;
-    path.is_whole = u32::from(shape.is_whole);
-    shape.hash
 }

@@ -26,7 +26,7 @@ use sensor_common::{
 use crate::{
     config::MMAPABLE,
     histogram::{Event, add, add_u64},
-    loss,
+    loss, scratch,
 };
 
 /// Slot of each route.
@@ -91,14 +91,13 @@ const _: () = assert!(core::mem::offset_of!(Path, bytes) == 0);
 
 /// Where a request is read to: too long for the stack.
 #[map]
-static LINE: PerCpuArray<RequestLine> = PerCpuArray::with_max_entries(1, 0);
+static LINE: PerCpuArray<RequestLine> = PerCpuArray::with_max_entries(scratch::SLOTS, 0);
 
 /// The request that is being read on this CPU.
 #[inline(always)]
 pub fn line_buffer() -> Option<&'static mut RequestLine> {
-    // SAFETY: a value of this CPU; the one program that uses it does not run
-    // twice at once on a CPU.
-    unsafe { LINE.get_ptr_mut(0)?.as_mut() }
+    // SAFETY: a value of this CPU that no other program uses meanwhile.
+    unsafe { LINE.get_ptr_mut(scratch::slot())?.as_mut() }
 }
 
 /// What was learned of the paths of a service.

@@ -15,7 +15,7 @@ use sensor_common::{
 use crate::{
     http1, http2, loss,
     pipeline::{WAITING_MAX, Waiting},
-    route,
+    route, scratch,
     user_buffer::UserBuffer,
 };
 
@@ -29,8 +29,9 @@ pub struct Scan {
     /// Of HTTP/1.1; its responses, too.
     pub requests: http::pipeline::Cursor,
     pub responses_max: u32,
-    /// Who is asked, and which lessons there are for it.
+    /// Whose requests they are, and which lessons there are for it.
     pub service: u32,
+    pub side_bit: u32,
     pub lesson_bits: u64,
     pub part: http1::Part,
     /// Commands, or classes of replies, or statuses of responses.
@@ -40,14 +41,13 @@ pub struct Scan {
 }
 
 #[map]
-static SCAN: PerCpuArray<Scan> = PerCpuArray::with_max_entries(1, 0);
+static SCAN: PerCpuArray<Scan> = PerCpuArray::with_max_entries(scratch::SLOTS, 0);
 
 /// The scan on this CPU.
 #[inline(always)]
 pub fn current() -> Option<&'static mut Scan> {
-    // SAFETY: a value of this CPU; a program that uses it is not interrupted by
-    // another one that does.
-    unsafe { SCAN.get_ptr_mut(0)?.as_mut() }
+    // SAFETY: a value of this CPU that no other program uses meanwhile.
+    unsafe { SCAN.get_ptr_mut(scratch::slot())?.as_mut() }
 }
 
 /// Commands of one read.

@@ -11,14 +11,19 @@
 
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::map, maps::LruHashMap};
 use sensor_common::{
+    Signal,
+    peer::ServiceRef,
     record::{GlobalConfig, Loss},
+    route::Owner,
     tls::{HEADER_LEN, Record, after, answered, stage},
 };
 
 use crate::{
+    http2::Transfer,
     kernel::{current_task, now_ns},
     loss,
     requests::Requests,
+    service::Charged,
     storage::TaskStorage,
     user_buffer::{Source, UserBuffer},
 };
@@ -38,6 +43,8 @@ pub struct Tls {
     /// which a server may answer with session tickets first.
     is_first: u8,
     has_pending: u8,
+    /// Whether what is inside is followed, so that the connection is not timed.
+    is_followed: bool,
 }
 
 /// After so many requests that do not begin as TLS does, none of the connection
@@ -45,9 +52,6 @@ pub struct Tls {
 const TRIES_MAX: u8 = 3;
 /// Records of a handshake that are looked at in one read.
 const RECORDS_MAX: u32 = 8;
-
-/// The connection of a request that is not sampled.
-const NOT_SAMPLED: u64 = 1;
 
 /// Walks over the records in `len` bytes at `address`, the first of `total`;
 /// `state` says where the first record begins. Returns the state after them.
@@ -119,6 +123,7 @@ impl Tls {
         tries: 0,
         is_first: 0,
         has_pending: 0,
+        is_followed: false,
     };
 
     /// Whether [`request_begins`](Self::request_begins) has to be asked.
@@ -187,17 +192,32 @@ impl Tls {
         is_data
     }
 
-    /// The current thread read from the connection, of a request to `service`.
+    /// The current thread read from the connection, of a request to `server`.
     #[inline(always)]
-    pub fn received(&self, service: u32, is_sampled: bool) {
+    pub fn received(&self, server: ServiceRef, is_sampled: bool) {
         if let Some(thread) = Thread::existing() {
-            thread.service = service;
-            thread.connection = if is_sampled {
-                self.connection
-            } else {
-                NOT_SAMPLED
-            };
+            thread.server = server;
+            thread.is_sampled = is_sampled;
+            thread.connection = self.connection;
         }
+    }
+
+    /// Whether requests of the connection are followed in what OpenSSL has, each on
+    /// its own.
+    #[inline(always)]
+    pub fn is_followed(&self) -> bool {
+        self.is_followed
+    }
+
+    /// As [`is_followed`](Self::is_followed), where the current thread is to send.
+    #[inline(always)]
+    pub fn becomes_followed(&mut self) -> bool {
+        if let Some(thread) = Thread::existing()
+            && let Some(connection) = Connection::existing(thread.written, self.connection)
+        {
+            self.is_followed = connection.requests.is_http2();
+        }
+        self.is_followed
     }
 
     /// The current thread read a response from the connection: what OpenSSL returns
@@ -269,15 +289,18 @@ static THREADS: TaskStorage<Thread> = TaskStorage::new();
 #[repr(C)]
 pub struct Thread {
     /// Number of the connection that the thread read from last, if it is of a
-    /// request; 0 when OpenSSL has returned something since, [`NOT_SAMPLED`] if
-    /// nothing is to be done about it.
+    /// request; 0 when OpenSSL has returned something since.
     connection: u64,
     /// OpenSSL's connection of the call that reads, its buffer, and where it
     /// says how much it read if it does not return that.
     pub reads: [u64; 3],
+    /// The same of the call that writes, and when it began.
+    pub writes: [u64; 4],
     /// OpenSSL's connection that the thread wrote to, and has not sent since.
     written: u64,
-    service: u32,
+    /// Who was asked in what was read last, and whether that is sampled.
+    server: ServiceRef,
+    is_sampled: bool,
 }
 
 impl Thread {
@@ -303,44 +326,74 @@ impl Thread {
     #[inline(always)]
     pub fn read(&mut self, global: &GlobalConfig, ssl: u64, (address, len): (u64, u64)) {
         let number = core::mem::take(&mut self.connection);
-        let Some(connection) = Connection::existing_or_new(ssl, number > NOT_SAMPLED) else {
+        let Some(connection) = Connection::existing_or_new(ssl, number != 0) else {
             return;
         };
-        if number == NOT_SAMPLED {
-            connection.is_request = 0;
-            connection.requests = Requests::NEW;
-            return;
-        }
         if number != 0 && number != connection.connection {
             // The address of one that is gone.
             connection.connection = number;
             connection.is_request = 0;
             connection.requests = Requests::NEW;
         }
-        let service = self.service;
         let plaintext = UserBuffer::new(address, len);
+        if number != 0 {
+            connection.server = self.server;
+        }
+        connection.requests.begins(global, plaintext);
+        if connection.requests.is_http2() {
+            connection.transfer(plaintext, true, now_ns());
+            return;
+        }
+        if number != 0 && !self.is_sampled {
+            connection.is_request = 0;
+            connection.requests.forget_request();
+            return;
+        }
+        let owner = Owner::server(self.server.index);
         if connection.is_request == 0 {
             connection.is_request = 1;
             connection
                 .requests
-                .request_begins(global, service, plaintext, true);
+                .request_begins(global, owner, plaintext, true);
         } else if connection.requests.has_begun() {
             connection
                 .requests
-                .request_goes_on(global, service, plaintext, true);
+                .request_goes_on(global, owner, plaintext, true);
         } else {
             connection.requests.more_is_read(plaintext);
         }
     }
 
-    /// OpenSSL is to encrypt `len` bytes at `address`, for its connection `ssl`.
+    /// OpenSSL encrypted `len` bytes at `address`, for its connection `ssl`, in a call
+    /// that began at `begin_ns`.
     #[inline(always)]
-    pub fn write(&mut self, ssl: u64, (address, len): (u64, u64)) {
-        if let Some(connection) = Connection::of(ssl) {
-            self.written = ssl;
-            connection.is_request = 0;
-            connection.response = [address, len];
+    pub fn wrote(&mut self, ssl: u64, (address, len): (u64, u64), begin_ns: u64) {
+        if let Some(connection) = Connection::of(ssl)
+            && connection.requests.is_http2()
+        {
+            connection.transfer(UserBuffer::new(address, len), false, begin_ns);
         }
+    }
+
+    /// OpenSSL is to encrypt `len` bytes at `address`, for its connection `ssl`;
+    /// whether it matters how much of it [was](Self::wrote).
+    #[inline(always)]
+    pub fn write(&mut self, ssl: u64, (address, len): (u64, u64)) -> bool {
+        let Some(connection) = Connection::of(ssl) else {
+            return false;
+        };
+        self.written = ssl;
+        connection.is_request = 0;
+        connection.response = [address, len];
+        connection.requests.is_http2()
+    }
+}
+
+/// Some of what OpenSSL's connection `ssl` carries was not seen.
+#[inline(always)]
+pub fn end_following(ssl: u64) {
+    if let Some(connection) = Connection::of(ssl) {
+        connection.requests.end_following();
     }
 }
 
@@ -365,6 +418,8 @@ struct Connection {
     /// Address and length of the plaintext that was written last and not sent
     /// since.
     response: [u64; 2],
+    /// Who answers.
+    server: ServiceRef,
     requests: Requests,
     /// 1 from the first bytes of a request to those of its response.
     is_request: u32,
@@ -374,6 +429,10 @@ impl Connection {
     const NEW: Connection = Connection {
         connection: 0,
         response: [0; 2],
+        server: ServiceRef {
+            index: 0,
+            generation: 0,
+        },
         requests: Requests::NEW,
         is_request: 0,
     };
@@ -389,6 +448,25 @@ impl Connection {
     fn existing(ssl: u64, number: u64) -> Option<&'static mut Connection> {
         let connection = Self::of(ssl)?;
         (connection.connection == number).then_some(connection)
+    }
+
+    /// Follows what a connection of HTTP/2 carries.
+    #[inline(always)]
+    fn transfer(&mut self, plaintext: UserBuffer, is_request: bool, now_ns: u64) {
+        let Some(charged) = Charged::cached(self.server.index, self.server.generation) else {
+            self.requests.end_following();
+            return;
+        };
+        self.requests.transfer(&Transfer {
+            buffer: plaintext,
+            total: plaintext.len(),
+            is_request,
+            charged,
+            now_ns,
+            signal: Signal::ServerRequest as u32,
+            side_bit: 0,
+            peer: 0,
+        });
     }
 
     #[inline(always)]

@@ -6,7 +6,6 @@ use honeyguide_bus::{PartitionId, Record, Topic, partition_of};
 use honeyguide_proto::{
     Route, ServiceId,
     batch::{Contents, Endpoint, Header, RouteSeriesRef, SERVICES_MAX, SeriesRef},
-    route::Protocol,
     v1::SensorCost,
 };
 use sensor_common::Signal;
@@ -68,8 +67,8 @@ impl Batches {
         let mut partition_of_service: BTreeMap<u32, PartitionId> = BTreeMap::new();
         let series = drained.series().iter().map(Entry::Series);
         let routes = drained.routes().iter().map(|series| {
-            let (service, route) = drained.route(series.route);
-            Entry::Route(service, route, series)
+            let (service, signal, route) = drained.route(series.route);
+            Entry::Route(service, signal, route, series)
         });
         let answerers = drained.endpoints().iter();
         let answerers = answerers.filter_map(|of| Some(Entry::Answerer(of.asked_by?, of)));
@@ -152,8 +151,8 @@ impl Batches {
 #[derive(Clone, Copy)]
 enum Entry<'a> {
     Series(&'a DrainedSeries),
-    /// Number of the service, route.
-    Route(u32, &'a Route, &'a DrainedRoute),
+    /// Number of the service, the side's signal, route.
+    Route(u32, Signal, &'a Route, &'a DrainedRoute),
     /// Number of the service that asks.
     Answerer(u32, &'a DrainedEndpoint),
 }
@@ -172,14 +171,6 @@ impl Entry<'_> {
             Entry::Series(series) => series.histogram.count(),
             Entry::Route(..) | Entry::Answerer(..) => 0,
         }
-    }
-}
-
-/// The side that a route is of.
-fn signal_of(route: &Route) -> Signal {
-    match route.protocol() {
-        Protocol::Tcp => Signal::ClientRequest,
-        _ => Signal::ServerRequest,
     }
 }
 
@@ -232,14 +223,16 @@ impl<'a> Content<'a> {
                     signal: series.signal,
                     histogram: &series.histogram,
                 }),
-                Entry::Route(_, route, series) => content.route_series.push(RouteSeriesRef {
-                    service,
-                    route,
-                    signal: signal_of(route),
-                    status_class: series.status_class,
-                    buckets: series.histogram.buckets(),
-                    totals: series.histogram.totals(),
-                }),
+                Entry::Route(_, signal, route, series) => {
+                    content.route_series.push(RouteSeriesRef {
+                        service,
+                        route,
+                        signal,
+                        status_class: series.status_class,
+                        buckets: series.histogram.buckets(),
+                        totals: series.histogram.totals(),
+                    })
+                }
                 Entry::Answerer(_, of) => content.endpoints.push(endpoint(of, Some(service))),
             }
         }

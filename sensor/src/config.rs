@@ -45,6 +45,8 @@ pub struct Config {
     pub rows_max: u32,
     /// Routes of a service that HTTP requests are told apart by; 0: they are not.
     pub routes_per_service_max: u32,
+    /// Requests are told apart on the side that makes them, too.
+    pub client_routes: bool,
     /// Requests inside TLS are told apart as well, where OpenSSL is a library.
     pub tls: bool,
     /// Templates of paths that come before what is learned.
@@ -89,6 +91,7 @@ impl Default for Config {
             services_max: SERVICES_MAX,
             rows_max: ROWS_MAX,
             routes_per_service_max: 64,
+            client_routes: false,
             tls: true,
             route_templates: Vec::new(),
             routes_max: ROUTES_MAX,

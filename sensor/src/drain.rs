@@ -74,8 +74,9 @@ impl Drained {
         self.routes.series()
     }
 
-    /// The service and the route behind a number.
-    pub fn route(&self, number: u32) -> (u32, &Route) {
+    /// The service and the route behind a number, and as what its requests are timed:
+    /// those of the side that answers, or of the one that makes them.
+    pub fn route(&self, number: u32) -> (u32, Signal, &Route) {
         self.routes.name(number)
     }
 
@@ -108,8 +109,8 @@ impl Drained {
         route: Route,
         status_class: u8,
     ) -> &mut honeyguide_proto::SparseHistogram {
-        let number = self.names.take(id);
-        self.routes.histogram_of(number, route, status_class)
+        let name = (self.names.take(id), Signal::ServerRequest, route);
+        self.routes.histogram_of(name, status_class)
     }
 
     /// The histogram to count into.

@@ -114,6 +114,8 @@ impl AttachedSensor {
         }
         let routes = config.config.routes_per_service_max;
         kernel.tables().set_routes_per_service(routes);
+        let client_routes = config.config.client_routes;
+        kernel.tables().set_client_routes(client_routes);
         let rules = config.rules.lessons();
         kernel.teach(EVERY_SERVICE, &Lessons::default(), rules)?;
         for probe in &config.config.probes {

@@ -9,7 +9,10 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::Command,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -302,6 +305,63 @@ fn check_exchanges(level: usize) {
                 q * 100.0
             );
         }
+    }
+}
+
+/// Programs are attached one after the other while requests are under way: a
+/// begin that is seen must not be given the end of the next request.
+#[test]
+fn requests_under_way_while_programs_are_attached_do_not_count() {
+    const CONNECTIONS: u32 = 64;
+    const ANSWER: Duration = Duration::from_millis(150);
+    /// Between two requests of a connection.
+    const PAUSE: Duration = Duration::from_millis(1350);
+    let _quiet = QUIET.lock().unwrap_or_else(PoisonError::into_inner);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|number| {
+            let mut socket = TcpStream::connect(address).unwrap();
+            let (mut served, _) = listener.accept().unwrap();
+            thread::spawn(move || {
+                let mut request = [0; 64];
+                while served.read(&mut request).unwrap() > 0 {
+                    thread::sleep(ANSWER);
+                    served.write_all(b"response").unwrap();
+                }
+            });
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                // So that at all times some are under way.
+                thread::sleep((ANSWER + PAUSE) * number / CONNECTIONS);
+                let mut response = [0; 64];
+                while !stop.load(Ordering::Relaxed) {
+                    socket.write_all(b"request").unwrap();
+                    assert!(socket.read(&mut response).unwrap() > 0);
+                    thread::sleep(PAUSE);
+                }
+            })
+        })
+        .collect();
+    thread::sleep(ANSWER + PAUSE);
+    let signals = [Signal::ClientRequest, Signal::ServerRequest];
+    let (mut kernel, mut drain) = kernel(&signals);
+    assert!(kernel.attach(Probe::Tcp, 0).is_running());
+    thread::sleep(2 * (ANSWER + PAUSE));
+    kernel.detach(Probe::Tcp);
+    stop.store(true, Ordering::Relaxed);
+    clients
+        .into_iter()
+        .for_each(|client| client.join().unwrap());
+    let series = window(&mut drain, &mut kernel);
+    let executable = std::env::current_exe().unwrap();
+    let name = executable.file_name().unwrap().to_string_lossy();
+    for signal in signals {
+        let measured = taken(series.clone(), signal, &name);
+        assert!(measured.count() >= u64::from(CONNECTIONS), "{signal}");
+        let longest = Duration::from_nanos(measured.max_ns());
+        assert!(longest < PAUSE, "{signal}: {longest:?}");
     }
 }
 

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use requests::{Published, Server, config, free_port, name_of, own_name, published, wait_for};
+use requests::{
+    Copy, Published, Server, client_config, config, free_port, name_of, own_name, published,
+    wait_for,
+};
 
 const A: u16 = 1;
 const NS: u16 = 2;
@@ -290,4 +293,29 @@ async fn rubbish_between_queries_does_no_harm() {
     assert_eq!(routes[&("A", 2)], 1);
     assert_eq!(routes[&("AAAA", 2)], 500);
     found.check_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_count_on_the_side_that_asks() {
+    let _turn = requests::turn().await;
+    let server = server();
+    let client = Copy::of("dig", "hg-dns-client");
+    let mut command = client.command();
+    let port = server.address.port().to_string();
+    command
+        .args(["@127.0.0.1", "-p", &port, "+noall"])
+        .args(["www.example.test", "A", "www.example.test", "A"])
+        .args(["www.example.test", "AAAA", "missing.example.test", "A"])
+        .stdout(Stdio::null());
+    let ask = |mut command: Command| {
+        for _ in 0..10 {
+            assert!(command.status().unwrap().success());
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(client_config(), &client.service(), move || ask(command)).await;
+    println!("{:?} {:?}", found.by_client_route, found.losses);
+    let expected = BTreeMap::from([(("A", 2), 20), (("AAAA", 2), 10), (("A", 4), 10)]);
+    assert_eq!(found.client_routes(), expected);
+    assert_eq!((found.client_requests, found.requests), (40, 0));
 }

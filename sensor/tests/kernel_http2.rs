@@ -19,7 +19,10 @@ use honeyguide_proto::v1::{
     forecast_service_client::ForecastServiceClient,
     forecast_service_server::{ForecastService, ForecastServiceServer},
 };
-use requests::{Server, config, free_port, name_of, own_name, published, wait_for};
+use requests::{
+    Copy, Server, check_sampled, client_config, config, free_port, name_of, own_name, published,
+    sampled_config, wait_for,
+};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, transport::Channel};
 
@@ -62,7 +65,10 @@ fn nginx(directory: &std::path::Path) -> Server {
 
 /// Asks for paths in turns on two connections.
 fn load(address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
-    let mut command = Command::new("h2load");
+    load_by(Command::new("h2load"), address, requests, streams, paths);
+}
+
+fn load_by(mut command: Command, address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
     command
         .args(["-n", &requests.to_string(), "-c", "2"])
         .args(["-m", &streams.to_string()])
@@ -238,7 +244,7 @@ async fn calls_of_grpc_are_counted_by_method_and_status() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         });
     };
-    let found = published(config(), &own_name(), work).await;
+    let found = published(client_config(), &own_name(), work).await;
     server.abort();
     println!("{:?} {:?}", found.by_route, found.losses);
     let expected: BTreeMap<(String, u8), u64> = [
@@ -252,4 +258,49 @@ async fn calls_of_grpc_are_counted_by_method_and_status() {
     .map(|(method, class)| ((format!("{PATH}/{method}"), class), TIMES as u64))
     .collect();
     assert_eq!(found.by_route, expected);
+    assert_eq!(found.by_client_route, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_count_on_the_side_that_makes_them() {
+    let _turn = requests::turn().await;
+    let directory = tempfile::tempdir().unwrap();
+    let server = nginx(directory.path());
+    let address = server.address;
+    let client = Copy::of("h2load", "hg-h2-client");
+    let command = client.command();
+    let paths = [
+        "/api/v1/status",
+        "/api/v1/users/123?q",
+        "/error",
+        "/missing",
+    ];
+    let work = move || load_by(command, address, 4000, 20, &paths);
+    let found = published(client_config(), &client.service(), work).await;
+    println!("{:?} {:?}", found.by_client_route, found.losses);
+    let expected = BTreeMap::from([
+        (("GET /api/v1/status", 2), 1000),
+        (("GET /api/v1/users/{id}", 2), 1000),
+        (("GET /error", 5), 1000),
+        (("other", 4), 1000),
+    ]);
+    assert_eq!(found.client_routes(), expected);
+    assert_eq!((found.client_requests, found.requests), (4000, 0));
+    let peer = found.by_peer.get(&address.to_string()).copied();
+    assert_eq!(peer, Some(4000), "{:?}", found.by_peer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sampled_requests_stand_for_all() {
+    let _turn = requests::turn().await;
+    let directory = tempfile::tempdir().unwrap();
+    let server = nginx(directory.path());
+    let address = server.address;
+    let work = move || load(address, 32_000, 10, &["/api/v1/status", "/error"]);
+    let found = published(sampled_config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let routes = found.routes();
+    check_sampled(routes[&("GET /api/v1/status", 2)], 16_000, 16_000);
+    check_sampled(routes[&("GET /error", 5)], 16_000, 16_000);
+    found.check_whole();
 }

@@ -107,6 +107,63 @@ async fn requests_are_counted_by_who_answers() {
     );
 }
 
+/// A network namespace that this thread, and what it starts from now on, has for
+/// itself, with loopback up.
+fn enter_own_network() {
+    // SAFETY: changes the network of this thread alone.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+    let status = Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+/// As kube-proxy does it: what goes to `from` is sent to `to` instead.
+fn translate(from: SocketAddr, to: SocketAddr) {
+    let rules = format!(
+        "table ip honeyguide {{ chain output {{
+            type nat hook output priority -100;
+            ip daddr {} tcp dport {} dnat to {to};
+        }}; }};",
+        from.ip(),
+        from.port()
+    );
+    let mut nft = Command::new("nft");
+    let mut nft = nft.args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    nft.stdin
+        .take()
+        .unwrap()
+        .write_all(rules.as_bytes())
+        .unwrap();
+    assert!(nft.wait().unwrap().success(), "{rules}");
+}
+
+/// The address that is asked is nobody's; the connection tells who answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_answers_behind_a_translated_address_is_known() {
+    let _turn = requests::turn().await;
+    let asked = SocketAddr::from(([198, 51, 100, 78], 80));
+    let in_own_network = move || {
+        enter_own_network();
+        let _route = Address::add(78);
+        let server = redis(Ipv4Addr::LOCALHOST.into());
+        translate(asked, server.address);
+        ask(asked, 3, 20);
+        // So that it is there when names are asked for.
+        thread::sleep(Duration::from_millis(1500));
+    };
+    let found = published_of_us(move || thread::spawn(in_own_network).join().unwrap()).await;
+    let asked = asked.to_string();
+    assert_eq!(found.by_peer[&asked], 60);
+    let mut answers = found.endpoints.iter().filter(|(at, ..)| *at == asked);
+    let (_, service, only_for_us) = answers.next().unwrap();
+    assert!(
+        service.ends_with("/redis-server") && *only_for_us,
+        "{service}"
+    );
+    assert_eq!(answers.next(), None);
+}
+
 /// As many addresses as a service may have, and one count for the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_to_very_many_addresses_are_counted_together() {

@@ -15,7 +15,8 @@ use std::{
 };
 
 use requests::{
-    Client, Published, Server, config, free_port, name_of, own_name, published, serve, wait_for,
+    Client, Published, Server, client_config, config, free_port, name_of, own_name, published,
+    serve, wait_for,
 };
 use sensor_common::record::Loss;
 use tempfile::TempDir;
@@ -186,4 +187,16 @@ async fn requests_behind_the_bounds_of_the_scan_count_as_incomplete() {
     assert!(found.requests < 5 * 30);
     assert!(found.requests >= 5 * 10);
     assert!(found.losses[&(Loss::RequestIncomplete as u32)] >= 5);
+}
+
+/// Who writes them at once reads their responses in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_one_write_count_on_the_side_that_makes_them() {
+    let _turn = requests::turn().await;
+    let address = requests::serve_at_once(by_path);
+    let work = move || ask(address, (TURNS, 50), 0);
+    let found = published(client_config(), &own_name(), work).await;
+    check(&found, &asked(TURNS, 50));
+    assert_eq!(found.client_routes(), asked(TURNS, 50));
+    assert_eq!(found.client_requests, found.requests);
 }

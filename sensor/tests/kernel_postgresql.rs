@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use requests::{Published, Server, config, free_port, published, wait_for};
+use requests::{Copy, Published, Server, client_config, config, free_port, published, wait_for};
 use tempfile::TempDir;
 
 /// A user that is not root, as the server demands.
@@ -77,7 +77,10 @@ fn server() -> (Server, TempDir) {
 }
 
 fn client(program: &str, address: SocketAddr) -> Command {
-    let mut command = Command::new(program);
+    client_by(Command::new(program), address)
+}
+
+fn client_by(mut command: Command, address: SocketAddr) -> Command {
     command
         .args(["-h", "127.0.0.1", "-p", &address.port().to_string()])
         .args(["-U", "test"])
@@ -98,10 +101,14 @@ fn psql(address: SocketAddr, statements: &[&str]) -> bool {
 
 /// Runs a script `times` on each of two connections.
 fn pgbench(address: SocketAddr, script: &str, times: u32, protocol: &str) {
+    pgbench_by(client("pgbench", address), script, times, protocol);
+}
+
+fn pgbench_by(mut client: Command, script: &str, times: u32, protocol: &str) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("script");
     std::fs::write(&path, script).unwrap();
-    let status = client("pgbench", address)
+    let status = client
         .args([
             "-n",
             "-c",
@@ -217,4 +224,46 @@ async fn a_load_of_prepared_statements_is_counted_exactly() {
         (("execute", 2), 8000),
     ]);
     assert_eq!(found.routes(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_count_on_the_side_that_sends_them() {
+    let _turn = requests::turn().await;
+    let (server, _directory) = server();
+    let client = Copy::of(programs().join("pgbench"), "hg-pg-client");
+    let address = server.address;
+    for protocol in ["simple", "extended"] {
+        let command = client_by(client.command(), address);
+        let work = move || {
+            pgbench_by(command, SCRIPT, 500, protocol);
+            thread::sleep(Duration::from_millis(100));
+        };
+        let found = published(client_config(), &client.service(), work).await;
+        println!("{:?} {:?}", found.by_client_route, found.losses);
+        let expected = BTreeMap::from([
+            (("BEGIN", 2), 1000),
+            (("SELECT", 2), 2000),
+            (("COMMIT", 2), 1000),
+        ]);
+        assert_eq!(found.client_routes(), expected, "{protocol}");
+        assert_eq!(found.by_route, BTreeMap::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_statements_count_on_the_side_that_sends_them() {
+    let _turn = requests::turn().await;
+    let (server, _directory) = server();
+    let client = Copy::of(programs().join("psql"), "hg-psql-client");
+    let mut command = client_by(client.command(), server.address);
+    command.args(["-X", "-d", "postgres", "-c", "SELECT nothing FROM nowhere"]);
+    let work = move || {
+        for _ in 0..5 {
+            assert!(!command.status().unwrap().success());
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(client_config(), &client.service(), work).await;
+    println!("{:?} {:?}", found.by_client_route, found.losses);
+    assert_eq!(found.client_routes(), BTreeMap::from([(("SELECT", 4), 5)]));
 }

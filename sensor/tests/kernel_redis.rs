@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use requests::{Published, Server, config, free_port, name_of, published, wait_for};
+use requests::{
+    Copy, Published, Server, check_sampled, client_config, config, free_port, name_of, published,
+    sampled_config, wait_for,
+};
 
 fn server() -> Server {
     let port = free_port();
@@ -43,7 +46,18 @@ async fn published_of(
 }
 
 fn benchmark(address: SocketAddr, tests: &str, requests: u32, pipeline: u32) {
-    let status = Command::new("redis-benchmark")
+    let command = Command::new("redis-benchmark");
+    benchmark_by(command, address, tests, requests, pipeline);
+}
+
+fn benchmark_by(
+    mut command: Command,
+    address: SocketAddr,
+    tests: &str,
+    requests: u32,
+    pipeline: u32,
+) {
+    let status = command
         .args(["-h", "127.0.0.1", "-p", &address.port().to_string()])
         .args(["-q", "-c", "5", "-t", tests])
         .args(["-n", &requests.to_string(), "-P", &pipeline.to_string()])
@@ -118,5 +132,45 @@ async fn errors_are_told_from_results_in_pipelines_too() {
         (("redis other", 4), 20),
     ]);
     assert_eq!(found.routes(), expected);
+    found.check_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_count_on_the_side_that_sends_them() {
+    let _turn = requests::turn().await;
+    let server = server();
+    let client = Copy::of("redis-benchmark", "hg-redis-client");
+    let address = server.address;
+    for (pipeline, expected) in [(1, 5000), (16, 8000)] {
+        let command = client.command();
+        let work = move || {
+            benchmark_by(command, address, "set,get", expected, pipeline);
+            thread::sleep(Duration::from_millis(100));
+        };
+        let found = published(client_config(), &client.service(), work).await;
+        println!("{:?} {:?}", found.by_client_route, found.losses);
+        let routes = found.client_routes();
+        assert_eq!(routes[&("SET", 2)], u64::from(expected));
+        assert_eq!(routes[&("GET", 2)], u64::from(expected));
+        assert_eq!(found.by_route, BTreeMap::new());
+        assert_eq!(
+            found.by_client_route.values().sum::<u64>(),
+            found.client_requests
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sampled_pipelines_stand_for_all() {
+    let _turn = requests::turn().await;
+    let server = server();
+    let address = server.address;
+    let work = move || {
+        benchmark(address, "set", 80_000, 4);
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(sampled_config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    check_sampled(found.routes()[&("SET", 2)], 80_000, 20_000);
     found.check_whole();
 }

@@ -14,7 +14,10 @@ use std::{
 };
 
 use honeyguide_sensor::Config;
-use requests::{Client, Server, config, free_port, name_of, own_name, published, serve, wait_for};
+use requests::{
+    Client, Copy, Server, client_config, config, free_port, name_of, own_name, published, serve,
+    wait_for,
+};
 use sensor_common::record::Loss;
 
 fn status(status: &str) -> Vec<u8> {
@@ -72,6 +75,46 @@ async fn requests_are_counted_by_route_and_status_class_from_the_first() {
     assert_eq!(found.routes(), asked());
     assert_eq!(found.requests, 480);
     found.check_whole();
+    // It has to be wanted.
+    assert_eq!(found.by_client_route, BTreeMap::new());
+    assert_eq!(found.client_requests, 480);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_count_on_both_sides_if_that_is_wanted() {
+    let _turn = requests::turn().await;
+    let address = serve(4, by_path);
+    let found = published(client_config(), &own_name(), move || ask(address)).await;
+    println!("{:?} {:?}", found.by_client_route, found.losses);
+    assert_eq!(found.routes(), asked());
+    assert_eq!(found.client_routes(), asked());
+    assert_eq!(found.client_requests, 480);
+    found.check_whole();
+    let peer = found.by_peer.get(&address.to_string()).copied();
+    assert_eq!(peer, Some(480), "{:?}", found.by_peer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_curl_count_on_its_side() {
+    let _turn = requests::turn().await;
+    let address = serve(10, by_path);
+    let client = Copy::of("curl", "hg-http-client");
+    let mut command = client.command();
+    command.args(["-s", "-X", "PUT", "-d", "some=thing"]);
+    for path in ["/users/1?page=2", "/users/2", "/error/3", "/users/4"] {
+        command.arg(format!("http://{address}{path}"));
+    }
+    let work = move || {
+        for _ in 0..10 {
+            assert!(command.status().unwrap().success());
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(client_config(), &client.service(), work).await;
+    println!("{:?} {:?}", found.by_client_route, found.losses);
+    let expected = BTreeMap::from([(("PUT /users/{id}", 2), 30), (("PUT /error/{id}", 5), 10)]);
+    assert_eq!(found.client_routes(), expected);
+    assert_eq!((found.client_requests, found.requests), (40, 0));
 }
 
 /// A path that anything may follow is learned, and what is often asked for
@@ -512,4 +555,127 @@ fn ask_distinct(address: SocketAddr, client: u64, paths: u64) {
             .collect();
         connection.request(&format!("GET /{letters}"), 200);
     }
+}
+
+/// A server of Python that prints its port and is given each request; `respond`
+/// is a function of a connection.
+fn python_with(respond: &str) -> Server {
+    let program = format!(
+        r#"
+import os, socket, threading, time
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+{respond}
+listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+print(listener.getsockname()[1], flush=True)
+while True: respond(listener.accept()[0])
+"#
+    );
+    let mut command = Command::new("python3");
+    command.args(["-c", &program]);
+    Server::start(command)
+}
+
+const TURNS: u64 = 20;
+
+/// Each with a connection of its own, of which the sending half is closed if
+/// `closes`.
+fn ask_in_turns(address: SocketAddr, closes: bool) {
+    for number in 0..TURNS {
+        let mut client = Client::connect(address);
+        let request = format!("GET /users/{number} HTTP/1.1\r\nHost: test\r\n\r\n");
+        client.send(&[request.as_bytes()]);
+        if closes {
+            let socket = client.0.get_ref();
+            socket.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        assert_eq!(client.response(), 200);
+    }
+    thread::sleep(Duration::from_millis(100));
+}
+
+/// The client says that it sends no more, and still gets its response.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_half_closed_connections_are_seen() {
+    let _turn = requests::turn().await;
+    let server = python_with(
+        r#"
+def respond(connection):
+    while connection.recv(65536): pass
+    time.sleep(0.005)
+    connection.sendall(OK)
+    connection.close()
+"#,
+    );
+    let address = server.address;
+    let work = move || ask_in_turns(address, true);
+    let found = published(config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let expected = BTreeMap::from([(("GET /users/{id}", 2), TURNS)]);
+    assert_eq!(found.routes(), expected);
+    found.check_whole();
+}
+
+/// One process accepts; a child of it, that has the connection by inheritance or
+/// gets it over a Unix socket (SCM_RIGHTS), answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_on_connections_that_were_handed_over_are_seen() {
+    let _turn = requests::turn().await;
+    for respond in [
+        r#"
+def respond(connection):
+    if os.fork() == 0:
+        connection.recv(65536)
+        connection.sendall(OK)
+        os._exit(0)
+    connection.close()
+    os.wait()
+"#,
+        r#"
+here, there = socket.socketpair()
+if os.fork() == 0:
+    here.close()
+    while True:
+        descriptors = socket.recv_fds(there, 1, 1)[1]
+        if not descriptors: os._exit(0)
+        connection = socket.socket(fileno=descriptors[0])
+        connection.recv(65536)
+        connection.sendall(OK)
+        connection.close()
+def respond(connection):
+    socket.send_fds(here, [b"x"], [connection.fileno()])
+    connection.close()
+"#,
+    ] {
+        let server = python_with(respond);
+        let address = server.address;
+        let work = move || ask_in_turns(address, false);
+        let found = published(config(), &name_of(&server.child), work).await;
+        println!("{:?} {:?}", found.by_route, found.losses);
+        let expected = BTreeMap::from([(("GET /users/{id}", 2), TURNS)]);
+        assert_eq!(found.routes(), expected);
+        found.check_whole();
+    }
+}
+
+/// What is spliced into a socket is in no buffer of the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_is_spliced_has_no_status_and_is_timed() {
+    let _turn = requests::turn().await;
+    let server = python_with(
+        r#"
+out, into = os.pipe()
+def respond(connection):
+    connection.recv(65536)
+    os.write(into, OK)
+    assert os.splice(out, connection.fileno(), len(OK)) == len(OK)
+    connection.close()
+"#,
+    );
+    let address = server.address;
+    let work = move || ask_in_turns(address, false);
+    let found = published(config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    assert_eq!(found.routes(), BTreeMap::from([(("other", 0), TURNS)]));
+    assert_eq!(found.losses[&(Loss::BufferUnknown as u32)], TURNS);
+    found.check_whole();
 }

@@ -229,7 +229,7 @@ http {
     client_body_temp_path DIRECTORY/1; proxy_temp_path DIRECTORY/2; fastcgi_temp_path DIRECTORY/3;
     uwsgi_temp_path DIRECTORY/4; scgi_temp_path DIRECTORY/5;
     server {
-        listen 127.0.0.1:PORT ssl;
+        listen 127.0.0.1:PORT LISTEN;
         ssl_protocols TLSv1.2 TLSv1.3;
         ssl_certificate DIRECTORY/cert.pem; ssl_certificate_key DIRECTORY/key.pem;
         location /missing { return 404; }
@@ -241,13 +241,18 @@ http {
 "#;
 
 fn nginx(directory: &Path) -> Server {
+    nginx_with(directory, "ssl")
+}
+
+fn nginx_with(directory: &Path, listen: &str) -> Server {
     certify(directory);
     let port = free_port();
     std::fs::write(directory.join("file"), vec![b'x'; 100_000]).unwrap();
     let configuration = directory.join("nginx.conf");
     let text = NGINX
         .replace("DIRECTORY", &directory.display().to_string())
-        .replace("PORT", &port.to_string());
+        .replace("PORT", &port.to_string())
+        .replace("LISTEN", listen);
     std::fs::write(&configuration, text).unwrap();
     let mut command = Command::new("sh");
     let script = format!("echo {port}; exec nginx -c {}", configuration.display());
@@ -445,9 +450,16 @@ fn the_library_of_this_machine_is_probed_where_it_costs_least() {
     let library = own_library(directory.path());
     let places = places(&std::fs::read(library).unwrap()).unwrap();
     let programs: Vec<&str> = places.iter().map(|place| place.program).collect();
-    let expected = ["tls_handshake", "tls_read_done", "tls_read_ex", "tls_write"];
+    let expected = [
+        "tls_handshake",
+        "tls_read_done",
+        "tls_read_ex",
+        "tls_write_done",
+        "tls_write_ex",
+    ];
     assert_eq!(programs, expected);
     assert_eq!(places[1].offset, places[2].offset);
+    assert_eq!(places[3].offset, places[4].offset);
 }
 
 /// Other protocols are told apart inside TLS as they are without.
@@ -485,5 +497,62 @@ async fn commands_of_redis_are_seen_inside_tls() {
     let routes = found.routes();
     assert_eq!(routes[&("SET", 2)], 2000, "{routes:?} {:?}", found.losses);
     assert_eq!(routes[&("GET", 2)], 2000, "{routes:?} {:?}", found.losses);
+    found.check_whole();
+}
+
+/// Of HTTP/2, `streams` at once on each of two connections.
+fn load(address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
+    let mut command = Command::new("h2load");
+    command
+        .args(["-n", &requests.to_string(), "-c", "2"])
+        .args(["-m", &streams.to_string()])
+        .stdout(Stdio::null());
+    for path in paths {
+        command.arg(format!("https://{address}{path}"));
+    }
+    assert!(command.status().unwrap().success());
+    thread::sleep(Duration::from_millis(100));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_of_http2_are_seen_inside_tls() {
+    let _turn = requests::turn().await;
+    let directory = tempfile::tempdir().unwrap();
+    let server = nginx_with(directory.path(), "ssl http2");
+    let address = server.address;
+    let paths = [
+        "/api/v1/status",
+        "/api/v1/users/123?q",
+        "/error/of/4711",
+        "/missing",
+    ];
+    for streams in [1, 20] {
+        let work = move || load(address, 4000, streams, &paths);
+        let found = published(config(), &name_of(&server.child), work).await;
+        println!("{:?} {:?}", found.by_route, found.losses);
+        let expected = BTreeMap::from([
+            (("GET /api/v1/status", 2), 1000),
+            (("GET /api/v1/users/{id}", 2), 1000),
+            (("GET /error/of/{id}", 5), 1000),
+            (("other", 4), 1000),
+        ]);
+        assert_eq!(found.routes(), expected);
+        found.check_whole();
+    }
+}
+
+/// They do not fit into what the socket takes at once, so that calls of OpenSSL
+/// are made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_responses_of_http2_are_followed_inside_tls() {
+    let _turn = requests::turn().await;
+    let directory = tempfile::tempdir().unwrap();
+    let server = nginx_with(directory.path(), "ssl http2 sndbuf=16k");
+    let address = server.address;
+    let work = move || load(address, 500, 5, &["/files/large"]);
+    let found = published(config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let expected = BTreeMap::from([(("GET /files/large", 2), 500)]);
+    assert_eq!(found.routes(), expected);
     found.check_whole();
 }

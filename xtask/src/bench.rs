@@ -9,6 +9,7 @@
 
 mod bars;
 mod overhead;
+mod peers;
 mod report;
 
 use std::{
@@ -44,6 +45,9 @@ pub struct Args {
     /// Fail when a target is missed or a figure is skipped.
     #[arg(long)]
     check: bool,
+    /// Let `models` time peers as well; their packages take 1 GB.
+    #[arg(long)]
+    peers: bool,
 }
 
 /// Runs the command.
@@ -57,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut missed = 0;
     let mut failed = Vec::new();
     for name in names {
-        match bench(name) {
+        match bench(name, args) {
             Ok(below) => missed += below,
             Err(error) => {
                 eprintln!("· bench {name} failed: {error:#}");
@@ -75,16 +79,22 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Runs one bench; returns how many targets are not met.
-fn bench(name: &str) -> Result<usize> {
+fn bench(name: &str, args: &Args) -> Result<usize> {
     let out = out_path(name)?;
     let report = step(&format!("bench {name}"), || match name {
         "overhead" => overhead::run(),
         "request-cost" => {
-            let mut report = programs(name, &out)?;
+            let mut report = programs(name, &out, None)?;
             report.add(overhead::requests()?);
             Ok(report)
         }
-        _ => programs(name, &out),
+        "eval-breach" => {
+            let mut report = programs(name, &out, None)?;
+            report.add(incidents()?);
+            Ok(report)
+        }
+        "models" if args.peers => programs(name, &out, Some(&peers::fetch()?)),
+        _ => programs(name, &out, None),
     })?;
     let bars = bars::of(name);
     report.check(bars)?;
@@ -109,20 +119,37 @@ fn out_path(name: &str) -> Result<PathBuf> {
 }
 
 /// Runs the bench or example called `name`, and its kernel part if there is one.
-fn programs(name: &str, out: &Path) -> Result<Report> {
+fn programs(name: &str, out: &Path, peers: Option<&str>) -> Result<Report> {
     let target = cargo::program(name)?
         .with_context(|| format!("no crate has a bench or example called {name}"))?;
-    let mut report = program(&target, out)?;
+    let mut report = program(&target, out, peers)?;
     if let Some(kernel) = cargo::program(&format!("{name}_kernel"))? {
-        report.add(program(&kernel, out)?);
+        report.add(program(&kernel, out, peers)?);
     }
     Ok(report)
 }
 
+/// What the analyzer makes of the recorded incidents.
+fn incidents() -> Result<Report> {
+    show(&mut cargo::build())?;
+    let folder = cargo::root().join("bench-data/incidents");
+    let mut eval = Command::new(cargo::binary("honeyguide")?);
+    eval.args(["eval", "breach", "--json", "--incidents"]);
+    let output = eval.arg(folder).current_dir(cargo::root()).output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Report::parse(&String::from_utf8(output.stdout)?)
+}
+
 /// Builds and runs a bench program; returns what it wrote to `out`.
-fn program(target: &Target, out: &Path) -> Result<Report> {
+fn program(target: &Target, out: &Path, peers: Option<&str>) -> Result<Report> {
     let _ = fs::remove_file(out);
-    show(command(target)?.env(OUT, out))?;
+    let mut command = command(target)?;
+    if let Some(commands) = peers {
+        command.env(peers::COMMANDS, commands);
+    }
+    show(command.env(OUT, out))?;
     let text = fs::read_to_string(out)
         .with_context(|| format!("the bench wrote nothing to {}", out.display()))?;
     Report::parse(&text)

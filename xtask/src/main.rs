@@ -9,6 +9,7 @@ mod cargo;
 mod clean_room;
 mod dashboards;
 mod helm;
+mod incidents;
 mod kafka;
 mod lint;
 mod machine;
@@ -53,6 +54,8 @@ enum Command {
     Kafka(kafka::Args),
     /// Check the Helm chart, its manifests, its alerting rules.
     Helm(helm::Args),
+    /// Record incidents with known causes: real servers, load and bottlenecks.
+    Incidents(incidents::Args),
     /// Run the notebooks on a recording; any error in a cell is one.
     Notebooks(notebooks::Args),
     /// Write Grafana's dashboards into the chart.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Kafka(args) => kafka::run(&args),
         Command::Helm(args) => helm::run(&args),
+        Command::Incidents(args) => incidents::run(&args),
         Command::Notebooks(args) => notebooks::run(&args),
         Command::Dashboards(args) => dashboards::run(&args),
         Command::CleanRoom(args) => clean_room::run(&args),

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     cargo,
-    setup::{self, Purpose, notebooks},
+    setup::{self, Purpose, python::NOTEBOOKS},
     step::{quiet, show, step},
 };
 
@@ -47,7 +47,7 @@ pub fn check_shipped() -> Result<()> {
 /// Whether the notebooks are as they are to be committed, and run on a
 /// recording. The `honeyguide` binary must be built.
 fn check(recording: &Path) -> Result<()> {
-    let python = notebooks::python()?;
+    let python = NOTEBOOKS.python()?;
     let all = notebooks_of(&cargo::root().join("notebooks"))?;
     step("notebooks: valid, and without outputs", || {
         let mut check = runner(&python, "check");

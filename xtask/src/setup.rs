@@ -8,8 +8,8 @@ mod apt;
 mod chart;
 mod ebpf;
 mod mounts;
-pub mod notebooks;
 mod packages;
+pub mod python;
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use kafka_node::Jars;
 pub use self::{
     chart::ChartTools,
     ebpf::{Rust, linker_path, prefix},
-    packages::Purpose,
+    packages::{INCIDENTS, Purpose},
 };
 use crate::{
     machine::{self, Privilege},
@@ -93,7 +93,7 @@ pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
     }
     if purpose == Purpose::Test {
         ChartTools::fetch()?;
-        notebooks::fetch()?;
+        python::NOTEBOOKS.fetch()?;
     }
     mounts::ensure(privilege);
     println!("· this machine is ready ({})", seconds(start.elapsed()));

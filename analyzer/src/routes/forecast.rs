@@ -23,7 +23,8 @@ impl RouteModel {
     pub(super) fn bytes(&self) -> usize {
         let points = self.points.capacity() * size_of::<v1::ForecastPoint>();
         // The model counts itself.
-        size_of::<Ring>() + self.ring.bytes() + self.model.bytes() + points
+        let model = self.model.bytes() + self.model.history_bytes();
+        size_of::<Ring>() + self.ring.bytes() + model + points
     }
 }
 

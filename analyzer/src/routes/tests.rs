@@ -208,6 +208,32 @@ fn requests_beyond_the_bounds_are_counted_with_the_others() {
     assert_eq!((taken.full, taken.taken, none.len()), (10, 0, 0));
 }
 
+#[test]
+fn addresses_that_are_asked_have_a_bound_of_their_own() {
+    let mut routes = Routes::default();
+    let mut room = Room {
+        of_service: 3,
+        free: 100,
+    };
+    let asked = |host: u8| {
+        let peer = format!("10.0.0.{host}:80");
+        Route::other(Protocol::Tcp).with_peer(&peer).unwrap()
+    };
+    let mut requests: Vec<Requests> = (0..9).map(|host| (asked(host), 2, 1, 100)).collect();
+    requests.push((get("/a"), 2, 1, 100));
+    requests.sort_by(|a, b| a.0.cmp(&b.0));
+    let taken = collect(&mut routes, 7, &requests, &mut room);
+    assert_eq!((taken.taken, taken.as_other), (10, 6));
+    let named = |has_peer: bool| {
+        let with = routes
+            .iter()
+            .filter(|one| one.route.peer().is_some() == has_peer);
+        with.map(|one| one.route.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(named(true).len(), 3);
+    assert_eq!(named(false), ["GET /a", "tcp other"]);
+}
+
 fn any_requests() -> impl Strategy<Value = Vec<Requests>> {
     let route = prop_oneof![
         Just(Route::other(Protocol::Http)),

@@ -1,11 +1,41 @@
 //! `honeyguide eval breach`.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
-use super::{Common, progress};
+use honeyguide_evaluation::{breach, incidents, report::Outcome};
 
-pub fn run(common: &Common) -> anyhow::Result<ExitCode> {
-    let outcome = honeyguide_evaluation::breach::evaluate(common.data(), progress)?;
+use super::{Common, incidents::replay_all, progress};
+
+/// Folders of public sets; one of them is enough.
+const SETS: [&str; 2] = ["ms-cloud", "nab"];
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    common: Common,
+    /// Folder of recorded incidents with the truth beside, such as
+    /// bench-data/incidents.
+    #[arg(long, value_name = "DIR")]
+    incidents: Option<PathBuf>,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let data = args.common.data();
+    let mut outcome = Outcome::default();
+    if args.incidents.is_none() || SETS.iter().any(|set| data.join(set).is_dir()) {
+        outcome = breach::evaluate(data, progress)?;
+    }
+    match &args.incidents {
+        Some(folder) => {
+            let runs = replay_all(folder, progress)?;
+            outcome.append(incidents::evaluate(&runs));
+        }
+        None => {
+            for key in breach::INCIDENT_KEYS {
+                outcome.skip(key, "--incidents names no folder with recorded incidents");
+            }
+        }
+    }
     progress("");
-    common.tell("breach", &outcome)
+    args.common.tell("breach", &outcome)
 }

@@ -26,6 +26,7 @@ use honeyguide_models::{
     recalibration::{Pool, Recalibration},
 };
 
+pub(crate) use self::baseline::naive as past_frequency;
 pub use self::reliability::{Judged, Reliability};
 use self::{baseline::BASELINES, series::Subject};
 use crate::{
@@ -33,7 +34,8 @@ use crate::{
     report::{Outcome, row},
 };
 
-/// Figures of recorded incidents, which are not evaluated here.
+/// Figures of recorded incidents, which are evaluated in
+/// [`incidents`](crate::incidents).
 pub const INCIDENT_KEYS: [&str; 3] = [
     "recall_lead5",
     "recall_lead5_over_best_baseline",
@@ -219,12 +221,6 @@ fn outcome(judged: &[Judged], subjects: usize) -> Outcome {
     outcome.metric("ece_15m", ours.ece);
     outcome.metric("ece_15m_open", ours.ece_open);
     outcome.metric("brier_15m_skill", 1.0 - ours.brier / ours.brier_base);
-    for key in INCIDENT_KEYS {
-        outcome.skip(
-            key,
-            "needs recorded incidents, which bench-data/ does not hold yet",
-        );
-    }
     outcome.details = serde_json::json!({"reliability": ours.bins});
     outcome
 }

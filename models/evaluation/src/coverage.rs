@@ -12,13 +12,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use honeyguide_models::forecaster::Forecaster;
 use serde::Serialize;
 
 use crate::{
     bizitobs::Dataset,
     error::Error,
-    forecast::seasons,
+    forecast::forecaster,
     monitoring,
     report::{Outcome, row},
     table::Series,
@@ -81,7 +80,7 @@ pub fn of_set(step_secs: u32, series: &[Series]) -> [Coverage; LEADS.len()] {
         let len = series.values.len();
         let mut ends: [Vec<Option<[f64; 2]>>; LEADS.len()] =
             std::array::from_fn(|_| vec![None; len]);
-        let mut forecaster = Forecaster::new(&seasons(step_secs), LEADS[LEADS.len() - 1]);
+        let mut forecaster = forecaster(step_secs, LEADS[LEADS.len() - 1]);
         for (at, value) in series.values.iter().enumerate() {
             if at >= day && !value.is_nan() {
                 for (coverage, ends) in coverage.iter_mut().zip(&ends) {

@@ -8,7 +8,7 @@ mod report;
 
 use std::path::Path;
 
-use honeyguide_models::forecaster::Forecaster;
+use honeyguide_models::{forecaster::Forecaster, season_steps};
 use serde::Serialize;
 
 use crate::{
@@ -22,10 +22,6 @@ use crate::{
 
 /// Quantile levels asked of the forecaster: [`LEVELS`] within the 95 % interval.
 const ASKED: [f64; LEVELS.len() + 2] = [0.025, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.975];
-/// Seasons a series may have, in seconds; what a live service would be given.
-const SEASON_SECS: [u32; 4] = [300, 3600, 86_400, 604_800];
-/// Shortest season in steps.
-const SEASON_STEPS_MIN: u32 = 4;
 
 /// CRPS relative to seasonal naive that is published on GIFT-Eval: the nine
 /// configurations, and the three of the application where known (geometric
@@ -140,7 +136,7 @@ fn walk(dataset: Dataset, series: &Series, part: Part) -> Result<Vec<Score>, Err
         });
     }
     let mut scores = vec![Score::default(); plan.len() * MODELS.len()];
-    let mut forecaster = Forecaster::new(&seasons(dataset.step_secs()), horizon);
+    let mut forecaster = forecaster(dataset.step_secs(), horizon);
     for (at, value) in series.values.iter().enumerate() {
         forecaster.observe(*value);
         let (history, future) = series.values.split_at(at + 1);
@@ -164,13 +160,10 @@ fn walk(dataset: Dataset, series: &Series, part: Part) -> Result<Vec<Score>, Err
     Ok(scores)
 }
 
-/// The seasons, in steps, that a series of this step may have.
-pub fn seasons(step_secs: u32) -> Vec<usize> {
-    SEASON_SECS
-        .iter()
-        .filter(|secs| *secs % step_secs == 0 && *secs / step_secs >= SEASON_STEPS_MIN)
-        .map(|secs| (secs / step_secs) as usize)
-        .collect()
+/// A forecaster with the seasons that an analyzer would follow.
+pub fn forecaster(step_secs: u32, horizon: usize) -> Forecaster {
+    let seasons: Vec<usize> = season_steps(step_secs).collect();
+    Forecaster::new(&seasons, horizon)
 }
 
 /// A path of the forecaster in the form of the baselines.

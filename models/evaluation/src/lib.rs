@@ -14,6 +14,7 @@ pub mod coverage;
 pub mod detect;
 mod error;
 pub mod forecast;
+pub mod incidents;
 pub mod monitoring;
 pub mod nab;
 pub mod petshop;

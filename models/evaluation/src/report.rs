@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 /// Figures by key, reasons for what is left out, and the table that people read.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Outcome {
     /// Figures; a key of `xtask/src/bench/bars.rs` has a target there.
     pub metrics: BTreeMap<String, f64>,
@@ -34,6 +34,23 @@ impl Outcome {
     /// Says why a figure is missing.
     pub fn skip(&mut self, key: &str, reason: &str) {
         self.skipped.insert(key.to_owned(), reason.to_owned());
+    }
+
+    /// Adds what another evaluation found; what it has no figure for is no longer
+    /// missing where this one has it.
+    pub fn append(&mut self, other: Outcome) {
+        self.markdown.push('\n');
+        self.markdown.push_str(&other.markdown);
+        self.metrics.extend(other.metrics);
+        self.skipped.extend(other.skipped);
+        self.skipped
+            .retain(|key, _| !self.metrics.contains_key(key));
+        self.plots.extend(other.plots);
+        match (&mut self.details, other.details) {
+            (serde_json::Value::Object(own), serde_json::Value::Object(more)) => own.extend(more),
+            (own, more) if own.is_null() => *own = more,
+            _ => {}
+        }
     }
 
     /// Adds a line to the tables.

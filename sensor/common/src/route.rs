@@ -52,6 +52,41 @@ pub const fn method(protocol: u8, number: u16) -> u32 {
     (protocol as u32) << PROTOCOL_SHIFT | number
 }
 
+/// Whose requests are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Index of the service.
+    pub service: u32,
+    /// [`CLIENT_SIDE`] if it makes them, else 0.
+    pub side_bit: u32,
+}
+
+impl Owner {
+    /// The service at this index, which answers.
+    #[inline(always)]
+    pub const fn server(service: u32) -> Owner {
+        Owner {
+            service,
+            side_bit: 0,
+        }
+    }
+
+    /// The service at this index, which makes them.
+    #[inline(always)]
+    pub const fn client(service: u32) -> Owner {
+        Owner {
+            service,
+            side_bit: CLIENT_SIDE,
+        }
+    }
+
+    /// As [`method`], of its side.
+    #[inline(always)]
+    pub const fn method(self, protocol: u8, number: u16) -> u32 {
+        method(protocol, number) | self.side_bit
+    }
+}
+
 /// All requests that have no route of their own, of the protocol and side of a
 /// method.
 #[inline(always)]

@@ -63,7 +63,7 @@ impl Observer {
             series.histogram.add_to(histogram);
         }
         for series in window.routes() {
-            let (service, route) = window.route(series.route);
+            let (service, _, route) = window.route(series.route);
             let key = (name(service), route.to_string(), series.status_class);
             *seen.routes.entry(key).or_default() += series.histogram.count();
         }

@@ -55,6 +55,7 @@ fn main() -> Result<()> {
     let levels = Probe::Tcp.levels();
     let [with, without] = [0, TCP_WITHOUT_ROUTES].map(|level| levels[level].programs);
     let mut costs: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut of_programs: BTreeMap<_, Vec<f64>> = BTreeMap::new();
     for _ in 0..ROUNDS {
         for (case, programs, shift) in [
             ("empty", &EMPTY[..], 0),
@@ -67,9 +68,17 @@ fn main() -> Result<()> {
                     .tables()
                     .set_signal_config(signal.number(), shift, shift);
             }
-            let cost = cost(&mut kernel, programs)?;
-            costs.entry(case).or_default().push(cost);
+            let by_program = cost(&mut kernel, programs)?;
+            let sum = by_program.values().sum();
+            costs.entry(case).or_default().push(sum);
+            for (program, cost) in by_program {
+                let costs = of_programs.entry((case, program)).or_default();
+                costs.push(cost);
+            }
         }
+    }
+    for ((case, program), rounds) in of_programs {
+        println!("{case:>10} {program:<24} {:4.0}", median(rounds));
     }
     let medians: BTreeMap<&str, f64> = costs
         .into_iter()
@@ -97,8 +106,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Run time of `programs` in nanoseconds per request and side.
-fn cost(kernel: &mut Kernel, programs: &[ProgramSpec]) -> Result<f64> {
+/// Run time of each of `programs` in nanoseconds per request and side.
+fn cost(kernel: &mut Kernel, programs: &[ProgramSpec]) -> Result<BTreeMap<&'static str, f64>> {
     kernel
         .attach_programs(programs)
         .map_err(anyhow::Error::msg)?;
@@ -109,17 +118,22 @@ fn cost(kernel: &mut Kernel, programs: &[ProgramSpec]) -> Result<f64> {
     drop(statistics);
     let after = kernel.run_stats();
     kernel.unload(programs);
-    let run_time_ns: u64 = programs
+    let run_time_ns: BTreeMap<&str, u64> = programs
         .iter()
         .map(|spec| {
             let [before, after] = [&before, &after].map(|stats| stats.get(spec.program));
             let before = before.copied().unwrap_or_default();
             let after = after.copied().unwrap_or_default();
-            after.run_time_ns.saturating_sub(before.run_time_ns)
+            let run_time_ns = after.run_time_ns.saturating_sub(before.run_time_ns);
+            (spec.program, run_time_ns)
         })
-        .sum();
-    ensure!(run_time_ns > 0, "the programs did not run");
-    Ok(run_time_ns as f64 / (2 * REQUESTS) as f64)
+        .collect();
+    ensure!(
+        run_time_ns.values().any(|time| *time > 0),
+        "the programs did not run"
+    );
+    let per_side = |(program, time)| (program, time as f64 / (2 * REQUESTS) as f64);
+    Ok(run_time_ns.into_iter().map(per_side).collect())
 }
 
 /// One connection over loopback; the paths are of three routes.

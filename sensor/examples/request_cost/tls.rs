@@ -28,7 +28,7 @@ type Transfer = unsafe extern "C" fn(*mut c_void, *mut c_void, c_int) -> c_int;
 pub struct CallCost {
     /// Of reading, probed when it begins and when it returns.
     pub read_ns: f64,
-    /// Of writing, probed when it begins.
+    /// Of writing, likewise.
     pub write_ns: f64,
     /// Of the traps alone, per run of a program.
     pub trap_ns: f64,

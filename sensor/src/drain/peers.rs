@@ -72,7 +72,7 @@ impl Peers {
             };
             let joined = self.answering.answerers.get(&key);
             let server = number(joined.or_else(of_loopback)?)?;
-            let address = window.routes.name(asked.number).1.peer()?;
+            let address = window.routes.name(asked.number).2.peer()?;
             Some((Some(asked.service), address.to_owned(), server))
         });
         let all: Vec<(Option<u32>, String, u32)> = everywhere.chain(asked).collect();

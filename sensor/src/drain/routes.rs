@@ -7,9 +7,10 @@ use std::{collections::BTreeMap, mem};
 
 use honeyguide_proto::{Route, SparseHistogram};
 use sensor_common::{
+    Signal,
     histogram::Totals,
     http::STATUS_CLASSES,
-    route::{Path, RouteKey, RouteRowOwner, has_path, is_others, is_peer},
+    route::{CLIENT_SIDE, Path, RouteKey, RouteRowOwner, has_path, is_others, is_peer},
 };
 use tracing::warn;
 
@@ -33,11 +34,13 @@ pub struct DrainedRoute {
     pub histogram: SparseHistogram,
 }
 
+/// Number of the service, as what its requests are timed, route.
+pub(super) type Name = (u32, Signal, Route);
+
 /// What one window held. Its memory is used again for the next.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    /// By number of the service and route.
-    names: Names<(u32, Route)>,
+    names: Names<Name>,
     series: Vec<DrainedRoute>,
     used: usize,
     /// Place in `series` by route and status class, [`NOWHERE`] if none.
@@ -49,9 +52,9 @@ impl Window {
         &self.series[..self.used]
     }
 
-    pub fn name(&self, number: u32) -> (u32, &Route) {
-        let (service, route) = self.names.name(number);
-        (*service, route)
+    pub fn name(&self, number: u32) -> (u32, Signal, &Route) {
+        let (service, signal, route) = self.names.name(number);
+        (*service, *signal, route)
     }
 
     pub fn clear(&mut self) {
@@ -61,13 +64,8 @@ impl Window {
     }
 
     #[cfg(test)]
-    pub fn histogram_of(
-        &mut self,
-        service: u32,
-        route: Route,
-        status_class: u8,
-    ) -> &mut SparseHistogram {
-        let number = self.names.take((service, route));
+    pub fn histogram_of(&mut self, name: Name, status_class: u8) -> &mut SparseHistogram {
+        let number = self.names.take(name);
         self.histogram(number, status_class)
     }
 
@@ -209,8 +207,8 @@ impl Routes {
         let (key, path) = tables.route(owner.route)?;
         let service = service_of(key.service)?;
         window.names.share(service);
-        let route = self.name(&key, &path);
-        let number = self.take_name(&mut window.routes.names, service, route);
+        let name = (service, signal_of(&key), self.name(&key, &path));
+        let number = self.take_name(&mut window.routes.names, name);
         let known = KnownRoute {
             key,
             number,
@@ -230,16 +228,15 @@ impl Routes {
 
     /// The number of a route, or of the service's others if that would be one
     /// route too many: several services of the kernel may share a name.
-    fn take_name(&mut self, names: &mut Names<(u32, Route)>, service: u32, route: Route) -> u32 {
-        let mut name = (service, route);
+    fn take_name(&mut self, names: &mut Names<Name>, mut name: Name) -> u32 {
         let number = names.number(&name);
         let is_live = number.is_some_and(|number| self.live.contains_key(&number));
-        if !name.1.is_other() && !is_live {
-            let routes = self.of_service.entry(service).or_default();
+        if !name.2.is_other() && !is_live {
+            let routes = self.of_service.entry(name.0).or_default();
             if *routes < self.of_service_max {
                 *routes += 1;
             } else {
-                name.1 = Route::other(name.1.protocol());
+                name.2 = Route::other(name.2.protocol());
             }
         }
         let number = names.take(name);
@@ -310,7 +307,7 @@ impl Routes {
         let is_renamed = |slot: u32, route: &KnownRoute| {
             let named = tables.route(slot);
             named.is_some_and(|(key, path)| {
-                self.name(&key, &path) != *window.routes.name(route.number).1
+                self.name(&key, &path) != *window.routes.name(route.number).2
             })
         };
         let slots: Vec<u32> = self
@@ -331,7 +328,7 @@ impl Routes {
                 *live -= 1;
                 if *live == 0 {
                     self.live.remove(&route.number);
-                    if !window.routes.name(route.number).1.is_other() {
+                    if !window.routes.name(route.number).2.is_other() {
                         let routes = self.of_service.entry(route.service).or_default();
                         *routes = routes.saturating_sub(1);
                     }
@@ -382,6 +379,14 @@ impl Routes {
     }
 }
 
+/// The side that a route is of.
+fn signal_of(key: &RouteKey) -> Signal {
+    match key.method & CLIENT_SIDE {
+        0 => Signal::ServerRequest,
+        _ => Signal::ClientRequest,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use honeyguide_proto::route::Template;
@@ -398,8 +403,9 @@ mod tests {
         let mut routes = Routes::new(1, 2, Rules::default());
         let mut names = Names::default();
         let mut take = |service, text: &str| {
-            let number = routes.take_name(&mut names, service, get(text));
-            names.name(number).1.to_string()
+            let name = (service, Signal::ServerRequest, get(text));
+            let number = routes.take_name(&mut names, name);
+            names.name(number).2.to_string()
         };
         for _ in 0..2 {
             assert_eq!(take(0, "/a"), "GET /a");
@@ -412,19 +418,22 @@ mod tests {
     #[test]
     fn a_window_begins_without_routes() {
         let mut window = Window::default();
-        let get = get("/a");
-        window.histogram_of(0, get.clone(), 2).add(5, 1);
-        window.histogram_of(0, get.clone(), 5).add(5, 1);
-        window.histogram_of(0, get.clone(), 2).add(5, 1);
+        let name = |signal| (0, signal, get("/a"));
+        let served = name(Signal::ServerRequest);
+        window.histogram_of(served.clone(), 2).add(5, 1);
+        window.histogram_of(served.clone(), 5).add(5, 1);
+        window.histogram_of(served.clone(), 2).add(5, 1);
+        let made = name(Signal::ClientRequest);
+        window.histogram_of(made, 2).add(5, 4);
         let counts: Vec<_> = window
             .series()
             .iter()
             .map(|of| (of.status_class, of.histogram.count()))
             .collect();
-        assert_eq!(counts, [(2, 2), (5, 1)]);
+        assert_eq!(counts, [(2, 2), (5, 1), (2, 4)]);
         window.clear();
         assert!(window.series().is_empty());
-        window.histogram_of(0, get, 4).add(7, 3);
+        window.histogram_of(served, 4).add(7, 3);
         assert_eq!(window.series()[0].histogram.buckets(), [(7, 3)]);
     }
 }

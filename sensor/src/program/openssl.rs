@@ -21,12 +21,14 @@ use super::{KernelError, typed};
 pub mod places;
 
 /// Every program.
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 7] = [
     "tls_handshake",
     "tls_read",
     "tls_read_ex",
     "tls_read_done",
     "tls_write",
+    "tls_write_ex",
+    "tls_write_done",
 ];
 
 /// Whether `program` is one of those on OpenSSL.

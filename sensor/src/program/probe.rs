@@ -138,19 +138,6 @@ const SERVICE: &[&str] = &[
     "OFFSET_KERNFS_ID",
 ];
 const SOCKET: &[&str] = &["OFFSET_SOCK_FAMILY", "OFFSET_SOCK_PROTOCOL"];
-/// Of who is at both ends of a connection, too.
-const ENDS: &[&str] = &[
-    "OFFSET_SOCK_FAMILY",
-    "OFFSET_SOCK_PROTOCOL",
-    "OFFSET_SOCK_NUM",
-    "OFFSET_SOCK_DADDR",
-    "OFFSET_SOCK_RCV_SADDR",
-    "OFFSET_SOCK_V6_DADDR",
-    "OFFSET_SOCK_V6_RCV_SADDR",
-    "OFFSET_SOCK_DPORT",
-    "OFFSET_SOCK_NET",
-    "OFFSET_NET_INODE",
-];
 /// Of requests: [`ENDS`], the buffer of the system call, and what is unread.
 const REQUESTS: &[&str] = &[
     "OFFSET_SOCK_FAMILY",
@@ -168,6 +155,9 @@ const REQUESTS: &[&str] = &[
     "OFFSET_TCP_RECEIVED",
     "OFFSET_TCP_READ",
 ];
+/// Of who is at both ends of a connection: those of [`REQUESTS`] before the
+/// registers.
+const ENDS: &[&str] = REQUESTS.split_at(10).0;
 
 impl Probe {
     /// Every probe.

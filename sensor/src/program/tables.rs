@@ -80,6 +80,14 @@ impl Tables {
             .store(u64::from(routes), Relaxed);
     }
 
+    /// Sets whether requests are parsed on the side that makes them, too.
+    pub fn set_client_routes(&self, are_wanted: bool) {
+        let config = self.config.as_mut_ptr().cast::<GlobalConfig>();
+        // SAFETY: the mapping holds one; only this process writes it.
+        unsafe { AtomicU64::from_ptr(&raw mut (*config).client_routes) }
+            .store(u64::from(are_wanted), Relaxed);
+    }
+
     /// Sets for which paths lessons of every service are looked for.
     pub(super) fn set_lessons(&self, bits: u64) {
         let config = self.config.as_mut_ptr().cast::<GlobalConfig>();

@@ -217,7 +217,7 @@ impl Worker {
         let others = drained
             .routes()
             .iter()
-            .filter(|series| drained.route(series.route).1.is_other());
+            .filter(|series| drained.route(series.route).2.is_other());
         let others = others.map(|series| series.histogram.count()).sum();
         self.metrics.requests_other.inc_by(others);
         self.metrics.clock_steps.set(self.clock.steps() as i64);

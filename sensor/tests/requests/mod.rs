@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
@@ -25,6 +26,8 @@ use sensor_common::{Histogram, Signal};
 pub struct Published {
     /// Requests by route and status class.
     pub by_route: BTreeMap<(String, u8), u64>,
+    /// Those that it made, likewise.
+    pub by_client_route: BTreeMap<(String, u8), u64>,
     /// Requests of the service as a whole.
     pub requests: u64,
     /// Those that it made.
@@ -43,10 +46,12 @@ pub struct Published {
 impl Published {
     /// `by_route` with borrowed names.
     pub fn routes(&self) -> BTreeMap<(&str, u8), u64> {
-        let routes = self.by_route.iter();
-        routes
-            .map(|((route, class), count)| ((route.as_str(), *class), *count))
-            .collect()
+        borrowed(&self.by_route)
+    }
+
+    /// `by_client_route`, likewise.
+    pub fn client_routes(&self) -> BTreeMap<(&str, u8), u64> {
+        borrowed(&self.by_client_route)
     }
 
     /// Every request is in a route, with the same latency.
@@ -58,6 +63,13 @@ impl Published {
     }
 }
 
+fn borrowed(routes: &BTreeMap<(String, u8), u64>) -> BTreeMap<(&str, u8), u64> {
+    let routes = routes.iter();
+    routes
+        .map(|((route, class), count)| ((route.as_str(), *class), *count))
+        .collect()
+}
+
 pub fn config() -> Config {
     Config {
         flush_interval: Duration::from_secs(1),
@@ -65,6 +77,59 @@ pub fn config() -> Config {
         cost_ceiling: 1.0,
         probes: vec![Probe::Tcp],
         ..Config::default()
+    }
+}
+
+/// The side that makes requests is looked at, too.
+pub fn client_config() -> Config {
+    Config {
+        client_routes: true,
+        ..config()
+    }
+}
+
+/// One request in sixteen of a server is looked at.
+pub fn sampled_config() -> Config {
+    Config {
+        sampling_shift: BTreeMap::from([("server_request".to_owned(), 4)]),
+        ..config()
+    }
+}
+
+/// `counted` in samples of 1 to 16 stands for `requests`, which come in `batches`
+/// that are sampled as one: within five standard deviations.
+pub fn check_sampled(counted: u64, requests: u64, batches: u64) {
+    assert_eq!(counted % 16, 0);
+    let deviation = (requests as f64) * (15.0 / batches as f64).sqrt();
+    let difference = counted.abs_diff(requests) as f64;
+    assert!(difference < 5.0 * deviation, "{counted} of {requests}");
+}
+
+/// A copy of a program under another name, in a directory of its own: a service
+/// that nothing else on the machine is.
+pub struct Copy {
+    directory: tempfile::TempDir,
+    name: &'static str,
+}
+
+impl Copy {
+    /// `program` is looked for where Debian has programs, unless it is a path.
+    pub fn of(program: impl AsRef<Path>, name: &'static str) -> Self {
+        assert!(name.len() < 16, "longer than names of the kernel");
+        let directory = tempfile::tempdir().unwrap();
+        let from = Path::new("/usr/bin").join(program);
+        std::fs::copy(from, directory.path().join(name)).unwrap();
+        Self { directory, name }
+    }
+
+    /// To run it.
+    pub fn command(&self) -> Command {
+        Command::new(self.directory.path().join(self.name))
+    }
+
+    /// As keys of published services end.
+    pub fn service(&self) -> String {
+        format!("/{}", self.name)
     }
 }
 
@@ -95,6 +160,7 @@ impl Running {
         self.bus.close();
         let mut published = Published {
             by_route: BTreeMap::new(),
+            by_client_route: BTreeMap::new(),
             requests: 0,
             client_requests: 0,
             latency: Histogram::new(),
@@ -142,9 +208,12 @@ pub fn add(published: &mut Published, payload: &[u8], name: &str) {
         if let Some(peer) = batch.route(of).peer() {
             assert_eq!(of.series.signal, Signal::ClientRequest);
             *published.by_peer.entry(peer.to_owned()).or_default() += of.series.count;
+            continue;
+        }
+        let key = (batch.route(of).to_string(), of.status_class);
+        if of.series.signal == Signal::ClientRequest {
+            *published.by_client_route.entry(key).or_default() += of.series.count;
         } else if of.series.signal == Signal::ServerRequest {
-            let route = batch.route(of).to_string();
-            let key = (route, of.status_class);
             *published.by_route.entry(key).or_default() += of.series.count;
             let histogram = batch.histogram(&of.series);
             published.latency_in_routes.merge(&histogram);

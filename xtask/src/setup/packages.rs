@@ -47,7 +47,7 @@ pub const HTTP_SERVERS: [(&str, &str); 4] = [
 
 /// Servers of other protocols that tests of the kernel programs ask, and clients
 /// that they ask with.
-const OTHER_SERVERS: [&str; 8] = [
+const OTHER_SERVERS: [&str; 9] = [
     "curl",
     "openssl",
     "redis-server",
@@ -56,14 +56,31 @@ const OTHER_SERVERS: [&str; 8] = [
     "nghttp2-client",
     "dnsmasq-base",
     "bind9-dnsutils",
+    "nftables",
 ];
 
 /// Programs that get and run Apache Kafka, and the packages that have them.
 pub const KAFKA_TOOLS: [(&str, &str); 2] = [("java", "default-jre-headless"), ("mvn", "maven")];
 
+/// Name of what `cargo xtask incidents` runs, among benches.
+pub const INCIDENTS: &str = "incidents";
+
+/// Servers of recorded incidents, and what makes their bottlenecks.
+const INCIDENT_TOOLS: [&str; 8] = [
+    "gunicorn",
+    "iproute2",
+    "nftables",
+    "nginx-light",
+    "postgresql",
+    "python3-psycopg2",
+    "python3-redis",
+    "redis-server",
+];
+
 /// What each bench compares with or drives. bcc compiles its programs on the
 /// spot, for which any recent kernel headers do.
-const BENCH_TOOLS: [(&str, &[&str]); 4] = [
+const BENCH_TOOLS: [(&str, &[&str]); 5] = [
+    (INCIDENTS, &INCIDENT_TOOLS),
     ("probe-cost", &["bpftrace", "bpfcc-tools", "fio", HEADERS]),
     ("overhead", &["linux-perf", "fio", "nginx-light", "wrk"]),
     ("request-cost", &["nginx-light", "wrk"]),
@@ -83,7 +100,7 @@ const HEADERS: &str = "linux-headers-amd64";
 pub fn tools(purpose: Purpose, benches: &[&str]) -> Vec<&'static str> {
     match purpose {
         Purpose::Run => Vec::new(),
-        Purpose::Test => [&TEST_TOOLS[..], &OTHER_SERVERS].concat(),
+        Purpose::Test => [&TEST_TOOLS[..], &OTHER_SERVERS, &INCIDENT_TOOLS].concat(),
         Purpose::Bench => {
             let needed: BTreeSet<_> = BENCH_TOOLS
                 .iter()
@@ -173,7 +190,7 @@ mod tests {
     #[test]
     fn running_needs_no_tools_of_tests_and_benches() {
         assert!(tools(Purpose::Run, &[]).is_empty());
-        let for_tests = [&TEST_TOOLS[..], &OTHER_SERVERS].concat();
+        let for_tests = [&TEST_TOOLS[..], &OTHER_SERVERS, &INCIDENT_TOOLS].concat();
         assert_eq!(tools(Purpose::Test, &[]), for_tests);
     }
 

@@ -48,7 +48,7 @@ fn predict_linear(values: &[f64], threshold: f64, ahead: usize) -> f64 {
 
 /// How often a value above the threshold followed a value at least as large as
 /// this one, of the last day of minutes.
-fn naive(values: &[f64], threshold: f64, ahead: usize) -> f64 {
+pub(crate) fn naive(values: &[f64], threshold: f64, ahead: usize) -> f64 {
     let (Some(now), past) = (values.last(), &values[values.len().saturating_sub(PAST)..]) else {
         return 0.0;
     };

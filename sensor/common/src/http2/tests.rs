@@ -3,7 +3,7 @@ use std::{format, string::String, vec, vec::Vec};
 use proptest::prelude::*;
 
 use super::*;
-use crate::redis::LOOKAHEAD;
+use crate::redis::{LOOKAHEAD, SCAN_LEN};
 
 fn new_side() -> Side {
     Side::NEW

@@ -42,10 +42,10 @@ const CODE_LEN: u64 = 96;
 const FUNCTIONS: [(&str, &[&str], bool); 5] = [
     ("SSL_do_handshake", &["tls_handshake"], true),
     ("SSL_read", &["tls_read", "tls_read_done"], true),
-    ("SSL_write", &["tls_write"], true),
+    ("SSL_write", &["tls_write", "tls_write_done"], true),
     // Since OpenSSL 1.1.1.
     ("SSL_read_ex", &["tls_read_ex", "tls_read_done"], false),
-    ("SSL_write_ex", &["tls_write"], false),
+    ("SSL_write_ex", &["tls_write_ex", "tls_write_done"], false),
 ];
 
 /// Pairs of functions that may call one and the same, and the programs for that.
@@ -54,7 +54,10 @@ const INNER: [([&str; 2], &[&str]); 2] = [
         ["SSL_read", "SSL_read_ex"],
         &["tls_read_ex", "tls_read_done"],
     ),
-    (["SSL_write", "SSL_write_ex"], &["tls_write"]),
+    (
+        ["SSL_write", "SSL_write_ex"],
+        &["tls_write_ex", "tls_write_done"],
+    ),
 ];
 
 /// The places in the library whose file is `data`.

@@ -1,0 +1,538 @@
+//! What was learned from the forecasts of one quantity at one lead.
+
+use serde::{Deserialize, Serialize};
+
+use super::{EXPERTS, REGRESSION, Says, Trend};
+use crate::combination::Combination;
+use crate::conformal::{ResidualLaw, SD_PER_MEAN_ABS};
+use crate::level::Level;
+
+/// Forecasts of a lead that are followed at a time: more are neighbours of each
+/// other and tell little.
+pub(crate) const IN_FLIGHT: usize = 6;
+/// Residuals that what is believed of the typical size is worth.
+const SIZE_BELIEF: f64 = 2.0;
+/// Residuals that make the typical size one that surprises are told from.
+const SIZE_RESIDUALS: f64 = 10.0;
+/// A residual so many times the typical size counts by half …
+const SURPRISE: f64 = 3.0;
+/// … or so many times, at leads up to …
+const SURPRISE_SHORT: f64 = 6.0;
+/// … so many steps, where fewer forecasts share one event.
+const SHORT_STEPS: usize = 64;
+/// Residuals before the scale is one that a law can be learned in.
+const LAW_FROM: f64 = 4.0;
+/// Surprises of the law of residuals, in its scales.
+const SURPRISE_LAW: f64 = 5.0;
+/// What a residual weighs in the law after the next one: about 120 count.
+const KEEP_LAW: f64 = 0.9917;
+/// Residuals beyond this many scales count as this many.
+const NORMALISED_MAX: f64 = 12.0;
+/// Shares of residuals beyond an end of the 95 % and of the 80 % interval, which
+/// are tracked.
+const TAIL: f64 = 0.025;
+const TAIL_80: f64 = 0.1;
+const TAILS: [f64; 4] = [TAIL, TAIL_80, 1.0 - TAIL_80, 1.0 - TAIL];
+/// Quantiles of n residuals are read further out by this over n: split conformal
+/// prediction asks for 1, and half of it is the expected shortfall of an
+/// interpolated quantile …
+const FINITE_SAMPLE: f64 = 0.5;
+/// … but at leads beyond …
+const FINITE_SAMPLE_LONG: f64 = 2.0;
+/// … so many steps there are few residuals that do not overlap.
+const LONG_STEPS: usize = 128;
+/// Step of the tracking, in widths of the interval.
+const GAIN: f64 = 0.03;
+/// The same for the 80 % interval, whose ends are missed more often.
+const GAIN_80: f64 = 0.01;
+/// Ends are moved outwards by so many scales at most.
+const OUTWARDS_MAX: f64 = 40.0;
+/// A scale is the typical size times: a part that never changes, one as large
+/// as usual at the phase, one as large as the experts disagree.
+const SHAPE: [f64; 3] = [0.3, 0.4, 0.3];
+/// The experts may disagree this many times more than usual.
+const DISAGREEMENT_MAX: f64 = 8.0;
+/// Sizes relative to the typical one, at most.
+const SIZE_MAX: f64 = 6.0;
+/// Smallest scale, in units.
+const SCALE_MIN: f64 = 0.02;
+/// The typical size at a lead before anything was seen is that of a shorter one
+/// times this power of their ratio: between that of what always returns (0) and
+/// of a random walk (1/2).
+const GROWTH: f64 = 0.25;
+
+/// How far ahead a lead forecasts, and how often that is followed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Ahead {
+    /// At least 1.
+    pub(crate) steps: usize,
+    /// Steps from one followed forecast to the next: all are if few are in
+    /// flight, else it is a prime that no season is a multiple of, or only some
+    /// phases of the season would ever be learned from.
+    pub(crate) every: u64,
+}
+
+impl Ahead {
+    pub(crate) fn new(steps: usize) -> Self {
+        let prime = |n: &usize| {
+            (2..)
+                .take_while(|d| d * d <= *n)
+                .all(|d| !n.is_multiple_of(d))
+        };
+        let least = steps.div_ceil(IN_FLIGHT).max(7);
+        let every = match steps {
+            ..=IN_FLIGHT => 1,
+            _ => (least..).find(prime).unwrap_or(1) as u64,
+        };
+        Ahead { steps, every }
+    }
+
+    /// Whether the forecasts of this step are followed.
+    pub(crate) fn follows(self, step: u64) -> bool {
+        step.is_multiple_of(self.every)
+    }
+
+    /// See [`FINITE_SAMPLE`].
+    fn finite(self) -> f64 {
+        if self.steps > LONG_STEPS {
+            FINITE_SAMPLE_LONG
+        } else {
+            FINITE_SAMPLE
+        }
+    }
+
+    /// Where a forecast made at a step is kept.
+    fn place(self, step: u64) -> usize {
+        (step / self.every % (IN_FLIGHT as u64 + 1)) as usize
+    }
+}
+
+/// A forecast in the making.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opinion {
+    pub(crate) median: f64,
+    /// What residuals are divided by.
+    pub(crate) scale: f64,
+    /// Mean distance of the experts from the median.
+    disagreement: f64,
+    /// Weight of the experts that expect what is to stay, 0..=1.
+    stays: f64,
+}
+
+impl Opinion {
+    /// Goes on with a trend, as far as it is what is to stay that is expected:
+    /// what a season, or a regression, expects has its ups and downs in it.
+    pub(crate) fn carried(self, trend: &Trend, steps: usize) -> Self {
+        let carried = trend.carry(self.median, steps);
+        Opinion {
+            median: self.median + self.stays * (carried - self.median),
+            ..self
+        }
+    }
+}
+
+/// A distance from a forecast's median in scales, to 4 %: even in asinh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Distance(i8);
+
+impl Distance {
+    const NONE: Distance = Distance(i8::MIN);
+    /// Distances beyond ±sinh(127/24) = ±100 scales are as large as that.
+    const PER_ASINH: f64 = 24.0;
+
+    fn new(scales: f64) -> Distance {
+        if scales.is_nan() {
+            return Distance::NONE;
+        }
+        let even = scales.asinh() * Distance::PER_ASINH;
+        Distance(even.round().clamp(-127.0, 127.0) as i8)
+    }
+
+    /// NaN for none.
+    fn get(self) -> f64 {
+        if self == Distance::NONE {
+            f64::NAN
+        } else {
+            (f64::from(self.0) / Distance::PER_ASINH).sinh()
+        }
+    }
+}
+
+/// A forecast whose outcome will be learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Claim {
+    median: f32,
+    /// 0 where none is in flight.
+    scale: f32,
+    /// Last bits of the step that it is of.
+    due: u16,
+    disagreement: Distance,
+    says: [Distance; EXPERTS],
+}
+
+impl Claim {
+    const NONE: Claim = Claim {
+        median: 0.0,
+        scale: 0.0,
+        due: 0,
+        disagreement: Distance::NONE,
+        says: [Distance::NONE; EXPERTS],
+    };
+}
+
+/// One lead of one quantity.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Lead {
+    combination: Combination,
+    law: ResidualLaw,
+    tracker: Tracker,
+    /// Mean absolute residual.
+    size: Level,
+    disagreement: Level,
+    /// By the step that they were made at.
+    in_flight: [Claim; IN_FLIGHT + 1],
+}
+
+impl Default for Lead {
+    fn default() -> Self {
+        Lead {
+            combination: Combination::default(),
+            law: ResidualLaw::default(),
+            tracker: Tracker::default(),
+            size: Level::default(),
+            disagreement: Level::default(),
+            in_flight: [Claim::NONE; IN_FLIGHT + 1],
+        }
+    }
+}
+
+/// What a value tells of the forecasts of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    /// Its step.
+    pub(crate) step: u64,
+    pub(crate) value: f64,
+    /// How well it was observed, in (0..=1].
+    pub(crate) weight: f64,
+    /// How much the quantity changes from value to value.
+    pub(crate) unit: f64,
+    /// Steps whose residuals and losses count.
+    pub(crate) memory: f64,
+}
+
+impl Lead {
+    /// Quantiles of residuals at ascending levels in 0..=1, in scales. What the
+    /// experts say is the median: that of the few residuals there are at a long
+    /// lead is no better.
+    pub(crate) fn offsets<const N: usize>(&self, ahead: Ahead, levels: [f64; N]) -> [f64; N] {
+        let offsets = self.law.at(levels, ahead.finite());
+        let [middle] = self.law.at([0.5], 0.0);
+        let mut least = f64::NEG_INFINITY;
+        std::array::from_fn(|i| {
+            let tail = levels[i].min(1.0 - levels[i]);
+            let share = ((tail - TAIL_80) / (0.5 - TAIL_80)).max(0.0);
+            let offset = offsets[i] - share * middle;
+            least = (offset + self.tracker.shift(levels[i])).max(least);
+            least
+        })
+    }
+
+    /// Remembers a forecast made at `step`, which is followed; the same step
+    /// twice is followed once.
+    pub(crate) fn follow(&mut self, step: u64, ahead: Ahead, says: &Says, opinion: &Opinion) {
+        let due = (step + ahead.steps as u64) as u16;
+        let place = &mut self.in_flight[ahead.place(step)];
+        // Of a step that was forecast before a later one was.
+        if place.scale > 0.0 && place.due.wrapping_sub(due).cast_signed() > 0 {
+            return;
+        }
+        let scales = |says: f64| Distance::new((says - opinion.median) / opinion.scale);
+        *place = Claim {
+            median: opinion.median as f32,
+            scale: opinion.scale as f32,
+            due,
+            disagreement: Distance::new(opinion.disagreement / opinion.scale),
+            says: says.map(scales),
+        };
+    }
+
+    /// What the experts' past at this lead makes of what they say now. `unit`
+    /// is how much the quantity changes from value to value, `size` how large
+    /// residuals are at that phase, relative to the usual.
+    pub(crate) fn opinion(
+        &self,
+        (says, credibility): (&Says, &[f64; EXPERTS]),
+        last: f64,
+        typical: f64,
+        unit: f64,
+        size: f64,
+    ) -> Opinion {
+        let weights = self.combination.weights(says, credibility);
+        let known = || {
+            weights
+                .iter()
+                .zip(says)
+                .filter(|(weight, _)| **weight > 0.0)
+        };
+        let above: f64 = known().map(|(weight, says)| weight * (says - last)).sum();
+        let median = last + above;
+        let disagreement: f64 = known()
+            .map(|(weight, says)| weight * (says - median).abs())
+            .sum();
+        let usual = self.disagreement.or(0.0);
+        let relative = if usual > 0.0 {
+            (disagreement / usual).min(DISAGREEMENT_MAX)
+        } else {
+            1.0
+        };
+        let shape = SHAPE[0] + SHAPE[1] * size + SHAPE[2] * relative;
+        Opinion {
+            median,
+            scale: SD_PER_MEAN_ABS * (typical * shape).max(SCALE_MIN * unit),
+            disagreement,
+            stays: weights[..REGRESSION].iter().sum(),
+        }
+    }
+
+    /// Learns from the forecast that was followed, if one was; returns the
+    /// residual's size relative to the typical one, once that is known.
+    pub(crate) fn settle(&mut self, ahead: Ahead, outcome: &Outcome) -> Option<f64> {
+        let step = outcome.step.checked_sub(ahead.steps as u64)?;
+        let place = ahead.place(step);
+        let claim = self.in_flight[place];
+        if !ahead.follows(step) || claim.scale == 0.0 || claim.due != outcome.step as u16 {
+            return None;
+        }
+        self.in_flight[place] = Claim::NONE;
+        let keep = (-(ahead.every as f64) / outcome.memory).exp();
+        self.learn(ahead, &claim, outcome, keep)
+    }
+
+    fn learn(&mut self, ahead: Ahead, claim: &Claim, outcome: &Outcome, keep: f64) -> Option<f64> {
+        let Outcome {
+            value,
+            unit,
+            weight,
+            ..
+        } = *outcome;
+        let (median, scale) = (f64::from(claim.median), f64::from(claim.scale));
+        let residual = value - median;
+        let size = residual.abs();
+        let typical = self.size.or(0.0).max(unit);
+        let settled = self.size.weight() > SIZE_RESIDUALS;
+        let surprise = if ahead.steps <= SHORT_STEPS {
+            SURPRISE_SHORT
+        } else {
+            SURPRISE
+        };
+        let trust = if settled {
+            cauchy(size / (surprise * typical))
+        } else {
+            1.0
+        };
+        // Clamped: what overflowed would be an error without end.
+        let says = claim.says.map(|distance| distance.get() * scale);
+        self.combination
+            .settle(&says, residual, weight * trust, keep);
+        let relative = settled.then(|| (size / typical).min(SIZE_MAX));
+        let clipped = if settled {
+            size.min(SURPRISE * typical + unit)
+        } else {
+            size
+        };
+        let counted = weight * trust;
+        self.size
+            .update(1.0 - (1.0 - keep) * counted, clipped, counted);
+        self.disagreement
+            .update(keep, claim.disagreement.get() * scale, weight);
+        if self.size.weight() < LAW_FROM {
+            return relative;
+        }
+        let normalised = residual / scale;
+        self.tracker
+            .learn(normalised, self.law.at(TAILS, ahead.finite()), weight);
+        let trust = cauchy(normalised / SURPRISE_LAW);
+        let normalised = normalised.clamp(-NORMALISED_MAX, NORMALISED_MAX);
+        self.law.settle(normalised, KEEP_LAW, weight * trust);
+        relative
+    }
+
+    /// Mean absolute residual; as long as there were few, what is believed.
+    fn typical(&self, believed: f64) -> f64 {
+        let seen = self.size.weight();
+        (self.size.or(0.0) * seen + believed * SIZE_BELIEF) / (seen + SIZE_BELIEF)
+    }
+}
+
+/// Mean absolute residuals of leads, the shorter first. Where there were few, it
+/// is believed to have grown since the next shorter lead; `unit` is believed of
+/// one step.
+pub(crate) fn typical<'a>(
+    leads: impl IntoIterator<Item = (Ahead, &'a Lead)>,
+    unit: f64,
+) -> impl Iterator<Item = f64> {
+    let (mut before, mut believed) = (1, unit);
+    leads.into_iter().map(move |(ahead, lead)| {
+        let growth = (ahead.steps as f64 / before as f64).powf(GROWTH);
+        (before, believed) = (ahead.steps, lead.typical(believed * growth));
+        believed
+    })
+}
+
+/// How far the ends of intervals are moved outwards, in scales, so that
+/// in the long run each is missed as often as it should be, whatever residuals
+/// do: quantile tracking, the proportional part of conformal PID (Angelopoulos,
+/// Candès and Tibshirani 2023, equation 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Tracker {
+    /// Of the 95 % and of the 80 % interval, below and above.
+    outwards: [[f32; 2]; 2],
+}
+
+impl Tracker {
+    /// Learns where a residual lay; `ends` are the law's.
+    fn learn(&mut self, normalised: f64, [low, lower, upper, high]: [f64; 4], weight: f64) {
+        let intervals = [
+            (GAIN, TAIL, [low, high]),
+            (GAIN_80, TAIL_80, [lower, upper]),
+        ];
+        for (outwards, (gain, tail, [low, high])) in self.outwards.iter_mut().zip(intervals) {
+            let [below, above] = outwards.map(f64::from);
+            let missed = [normalised < low - below, normalised > high + above];
+            let gain = gain * weight * (high - low).max(1.0);
+            for (outwards, missed) in outwards.iter_mut().zip(missed) {
+                let moved = f64::from(*outwards) + gain * (f64::from(u8::from(missed)) - tail);
+                *outwards = moved.clamp(-0.5 * (high - low), OUTWARDS_MAX) as f32;
+            }
+        }
+    }
+
+    /// Of a quantile: as tracked at the two tails, fading out towards the median.
+    fn shift(&self, level: f64) -> f64 {
+        let side = usize::from(level > 0.5);
+        let [far, near] = self.outwards.map(|outwards| f64::from(outwards[side]));
+        let tail = level.min(1.0 - level).max(0.0);
+        let outwards = if tail < TAIL_80 {
+            let share = ((TAIL_80 - tail) / (TAIL_80 - TAIL)).min(1.0);
+            near + share * (far - near)
+        } else {
+            near * (0.5 - tail) / (0.5 - TAIL_80)
+        };
+        if side == 1 { outwards } else { -outwards }
+    }
+}
+
+/// Weight of a residual so many scales large (Cauchy's, of robust regression).
+fn cauchy(scales: f64) -> f64 {
+    1.0 / (1.0 + scales * scales)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Noise;
+
+    #[test]
+    fn followed_forecasts_meet_every_phase_of_a_season() {
+        for steps in 1..=HORIZON {
+            let ahead = Ahead::new(steps);
+            assert!(ahead.every == 1 || [2, 3, 5].iter().all(|d| ahead.every % d != 0));
+            assert!(
+                (steps as u64 / ahead.every) < IN_FLIGHT as u64 + 1,
+                "{ahead:?}"
+            );
+        }
+    }
+
+    const HORIZON: usize = 4096;
+
+    #[test]
+    fn distances_are_kept_to_four_percent() {
+        for scales in [0.0, 0.1, -0.5, 3.0, -20.0, 90.0] {
+            let kept = Distance::new(scales).get();
+            assert!(
+                (kept - scales).abs() <= 0.022 * (1.0 + scales.abs()),
+                "{scales} {kept}"
+            );
+        }
+        assert!(Distance::new(f64::NAN).get().is_nan());
+        assert!(Distance::new(1e300).get() > 90.0);
+    }
+
+    /// One expert that says 0 of a value that is `residual`, one step before.
+    fn learn(lead: &mut Lead, step: u64, residual: f64) -> Opinion {
+        let ahead = Ahead::new(1);
+        let mut says = [f64::NAN; EXPERTS];
+        says[0] = 0.0;
+        let typical = typical([(ahead, &*lead)], 0.2).next().unwrap();
+        let opinion = lead.opinion((&says, &[1.0; EXPERTS]), 0.0, typical, 0.2, 1.0);
+        lead.follow(step, ahead, &says, &opinion);
+        let outcome = Outcome {
+            step: step + 1,
+            value: residual,
+            weight: 1.0,
+            unit: 0.2,
+            memory: 1440.0,
+        };
+        lead.settle(ahead, &outcome);
+        opinion
+    }
+
+    /// Residual laws the prior knows nothing of: skewed, heavy, and much larger
+    /// or smaller than announced.
+    #[test]
+    fn coverage_reaches_its_level_for_any_law_of_residuals() {
+        type Law = fn(&mut Noise) -> f64;
+        let laws: [(&str, Law); 4] = [
+            ("normal", |n| n.normal()),
+            ("skewed", |n| -n.uniform().ln() - 1.0),
+            ("heavy", |n| n.normal() / n.uniform().max(0.05)),
+            ("tiny", |n| 0.05 * n.normal()),
+        ];
+        for (name, law) in laws {
+            let (mut noise, mut lead) = (Noise::new(17), Lead::default());
+            let (mut inside_80, mut inside_95) = (0, 0);
+            for step in 0..6000 {
+                let residual = law(&mut noise);
+                let ends = lead.offsets(Ahead::new(1), [0.025, 0.1, 0.9, 0.975]);
+                let opinion = learn(&mut lead, step, residual);
+                if step >= 1000 {
+                    let r = (residual - opinion.median) / opinion.scale;
+                    inside_80 += u32::from((ends[1]..=ends[2]).contains(&r));
+                    inside_95 += u32::from((ends[0]..=ends[3]).contains(&r));
+                }
+            }
+            let (c80, c95) = (f64::from(inside_80) / 5000.0, f64::from(inside_95) / 5000.0);
+            assert!((0.77..=0.84).contains(&c80), "{name}: {c80}");
+            assert!((0.935..=0.975).contains(&c95), "{name}: {c95}");
+        }
+    }
+
+    #[test]
+    fn a_burst_of_misses_widens() {
+        let (mut lead, mut step) = (Lead::default(), 0);
+        let mut width = |lead: &mut Lead, residual: f64| {
+            let [low, high] = lead.offsets(Ahead::new(1), [0.025, 0.975]);
+            step += 1;
+            (high - low) * learn(lead, step, residual).scale
+        };
+        let calm = (0..500)
+            .map(|i| width(&mut lead, if i % 2 == 0 { 0.1 } else { -0.1 }))
+            .last();
+        let burst = (0..20).map(|_| width(&mut lead, 3.0)).last();
+        assert!(burst > calm.map(|calm| 1.5 * calm), "{burst:?} {calm:?}");
+    }
+
+    #[test]
+    fn quantiles_ascend() {
+        let (mut noise, mut lead) = (Noise::new(8), Lead::default());
+        for step in 0..2000 {
+            let spread = if step % 300 < 20 { 30.0 } else { 0.3 };
+            learn(&mut lead, step, spread * noise.normal());
+            assert!(
+                lead.offsets(Ahead::new(1), [0.025, 0.1, 0.5, 0.9, 0.975])
+                    .is_sorted()
+            );
+        }
+    }
+}
