@@ -13,7 +13,7 @@ const PEERS: &str = "HONEYGUIDE_PEERS";
 fn main() -> anyhow::Result<()> {
     let mut outcome = speed::evaluate(Path::new("."), |what| eprintln!("{what}"))?;
     match env::var(PEERS) {
-        Ok(commands) => peers(&serde_json::from_str(&commands)?, &mut outcome)?,
+        Ok(commands) => peers(&serde_json::from_str::<Vec<_>>(&commands)?, &mut outcome)?,
         Err(_) => outcome.skip("refresh_vs_flair", "peers are timed with --peers"),
     }
     print!("{}", outcome.markdown);
@@ -24,7 +24,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Adds the peers' figures for the history that ours were measured with.
-fn peers(commands: &Vec<Vec<String>>, outcome: &mut Outcome) -> anyhow::Result<()> {
+fn peers(commands: &[Vec<String>], outcome: &mut Outcome) -> anyhow::Result<()> {
     let series = env::temp_dir().join(format!("honeyguide-series-{}", std::process::id()));
     let lines = |values: Vec<f64>| values.iter().map(|value| format!("{value}\n")).collect();
     let text: String = lines(speed::history());
