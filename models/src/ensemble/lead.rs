@@ -421,7 +421,7 @@ mod tests {
     fn followed_forecasts_meet_every_phase_of_a_season() {
         for steps in 1..=HORIZON {
             let ahead = Ahead::new(steps);
-            assert!(ahead.every == 1 || [2, 3, 5].iter().all(|d| ahead.every % d != 0));
+            assert!(ahead.every == 1 || [2, 3, 5].iter().all(|d| !ahead.every.is_multiple_of(*d)));
             assert!(
                 (steps as u64 / ahead.every) < IN_FLIGHT as u64 + 1,
                 "{ahead:?}"
