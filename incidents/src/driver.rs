@@ -119,11 +119,9 @@ impl Driver {
                     ))?;
                 }
             }
-            Fault::Hold(connections) => {
-                if self.done + 1.0 <= connections * severity {
-                    self.done += 1.0;
-                    http_get(means.shop, "/hold/1")?;
-                }
+            Fault::Hold(connections) if self.done + 1.0 <= connections * severity => {
+                self.done += 1.0;
+                http_get(means.shop, "/hold/1")?;
             }
             Fault::Leak { lost, .. } => {
                 while self.done + LEAK_MB <= lost * severity {

@@ -147,7 +147,7 @@ fn series_that_stopped_in_the_middle_of_trouble_is_calm() {
 /// A run queue that is now and then near ten times its usual and never beyond.
 #[test]
 fn what_was_said_and_did_not_come_lowers_what_is_said() {
-    let latency = |step: u64| 600_000 + 3_600_000 * u64::from(step * 7919 % 13 == 0);
+    let latency = |step: u64| 600_000 + 3_600_000 * u64::from((step * 7919).is_multiple_of(13));
     let deliveries: Vec<_> = (0..600)
         .map(|step| delivery(step, step + 1, latency(step)))
         .collect();
