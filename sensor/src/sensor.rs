@@ -118,7 +118,11 @@ impl AttachedSensor {
         kernel.tables().set_client_routes(client_routes);
         let rules = config.rules.lessons();
         kernel.teach(EVERY_SERVICE, &Lessons::default(), rules)?;
-        for probe in &config.config.probes {
+        // Exchanges that begin meanwhile are forgotten, and so would be what other
+        // probes have begun to measure by then.
+        let mut probes = config.config.probes.clone();
+        probes.sort_by_key(|probe| *probe != Probe::Tcp);
+        for probe in &probes {
             let best = match (probe, routes) {
                 (Probe::Tcp, 0) => TCP_WITHOUT_ROUTES,
                 _ => 0,

@@ -18,7 +18,9 @@ impl Kernel {
         for (number, level) in probe.levels().iter().enumerate().skip(best) {
             match self.attach_programs(level.programs) {
                 Ok(()) => {
-                    self.forget_begun();
+                    if probe == Probe::Tcp {
+                        self.forget_begun();
+                    }
                     let state = ProbeState::Running {
                         level: number,
                         refusals,
