@@ -140,7 +140,11 @@ impl Forecaster {
         let between = |a: f64, b: f64| a + share * (b - a);
         let [shapes] = self.seasons.shapes(self.step + steps as u64);
         let says = self.quantity.says(&shapes, f64::NAN);
-        let [a, b] = [shorter, longer].map(|lead| self.opinion(origin, lead, steps, &says));
+        let [a, b] = [shorter, longer].map(|lead| {
+            let opinion = self.opinion(origin, lead, steps, &says);
+            // What is learned is what experts are worth: a trend is no habit.
+            opinion.carried(&self.trend, steps)
+        });
         let median = between(a.median, b.median);
         let scale = between(a.scale, b.scale);
         let [a, b] = [shorter, longer].map(offsets);
@@ -210,14 +214,13 @@ impl Forecaster {
     /// What a followed lead's record makes of the experts.
     fn opinion(&self, origin: &Origin, lead: usize, steps: usize, says: &Says) -> Opinion {
         let size = self.seasons.size(0, self.step, self.step + steps as u64);
-        let opinion = self.leads[lead].1.opinion(
+        self.leads[lead].1.opinion(
             (says, &origin.credibility),
             origin.last,
             origin.typical[lead],
             origin.unit,
             size,
-        );
-        opinion.carried(&self.trend, steps)
+        )
     }
 
     /// The followed leads around a number of steps.

@@ -193,6 +193,10 @@ impl Outlook {
             origin.unit,
             size,
         );
+        // What is learned is what experts are worth: a trend is no habit.
+        if ahead.follows(step) {
+            lead.follow(step, ahead, says, &opinion);
+        }
         let expected = opinion.median;
         match Target::ALL[k] {
             Target::P99 => {
@@ -202,9 +206,6 @@ impl Outlook {
             Target::P999 => opinion.median += *tail,
             Target::Rate => opinion = opinion.carried(&self.trends[1], ahead.steps),
             Target::P50 | Target::P90 => {}
-        }
-        if ahead.follows(step) {
-            lead.follow(step, ahead, says, &opinion);
         }
         let scale = observed_scale(opinion.scale, ahead, k, evidence);
         let expected = |offset: f64| opinion.median + scale * offset;
