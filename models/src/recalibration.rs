@@ -218,7 +218,10 @@ impl Recalibration {
             return breach;
         }
         let line = self.line.as_ref().unwrap_or(&pool.line);
-        let probability = probability(line.at(logit(breach.probability)));
+        // Only downwards: after one incident all that was said has come, and an
+        // alert would stay for as long as that is remembered.
+        let learned = probability(line.at(logit(breach.probability)));
+        let probability = learned.min(breach.probability);
         Breach {
             probability,
             eta: breach.eta.filter(|_| probability >= ETA_SHARE_MIN),

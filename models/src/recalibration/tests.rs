@@ -74,11 +74,12 @@ fn what_comes_as_often_as_said_is_left_as_it_is() {
 }
 
 #[test]
-fn what_is_said_too_often_is_lowered_and_too_rarely_raised() {
+fn what_is_said_too_often_is_lowered_and_too_rarely_left() {
     let (_, error) = taught(2000, &mut Pool::default(), 2, |p| p * p);
     assert!(error < 0.06, "{error}");
-    let (_, error) = taught(2000, &mut Pool::default(), 3, f64::sqrt);
-    assert!(error < 0.06, "{error}");
+    let (recalibration, _) = taught(2000, &mut Pool::default(), 3, f64::sqrt);
+    let means = recalibration.recalibrated(&Pool::default(), said(0.3));
+    assert!((0.29..=0.3).contains(&means.probability), "{means:?}");
 }
 
 #[test]
