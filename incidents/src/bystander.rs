@@ -97,7 +97,7 @@ pub fn start(folder: &Folder, place: &Place, seed: u64) -> Result<Vec<Bystander>
                 Server::Redis => "PING".to_owned(),
                 Server::Nginx => "/".to_owned(),
                 Server::Application(hashes, _) => {
-                    format!("/work/{}", random.random_range(1..2 * hashes))
+                    format!("/digests/{}", random.random_range(1..2 * hashes))
                 }
             };
             (at, what)

@@ -65,7 +65,7 @@ def picture(number):
         return len(file.read())
 
 
-def work(number):
+def digests(number):
     digest = b""
     for _ in range(number):
         digest = hashlib.sha256(digest).digest()
@@ -83,7 +83,7 @@ def hold(_):
     return len(leaked)
 
 
-PAGES = {page.__name__: page for page in (item, order, search, report, cart, picture, work, leak, hold)}
+PAGES = {page.__name__: page for page in (item, order, search, report, cart, picture, digests, leak, hold)}
 
 
 def application(environ, start_response):
