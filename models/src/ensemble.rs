@@ -24,7 +24,7 @@ mod trend;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::lead::{Ahead, IN_FLIGHT, Lead, Opinion, Outcome, typical};
+pub(crate) use self::lead::{Ahead, IN_FLIGHT, Lead, Opinion, Outcome, share_of_drift, typical};
 pub(crate) use self::season::{Fixed, Observed, SEASONS, Seasons};
 pub(crate) use self::trend::Trend;
 use crate::level::Level;

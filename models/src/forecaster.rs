@@ -4,6 +4,7 @@
 //! here are the values that feed it and the leads that are followed: each about
 //! a third longer than the one before, and mixtures of two in between.
 
+use crate::ensemble::share_of_drift;
 use crate::ensemble::{
     Ahead, Belief, EXPERTS, Lead, Observed, Opinion, Outcome, Quantity, Says, Seasons, Trend,
     typical,
@@ -104,7 +105,7 @@ impl Forecaster {
             .map(|(ahead, lead)| lead.offsets(*ahead, levels));
         let offsets: Vec<[f64; N]> = offsets.collect();
         (1..=horizon)
-            .map(|steps| self.quantiles(&origin, steps, |lead| offsets[lead]))
+            .map(|steps| self.quantiles(&origin, steps, levels, |lead| offsets[lead]))
             .collect()
     }
 
@@ -112,7 +113,7 @@ impl Forecaster {
     pub fn at<const N: usize>(&self, steps: usize, levels: [f64; N]) -> Option<[f64; N]> {
         let origin = self.origin()?;
         let offsets = |lead: usize| self.leads[lead].1.offsets(self.leads[lead].0, levels);
-        Some(self.quantiles(&origin, steps.max(1), offsets))
+        Some(self.quantiles(&origin, steps.max(1), levels, offsets))
     }
 
     /// Memory in bytes, heap included.
@@ -125,6 +126,7 @@ impl Forecaster {
         &self,
         origin: &Origin,
         steps: usize,
+        levels: [f64; N],
         offsets: impl Fn(usize) -> [f64; N],
     ) -> [f64; N] {
         let bound = if self.lowest >= 0.0 {
@@ -140,18 +142,17 @@ impl Forecaster {
         let between = |a: f64, b: f64| a + share * (b - a);
         let [shapes] = self.seasons.shapes(self.step + steps as u64);
         let says = self.quantity.says(&shapes, f64::NAN);
-        let [a, b] = [shorter, longer].map(|lead| {
-            let opinion = self.opinion(origin, lead, steps, &says);
-            // What is learned is what experts are worth: a trend is no habit.
-            opinion.carried(&self.trend, steps)
-        });
+        let [a, b] = [shorter, longer].map(|lead| self.opinion(origin, lead, steps, &says));
         let median = between(a.median, b.median);
         let scale = between(a.scale, b.scale);
+        let [a, b] = [a, b].map(|opinion| opinion.drift(&self.trend, steps));
+        let drift = between(a, b);
         let [a, b] = [shorter, longer].map(offsets);
         let mut least = bound;
-        std::array::from_fn(|level| {
+        std::array::from_fn(|i| {
+            let offset = scale * between(a[i], b[i]) + share_of_drift(drift, levels[i]);
             // Whatever rounding does, they ascend.
-            least = (median + scale * between(a[level], b[level])).max(least);
+            least = (median + offset).max(least);
             least
         })
     }

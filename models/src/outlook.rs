@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::combination::isotonic;
 use crate::ensemble::{
     Ahead, Belief, EXPERTS, Fixed, Lead, Observed, Outcome, Quantity, Says, Seasons, Trend,
-    season_steps, typical,
+    season_steps, share_of_drift, typical,
 };
 use crate::features::{self, Snapshot, Tracks, row};
 use crate::forecast::QUANTILE_LEVELS;
@@ -186,7 +186,7 @@ impl Outlook {
     ) -> Point {
         let size = self.seasons.size(k, step, step + ahead.steps as u64);
         let lead = &mut self.leads[k][h];
-        let mut opinion = lead.opinion(
+        let opinion = lead.opinion(
             (says, &origin.credibility),
             origin.last,
             origin.typical[h],
@@ -197,27 +197,28 @@ impl Outlook {
         if ahead.follows(step) {
             lead.follow(step, ahead, says, &opinion);
         }
-        let expected = opinion.median;
-        match Target::ALL[k] {
+        let drift = match Target::ALL[k] {
             Target::P99 => {
-                opinion = opinion.carried(&self.trends[0], ahead.steps);
-                *tail = opinion.median - expected;
+                *tail = opinion.drift(&self.trends[0], ahead.steps);
+                *tail
             }
-            Target::P999 => opinion.median += *tail,
-            Target::Rate => opinion = opinion.carried(&self.trends[1], ahead.steps),
-            Target::P50 | Target::P90 => {}
-        }
+            Target::P999 => *tail,
+            Target::Rate => opinion.drift(&self.trends[1], ahead.steps),
+            Target::P50 | Target::P90 => 0.0,
+        };
         let scale = observed_scale(opinion.scale, ahead, k, evidence);
-        let expected = |offset: f64| opinion.median + scale * offset;
-        let at = lead.offsets(ahead, LEVELS).map(expected);
-        let quantiles = lead.offsets(ahead, QUANTILE_LEVELS);
+        let at = |level, offset| opinion.median + scale * offset + share_of_drift(drift, level);
+        let offsets = lead.offsets(ahead, QUANTILE_LEVELS);
+        let quantiles = std::array::from_fn(|i| at(QUANTILE_LEVELS[i], offsets[i]) as f32);
+        let offsets = lead.offsets(ahead, LEVELS);
+        let at: [f64; LEVELS.len()] = std::array::from_fn(|i| at(LEVELS[i], offsets[i]));
         Point {
             lower_95: at[0],
             lower_80: at[1],
             median: at[2],
             upper_80: at[3],
             upper_95: at[4],
-            quantiles: quantiles.map(|offset| expected(offset) as f32),
+            quantiles,
         }
     }
 

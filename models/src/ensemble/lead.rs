@@ -120,15 +120,18 @@ pub(crate) struct Opinion {
 }
 
 impl Opinion {
-    /// Goes on with a trend, as far as it is what is to stay that is expected:
-    /// what a season, or a regression, expects has its ups and downs in it.
-    pub(crate) fn carried(self, trend: &Trend, steps: usize) -> Self {
-        let carried = trend.carry(self.median, steps);
-        Opinion {
-            median: self.median + self.stays * (carried - self.median),
-            ..self
-        }
+    /// How much further a trend goes, as far as it is what is to stay that is
+    /// expected: what a season, or a regression, expects has its ups and downs in it.
+    pub(crate) fn drift(&self, trend: &Trend, steps: usize) -> f64 {
+        self.stays * (trend.carry(self.median, steps) - self.median)
     }
+}
+
+/// How much of a drift a quantile takes part in. All of it on the far side, less and
+/// less on the near one: ends are where they hold without a trend, and it may stop.
+pub(crate) fn share_of_drift(drift: f64, level: f64) -> f64 {
+    let near = if drift > 0.0 { level } else { 1.0 - level };
+    drift * (2.0 * near).min(1.0)
 }
 
 /// A distance from a forecast's median in scales, to 4 %: even in asinh.
