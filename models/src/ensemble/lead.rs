@@ -127,11 +127,12 @@ impl Opinion {
     }
 }
 
-/// How much of a drift a quantile takes part in. All of it on the far side, less and
-/// less on the near one: ends are where they hold without a trend, and it may stop.
+/// How much of a drift a quantile takes part in: all of it on the far side, and
+/// nothing beyond the near end of the 80 % interval. A trend may stop; ends are
+/// where they hold without it.
 pub(crate) fn share_of_drift(drift: f64, level: f64) -> f64 {
     let near = if drift > 0.0 { level } else { 1.0 - level };
-    drift * (2.0 * near).min(1.0)
+    drift * ((near - TAIL_80) / (0.5 - TAIL_80)).clamp(0.0, 1.0)
 }
 
 /// A distance from a forecast's median in scales, to 4 %: even in asinh.
@@ -434,6 +435,27 @@ fn cauchy(scales: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::testing::Noise;
+
+    #[test]
+    fn a_drift_leaves_the_near_ends_where_they_hold() {
+        for (level, rising, falling) in [
+            (0.025, 0.0, -2.0),
+            (0.1, 0.0, -2.0),
+            (0.3, 1.0, -2.0),
+            (0.5, 2.0, -2.0),
+            (0.9, 2.0, 0.0),
+            (0.975, 2.0, 0.0),
+        ] {
+            assert!(
+                (share_of_drift(2.0, level) - rising).abs() < 1e-12,
+                "{level}"
+            );
+            assert!(
+                (share_of_drift(-2.0, level) - falling).abs() < 1e-12,
+                "{level}"
+            );
+        }
+    }
 
     #[test]
     fn followed_forecasts_meet_every_phase_of_a_season() {
