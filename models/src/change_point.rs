@@ -3,7 +3,7 @@
 //!
 //! Adams and MacKay (2007), "Bayesian online changepoint detection": each *run* is a
 //! possible begin of the current level, with a normal-inverse-gamma belief about its
-//! values and the mass of the posterior; the least likely of more than [`RUNS`] is
+//! values and the mass of the posterior; the least likely of more than `RUNS` is
 //! left out. Where we differ, because latencies neither are normal nor independent:
 //! the scale of a run's predictive law is at least the usual distance from the slow
 //! level, a young run must lie clearly away from the established level, and the newest
@@ -69,7 +69,7 @@ struct Run {
     windows: u32,
 }
 
-/// The runs of one target, 204 bytes. O([`RUNS`]) per value.
+/// The runs of one target, 204 bytes. O(`RUNS`) per value.
 ///
 /// ```
 /// use honeyguide_models::change_point::{Runs, Usual};
