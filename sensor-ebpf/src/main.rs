@@ -20,6 +20,7 @@ mod dns;
 mod histogram;
 mod http1;
 mod http2;
+mod kafka;
 mod kernel;
 mod loss;
 mod peers;

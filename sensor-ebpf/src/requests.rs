@@ -7,6 +7,7 @@
 
 use sensor_common::{
     http::{self, STATUS_LEN},
+    kafka::{RESPONSE_HEAD_LEN, SIZE_LEN},
     protocol,
     record::{GlobalConfig, Loss},
     redis,
@@ -18,7 +19,7 @@ use crate::{
     histogram::Event,
     http1,
     http2::{self, Transfer},
-    loss,
+    kafka, loss,
     route::{self, Outcome},
     scan,
     user_buffer::{Source, UserBuffer},
@@ -30,9 +31,9 @@ mod waiting;
 /// What is kept with a connection.
 #[repr(C)]
 pub struct Requests {
-    /// Of the request under way: the shape of its path, or what its response
-    /// begins with; while `begun` is not 0 its first bytes, from the most
-    /// significant one on.
+    /// Of the request under way: the shape of its path, or (Kafka) the id that its
+    /// response begins with and, above, for which API in which version it is; while
+    /// a request has only `begun` its first bytes, from the most significant one on.
     shape: u64,
     /// Name of the connection in maps, 0 until it needs one.
     id: u64,
@@ -43,8 +44,8 @@ pub struct Requests {
     method: u32,
     /// Of [`mod@protocol`].
     protocol: u8,
-    /// So many bytes were read, too few to tell: Go's server reads the first
-    /// byte of a request on its own.
+    /// So many bytes were read, too few to tell: Go's server reads the first byte
+    /// of a request on its own, clients of Kafka the head of a response.
     begun: u8,
     /// Requests in a row that were none.
     misses: u8,
@@ -74,6 +75,14 @@ pub enum Answer {
     Interim,
     /// The request ended.
     Final(Outcome),
+}
+
+/// Where the head of a response of Kafka ends.
+enum KafkaHead {
+    /// With what was read, or later.
+    Alone,
+    /// At this place of what was read.
+    EndsAt(u32),
 }
 
 /// The connection changes to another protocol (RFC 9110, 15.2.2).
@@ -263,22 +272,14 @@ impl Requests {
                 .and_then(redis::outcome)
                 .map(Outcome::of_class),
             protocol::POSTGRESQL => scan::postgresql_outcome(buffer).map(Outcome::of_class),
-            // Clients read the size on its own.
-            protocol::KAFKA if self.begun == 0 && buffer.len() == 4 => {
-                self.begun = 4;
-                return Answer::Interim;
-            }
-            // Which error a response has depends on its API and version.
-            protocol::KAFKA => {
-                let place = if core::mem::take(&mut self.begun) == 0 {
-                    0
-                } else {
-                    32
-                };
-                begin(buffer)
-                    .filter(|head| (*head >> place) as u32 == self.shape as u32)
-                    .map(|_| Outcome::of_class(2))
-            }
+            protocol::KAFKA => match self.kafka_head(buffer) {
+                Some(KafkaHead::Alone) => return Answer::Interim,
+                Some(KafkaHead::EndsAt(place)) => {
+                    let request = (self.shape >> 32) as u32;
+                    Some(Outcome::of_class(kafka::class(buffer, request, place)))
+                }
+                None => None,
+            },
             _ => None,
         };
         match outcome {
@@ -293,6 +294,33 @@ impl Requests {
                 Answer::None
             }
         }
+    }
+
+    /// The head of a response of Kafka, if this is one: clients read it on its own,
+    /// or half of it.
+    #[inline(always)]
+    fn kafka_head(&mut self, buffer: UserBuffer) -> Option<KafkaHead> {
+        let begun = u32::from(core::mem::take(&mut self.begun));
+        if begun == RESPONSE_HEAD_LEN {
+            return Some(KafkaHead::EndsAt(0));
+        }
+        if begun == 0 && buffer.len() == u64::from(SIZE_LEN) {
+            self.begun = SIZE_LEN as u8;
+            return Some(KafkaHead::Alone);
+        }
+        let (id_behind, end) = if begun == 0 {
+            (0, RESPONSE_HEAD_LEN)
+        } else {
+            (32, RESPONSE_HEAD_LEN - SIZE_LEN)
+        };
+        if (begin(buffer)? >> id_behind) as u32 != self.shape as u32 {
+            return None;
+        }
+        if buffer.len() == u64::from(end) {
+            self.begun = RESPONSE_HEAD_LEN as u8;
+            return Some(KafkaHead::Alone);
+        }
+        Some(KafkaHead::EndsAt(end))
     }
 
     /// Counts the request under way, which is `event`.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(feature = "kernel-tests")]
 
+mod grpc;
 mod requests;
 
 use std::{
@@ -13,18 +14,16 @@ use std::{
     time::Duration,
 };
 
+use grpc::PATH;
 use honeyguide_proto::v1::{
-    self, GetForecastRequest, ListAlertsRequest, ListHintsRequest, ListSeriesRequest,
-    WatchForecastsRequest,
-    forecast_service_client::ForecastServiceClient,
-    forecast_service_server::{ForecastService, ForecastServiceServer},
+    GetForecastRequest, ListAlertsRequest, ListHintsRequest, ListSeriesRequest,
+    WatchForecastsRequest, forecast_service_client::ForecastServiceClient,
 };
 use requests::{
     Copy, Server, check_sampled, client_config, config, free_port, name_of, own_name, published,
     sampled_config, wait_for,
 };
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::transport::Channel;
 
 const NGINX: &str = r#"
 daemon off; master_process off; error_log stderr emerg; pid DIRECTORY/pid;
@@ -134,70 +133,6 @@ async fn large_responses_are_followed() {
     );
 }
 
-/// Answers each of its calls in another way.
-struct Service;
-
-#[tonic::async_trait]
-impl ForecastService for Service {
-    async fn list_series(
-        &self,
-        _: Request<ListSeriesRequest>,
-    ) -> Result<Response<v1::ListSeriesResponse>, Status> {
-        Ok(Response::new(v1::ListSeriesResponse::default()))
-    }
-
-    async fn get_forecast(
-        &self,
-        _: Request<GetForecastRequest>,
-    ) -> Result<Response<v1::GetForecastResponse>, Status> {
-        Err(Status::not_found("no such series"))
-    }
-
-    type WatchForecastsStream = ReceiverStream<Result<v1::WatchForecastsResponse, Status>>;
-
-    async fn watch_forecasts(
-        &self,
-        _: Request<WatchForecastsRequest>,
-    ) -> Result<Response<Self::WatchForecastsStream>, Status> {
-        let (sender, receiver) = tokio::sync::mpsc::channel(10);
-        for _ in 0..5 {
-            let _ = sender.send(Ok(v1::WatchForecastsResponse::default())).await;
-        }
-        let _ = sender.send(Err(Status::unavailable("enough"))).await;
-        Ok(Response::new(ReceiverStream::new(receiver)))
-    }
-
-    async fn list_alerts(
-        &self,
-        _: Request<ListAlertsRequest>,
-    ) -> Result<Response<v1::ListAlertsResponse>, Status> {
-        Err(Status::internal("broken"))
-    }
-
-    async fn list_hints(
-        &self,
-        _: Request<ListHintsRequest>,
-    ) -> Result<Response<v1::ListHintsResponse>, Status> {
-        let hint = v1::Hint {
-            reason: "x".repeat(1000),
-            ..v1::Hint::default()
-        };
-        Ok(Response::new(v1::ListHintsResponse {
-            hints: vec![hint; 100],
-            nodes: Vec::new(),
-        }))
-    }
-
-    async fn list_routes(
-        &self,
-        _: Request<v1::ListRoutesRequest>,
-    ) -> Result<Response<v1::ListRoutesResponse>, Status> {
-        Err(Status::unimplemented("nobody asks for it"))
-    }
-}
-
-const PATH: &str = "/honeyguide.v1.ForecastService";
-
 /// Many at once on one connection, `times` each.
 async fn call_all(client: ForecastServiceClient<Channel>, times: usize) {
     let calls: Vec<_> = (0..times)
@@ -228,13 +163,7 @@ async fn call_all(client: ForecastServiceClient<Channel>, times: usize) {
 async fn calls_of_grpc_are_counted_by_method_and_status() {
     let _turn = requests::turn().await;
     const TIMES: usize = 100;
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(
-        tonic::transport::Server::builder()
-            .add_service(ForecastServiceServer::new(Service))
-            .serve_with_incoming(TcpListenerStream::new(listener)),
-    );
+    let address = grpc::serve().await;
     let runtime = tokio::runtime::Handle::current();
     let work = move || {
         runtime.block_on(async {
@@ -245,7 +174,6 @@ async fn calls_of_grpc_are_counted_by_method_and_status() {
         });
     };
     let found = published(client_config(), &own_name(), work).await;
-    server.abort();
     println!("{:?} {:?}", found.by_route, found.losses);
     let expected: BTreeMap<(String, u8), u64> = [
         ("ListSeries", 2),

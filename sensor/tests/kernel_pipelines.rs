@@ -15,8 +15,8 @@ use std::{
 };
 
 use requests::{
-    Client, Published, Server, client_config, config, free_port, name_of, own_name, published,
-    serve, wait_for,
+    Client, Published, Server, check_sampled, client_config, config, free_port, name_of, own_name,
+    published, sampled_config, serve, wait_for,
 };
 use sensor_common::record::Loss;
 use tempfile::TempDir;
@@ -199,4 +199,23 @@ async fn requests_of_one_write_count_on_the_side_that_makes_them() {
     check(&found, &asked(TURNS, 50));
     assert_eq!(found.client_routes(), asked(TURNS, 50));
     assert_eq!(found.client_requests, found.requests);
+}
+
+/// Those of one read are sampled as one.
+#[tokio::test(flavor = "multi_thread")]
+async fn sampled_requests_of_one_read_stand_for_all() {
+    let _turn = requests::turn().await;
+    const WRITES: usize = 4000;
+    const AT_ONCE: usize = 8;
+    let address = requests::serve_at_once(by_path);
+    let work = move || ask(address, (WRITES, AT_ONCE), 0);
+    let found = published(sampled_config(), &own_name(), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let routes = found.routes();
+    let asked = asked(WRITES, AT_ONCE);
+    assert!(routes.keys().eq(asked.keys()));
+    for (route, requests) in asked {
+        check_sampled(routes[&route], requests, WRITES as u64);
+    }
+    found.check_whole();
 }

@@ -17,6 +17,7 @@ use honeyguide_sensor::{
 
 use requests::{Published, Running, Server, config, free_port, name_of, published, wait_for};
 
+mod grpc;
 mod requests;
 
 /// Asks for what is [`asked`], from OpenSSL, with a connection for each of four
@@ -236,6 +237,7 @@ http {
         location /error { return 503; }
         location /api { return 200 "ok"; }
         location / { root DIRECTORY; rewrite ^ /file break; }
+        location /honeyguide { grpc_pass grpc://CALLED; }
     }
 }
 "#;
@@ -245,6 +247,11 @@ fn nginx(directory: &Path) -> Server {
 }
 
 fn nginx_with(directory: &Path, listen: &str) -> Server {
+    nginx_before("127.0.0.1:1", directory, listen)
+}
+
+/// It passes calls of gRPC on to `called`.
+fn nginx_before(called: &str, directory: &Path, listen: &str) -> Server {
     certify(directory);
     let port = free_port();
     std::fs::write(directory.join("file"), vec![b'x'; 100_000]).unwrap();
@@ -252,7 +259,8 @@ fn nginx_with(directory: &Path, listen: &str) -> Server {
     let text = NGINX
         .replace("DIRECTORY", &directory.display().to_string())
         .replace("PORT", &port.to_string())
-        .replace("LISTEN", listen);
+        .replace("LISTEN", listen)
+        .replace("CALLED", called);
     std::fs::write(&configuration, text).unwrap();
     let mut command = Command::new("sh");
     let script = format!("echo {port}; exec nginx -c {}", configuration.display());
@@ -502,7 +510,10 @@ async fn commands_of_redis_are_seen_inside_tls() {
 
 /// Of HTTP/2, `streams` at once on each of two connections.
 fn load(address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
-    let mut command = Command::new("h2load");
+    load_by(Command::new("h2load"), address, requests, streams, paths);
+}
+
+fn load_by(mut command: Command, address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
     command
         .args(["-n", &requests.to_string(), "-c", "2"])
         .args(["-m", &streams.to_string()])
@@ -554,5 +565,42 @@ async fn large_responses_of_http2_are_followed_inside_tls() {
     println!("{:?} {:?}", found.by_route, found.losses);
     let expected = BTreeMap::from([(("GET /files/large", 2), 500)]);
     assert_eq!(found.routes(), expected);
+    found.check_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_grpc_are_seen_inside_tls() {
+    let _turn = requests::turn().await;
+    let directory = tempfile::tempdir().unwrap();
+    let called = grpc::serve().await.to_string();
+    let server = nginx_before(&called, directory.path(), "ssl http2");
+    let address = server.address;
+    // A message of no bytes, not compressed.
+    let message = directory.path().join("message");
+    std::fs::write(&message, [0; 5]).unwrap();
+    let work = move || {
+        let mut command = Command::new("h2load");
+        command
+            .args(["-H", "content-type: application/grpc"])
+            .args(["-H", "te: trailers", "-d"])
+            .arg(message);
+        let methods = ["ListSeries", "GetForecast", "ListAlerts"];
+        let paths = methods.map(|method| format!("{}/{method}", grpc::PATH));
+        load_by(
+            command,
+            address,
+            3000,
+            10,
+            &paths.each_ref().map(String::as_str),
+        );
+    };
+    let found = published(config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let expected: BTreeMap<(String, u8), u64> =
+        [("ListSeries", 2), ("GetForecast", 4), ("ListAlerts", 5)]
+            .into_iter()
+            .map(|(method, class)| ((format!("{}/{method}", grpc::PATH), class), 1000))
+            .collect();
+    assert_eq!(found.by_route, expected);
     found.check_whole();
 }

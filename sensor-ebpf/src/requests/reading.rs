@@ -56,11 +56,12 @@ impl Requests {
         if !all {
             return None;
         }
+        let total = received.total() as u32;
         if begun != 0 {
-            return self.read_kafka(owner, head, begun, buffer);
+            return self.read_kafka(owner, (head, begun), total, buffer);
         }
         if self.protocol == protocol::UNKNOWN || self.protocol == protocol::HTTP {
-            self.protocol = detect(head, buffer.len() as u32);
+            self.protocol = detect(head, total);
             if self.protocol == protocol::HTTP2 {
                 // Later than a connection begins: it is not followed.
                 self.protocol = protocol::UNKNOWN;
@@ -76,7 +77,7 @@ impl Requests {
                 }
                 Some(())
             }
-            protocol::KAFKA => self.read_kafka(owner, head, begun, buffer),
+            protocol::KAFKA => self.read_kafka(owner, (head, begun), total, buffer),
             _ => None,
         }
     }
@@ -198,16 +199,16 @@ impl Requests {
         Some(())
     }
 
-    /// Of which `begun` bytes, the size, were read before.
+    /// Of which `begun` bytes, the size, were read before, and `total` now.
     #[inline(always)]
     fn read_kafka(
         &mut self,
         owner: Owner,
-        head: u64,
-        begun: u32,
+        (head, begun): (u64, u32),
+        total: u32,
         buffer: UserBuffer,
     ) -> Option<()> {
-        if !kafka::begins(head, begun + buffer.len() as u32) {
+        if !kafka::begins(head, begun + total) {
             return None;
         }
         let mut correlation = [0; 4];
@@ -216,7 +217,9 @@ impl Requests {
         }
         self.protocol = protocol::KAFKA;
         self.method = owner.method(protocol::KAFKA, kafka::api(head));
-        self.shape = u64::from(u32::from_be_bytes(correlation));
+        let correlation = u64::from(u32::from_be_bytes(correlation));
+        // API and version are the lower half of the begin.
+        self.shape = head << 32 | correlation;
         Some(())
     }
 }
