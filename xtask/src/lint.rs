@@ -14,6 +14,9 @@ use crate::{
 /// cargo-deny is built into the tool cache when it is missing (two minutes).
 const DENY_VERSION: &str = "0.20";
 
+/// What is not in the workspace.
+const OTHER_WORKSPACES: [&str; 2] = ["sensor-ebpf/Cargo.toml", "sensor/fuzz/Cargo.toml"];
+
 /// Arguments of `cargo xtask lint`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -49,11 +52,10 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn formatting() -> Result<()> {
     show(cargo("fmt").args(["--all", "--check"]))?;
-    show(
-        cargo("fmt")
-            .args(["--manifest-path", "sensor-ebpf/Cargo.toml"])
-            .arg("--check"),
-    )
+    for manifest in OTHER_WORKSPACES {
+        show(cargo("fmt").args(["--manifest-path", manifest, "--check"]))?;
+    }
+    Ok(())
 }
 
 fn clippy() -> Result<()> {
@@ -112,7 +114,7 @@ fn deny(args: &Args) -> Result<()> {
             quiet("cargo-deny", &mut install)
         })?;
     }
-    for manifest in ["Cargo.toml", "sensor-ebpf/Cargo.toml"] {
+    for manifest in ["Cargo.toml"].into_iter().chain(OTHER_WORKSPACES) {
         let mut check = deny_command()?;
         check.args(["--manifest-path", manifest, "--config", "deny.toml"]);
         check.arg("check");

@@ -8,6 +8,7 @@ mod bench;
 mod cargo;
 mod clean_room;
 mod dashboards;
+mod fuzz;
 mod helm;
 mod incidents;
 mod kafka;
@@ -52,6 +53,8 @@ enum Command {
     Bench(bench::Args),
     /// Start, stop or look for a real Kafka broker on loopback.
     Kafka(kafka::Args),
+    /// Feed made-up inputs to the parsers of the kernel programs and to what learns routes.
+    Fuzz(fuzz::Args),
     /// Check the Helm chart, its manifests, its alerting rules.
     Helm(helm::Args),
     /// Record incidents with known causes: real servers, load and bottlenecks.
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Kafka(args) => kafka::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Helm(args) => helm::run(&args),
         Command::Incidents(args) => incidents::run(&args),
         Command::Notebooks(args) => notebooks::run(&args),

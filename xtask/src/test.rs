@@ -4,12 +4,15 @@ use anyhow::{Result, bail};
 
 use crate::{
     cargo::{self, BROKER_TESTS, KERNEL_TESTS, cargo},
-    helm,
+    fuzz, helm,
     machine::{Privilege, no_bpf},
     notebooks,
     setup::{self, KAFKA, Purpose},
     step::{show, step},
 };
+
+/// Each target of [`fuzz`] is fed for so long; it is the build of them that takes time.
+const FUZZ_SECONDS: u32 = 10;
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
         step("documentation tests", || {
             show(cargo("test").args(["--workspace", "--doc"]).args(&features))
         })?;
+        fuzz::all(FUZZ_SECONDS)?;
         helm::check()?;
         notebooks::check_shipped()?;
     }

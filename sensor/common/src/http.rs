@@ -186,6 +186,15 @@ static MEANINGS: [Meaning; 256] = {
     meanings
 };
 
+/// What a byte of a segment means that comes from a configuration: what would end
+/// a path is only there if it is encoded.
+const fn in_segment(byte: u8) -> Meaning {
+    match meaning(byte) {
+        ENDS.. => BYTE + NOT_HEX + ENCODED,
+        meaning => meaning,
+    }
+}
+
 /// Whether a segment of that tally looks generated: a number, a UUID, a hash,
 /// something encoded. Versions and names with a number (`v1`, `oauth2`) do not.
 #[inline(always)]
@@ -377,7 +386,8 @@ impl<'a, L: Learned> Iterator for Steps<'a, L> {
                 continue;
             }
             let (hash, before) = (hash(segment), self.path);
-            let tally = segment.iter().fold(0, |sum, byte| sum + meaning(*byte));
+            let counted = segment.iter().take(PATH_LEN_MAX);
+            let tally = counted.fold(0, |sum, byte| sum + in_segment(*byte));
             self.path = with(before, hash, tally, self.learned);
             return Some(Step {
                 segment,

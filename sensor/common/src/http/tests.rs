@@ -259,4 +259,16 @@ proptest! {
         }
         let _ = method(padded(&bytes));
     }
+
+    /// A configuration may have more, and other bytes, than a path.
+    #[test]
+    fn arbitrary_segments_are_literal_or_generated(
+        bytes in prop::collection::vec(any::<u8>(), 0..1000),
+    ) {
+        for step in Steps::new(&bytes, true, &()) {
+            prop_assert!(!step.segment.is_empty());
+            let is_long = step.segment.len() > SEGMENT_LEN_MAX as usize;
+            prop_assert!(!is_long || step.is_placeholder());
+        }
+    }
 }
