@@ -20,46 +20,13 @@ use honeyguide_proto::v1::{
     WatchForecastsRequest, forecast_service_client::ForecastServiceClient,
 };
 use requests::{
-    Copy, Server, check_sampled, client_config, config, free_port, name_of, own_name, published,
-    sampled_config, wait_for,
+    Copy, LOCATIONS, Server, check_sampled, client_config, config, name_of, own_name, published,
+    sampled_config,
 };
 use tonic::transport::Channel;
 
-const NGINX: &str = r#"
-daemon off; master_process off; error_log stderr emerg; pid DIRECTORY/pid;
-events {}
-http {
-    access_log off; sendfile on; keepalive_requests 1000000;
-    client_body_temp_path DIRECTORY/1; proxy_temp_path DIRECTORY/2; fastcgi_temp_path DIRECTORY/3;
-    uwsgi_temp_path DIRECTORY/4; scgi_temp_path DIRECTORY/5;
-    server {
-        listen 127.0.0.1:PORT http2;
-        location /missing { return 404; }
-        location /error { return 503; }
-        location /api { return 200 "ok"; }
-        location / { root DIRECTORY; rewrite ^ /file break; }
-    }
-}
-"#;
-
 fn nginx(directory: &std::path::Path) -> Server {
-    let port = free_port();
-    let path = directory.display().to_string();
-    std::fs::write(directory.join("file"), vec![b'x'; 100_000]).unwrap();
-    let configuration = directory.join("nginx.conf");
-    let text = NGINX
-        .replace("DIRECTORY", &path)
-        .replace("PORT", &port.to_string());
-    std::fs::write(&configuration, text).unwrap();
-    let child = Command::new("nginx")
-        .arg("-c")
-        .arg(&configuration)
-        .spawn()
-        .unwrap();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let server = Server { child, address };
-    wait_for(address);
-    server
+    Server::nginx(directory, "http2", LOCATIONS)
 }
 
 /// Asks for paths in turns on two connections.

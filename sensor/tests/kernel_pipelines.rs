@@ -5,18 +5,11 @@
 
 mod requests;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::SocketAddr,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, thread, time::Duration};
 
 use requests::{
-    Client, Published, Server, check_sampled, client_config, config, free_port, name_of, own_name,
-    published, sampled_config, serve, wait_for,
+    Client, Published, Server, check_sampled, client_config, config, name_of, own_name, published,
+    sampled_config, serve,
 };
 use sensor_common::record::Loss;
 use tempfile::TempDir;
@@ -26,35 +19,11 @@ const PIPELINED: usize = 64;
 const TURNS: usize = 20;
 
 fn nginx(directory: &TempDir) -> Server {
-    let (port, place) = (free_port(), directory.path().display());
-    let configuration = directory.path().join("nginx.conf");
-    fs::write(directory.path().join("file"), "a file\n").unwrap();
-    let text = format!(
-        "daemon off; master_process off; pid {place}/pid; error_log {place}/error.log;
-events {{}}
-http {{
-    access_log off; keepalive_requests 1000000; sendfile on; root {place};
-    client_body_temp_path {place}/body; proxy_temp_path {place}/proxy;
-    fastcgi_temp_path {place}/fastcgi; uwsgi_temp_path {place}/uwsgi;
-    scgi_temp_path {place}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location /users/ {{ return 200 'hello world'; }}
-        location /error/ {{ return 503; }}
-    }}
-}}"
-    );
-    fs::write(&configuration, text).unwrap();
-    let mut command = Command::new("nginx");
-    command
-        .arg("-c")
-        .arg(&configuration)
-        .args(["-e", "stderr"])
-        .stdout(Stdio::null());
-    let child = command.spawn().unwrap();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    wait_for(address);
-    Server { child, address }
+    let locations = "
+        root DIRECTORY;
+        location /users/ { return 200 'hello world'; }
+        location /error/ { return 503; }";
+    Server::nginx(directory.path(), "", locations)
 }
 
 /// The request of a place in a pipeline, and its status.

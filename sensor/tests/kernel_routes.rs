@@ -15,7 +15,7 @@ use std::{
 
 use honeyguide_sensor::Config;
 use requests::{
-    Client, Copy, Server, client_config, config, free_port, name_of, own_name, published, serve,
+    Client, Copy, LOCATIONS, Server, client_config, config, name_of, own_name, published, serve,
     wait_for,
 };
 use sensor_common::record::Loss;
@@ -375,46 +375,22 @@ async fn a_go_server_is_seen() {
 }
 
 /// Answers by itself, and with a file: `writev` and `sendfile`.
-const NGINX: &str = r#"
-daemon off; master_process off; error_log stderr emerg; pid DIRECTORY/pid;
-events {}
-http {
-    access_log off; sendfile on; keepalive_requests 100000;
-    client_body_temp_path DIRECTORY/1; proxy_temp_path DIRECTORY/2; fastcgi_temp_path DIRECTORY/3;
-    uwsgi_temp_path DIRECTORY/4; scgi_temp_path DIRECTORY/5;
-    server {
-        listen 127.0.0.1:PORT;
-        location /missing { return 404; }
-        location /error { return 503; }
-        location /api { return 200 "ok"; }
-        location / { root DIRECTORY; rewrite ^ /file break; }
-    }
-}
-"#;
-
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_is_seen() {
     let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let path = directory.path().display().to_string();
-    std::fs::write(directory.path().join("file"), vec![b'x'; 100_000]).unwrap();
-    let configuration = directory.path().join("nginx.conf");
-    let text = NGINX
-        .replace("DIRECTORY", &path)
-        .replace("PORT", &port.to_string());
-    std::fs::write(&configuration, text).unwrap();
-    let mut command = Command::new("sh");
-    let script = format!("echo {port}; exec nginx -c {}", configuration.display());
-    command.args(["-c", &script]);
-    check_server(command).await;
+    check_running(Server::nginx(directory.path(), "", LOCATIONS)).await;
 }
 
 /// Asks a server in another process under the sensor.
 async fn check_server(command: Command) {
     let server = Server::start(command);
+    wait_for(server.address);
+    check_running(server).await;
+}
+
+async fn check_running(server: Server) {
     let address = server.address;
-    wait_for(address);
     let name = name_of(&server.child);
     let found = published(config(), &name, move || ask(address)).await;
     assert_eq!(found.routes(), asked());

@@ -15,7 +15,9 @@ use honeyguide_sensor::{
     Config, Sensor, Status, program::openssl::places::places, tls::LibraryStatus,
 };
 
-use requests::{Published, Running, Server, config, free_port, name_of, published, wait_for};
+use requests::{
+    LOCATIONS, Published, Running, Server, config, free_port, name_of, published, wait_for,
+};
 
 mod grpc;
 mod requests;
@@ -222,52 +224,19 @@ async fn a_python_server_is_seen_in_tls_1_2() {
     check_openssl(Server::start(python(directory.path(), PYTHON)), "TLSv1_2").await;
 }
 
-const NGINX: &str = r#"
-daemon off; master_process off; error_log stderr emerg; pid DIRECTORY/pid;
-events {}
-http {
-    access_log off; sendfile on; keepalive_requests 100000;
-    client_body_temp_path DIRECTORY/1; proxy_temp_path DIRECTORY/2; fastcgi_temp_path DIRECTORY/3;
-    uwsgi_temp_path DIRECTORY/4; scgi_temp_path DIRECTORY/5;
-    server {
-        listen 127.0.0.1:PORT LISTEN;
-        ssl_protocols TLSv1.2 TLSv1.3;
-        ssl_certificate DIRECTORY/cert.pem; ssl_certificate_key DIRECTORY/key.pem;
-        location /missing { return 404; }
-        location /error { return 503; }
-        location /api { return 200 "ok"; }
-        location / { root DIRECTORY; rewrite ^ /file break; }
-        location /honeyguide { grpc_pass grpc://CALLED; }
-    }
-}
-"#;
-
 fn nginx(directory: &Path) -> Server {
     nginx_with(directory, "ssl")
 }
 
 fn nginx_with(directory: &Path, listen: &str) -> Server {
-    nginx_before("127.0.0.1:1", directory, listen)
+    nginx_at(directory, listen, LOCATIONS)
 }
 
-/// It passes calls of gRPC on to `called`.
-fn nginx_before(called: &str, directory: &Path, listen: &str) -> Server {
+fn nginx_at(directory: &Path, listen: &str, locations: &str) -> Server {
     certify(directory);
-    let port = free_port();
-    std::fs::write(directory.join("file"), vec![b'x'; 100_000]).unwrap();
-    let configuration = directory.join("nginx.conf");
-    let text = NGINX
-        .replace("DIRECTORY", &directory.display().to_string())
-        .replace("PORT", &port.to_string())
-        .replace("LISTEN", listen)
-        .replace("CALLED", called);
-    std::fs::write(&configuration, text).unwrap();
-    let mut command = Command::new("sh");
-    let script = format!("echo {port}; exec nginx -c {}", configuration.display());
-    command.args(["-c", &script]);
-    let server = Server::start(command);
-    wait_for(server.address);
-    server
+    let tls = "ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_certificate DIRECTORY/cert.pem; ssl_certificate_key DIRECTORY/key.pem;";
+    Server::nginx(directory, listen, &format!("{tls}{locations}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -572,8 +541,9 @@ async fn large_responses_of_http2_are_followed_inside_tls() {
 async fn calls_of_grpc_are_seen_inside_tls() {
     let _turn = requests::turn().await;
     let directory = tempfile::tempdir().unwrap();
-    let called = grpc::serve().await.to_string();
-    let server = nginx_before(&called, directory.path(), "ssl http2");
+    let called = grpc::serve().await;
+    let location = format!("location / {{ grpc_pass grpc://{called}; }}");
+    let server = nginx_at(directory.path(), "ssl http2", &location);
     let address = server.address;
     // A message of no bytes, not compressed.
     let message = directory.path().join("message");

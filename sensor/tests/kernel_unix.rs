@@ -14,36 +14,14 @@ use std::{
     time::Duration,
 };
 
-use requests::{Server, config, free_port, name_of, own_name, published, wait_for};
-
-const NGINX: &str = r#"
-daemon off; master_process off; error_log stderr emerg; pid DIRECTORY/pid;
-events {}
-http {
-    access_log off;
-    client_body_temp_path DIRECTORY/1; proxy_temp_path DIRECTORY/2; fastcgi_temp_path DIRECTORY/3;
-    uwsgi_temp_path DIRECTORY/4; scgi_temp_path DIRECTORY/5;
-    server {
-        listen unix:DIRECTORY/socket; listen 127.0.0.1:PORT;
-        location /missing { return 404; }
-        location / { return 200 "ok"; }
-    }
-}
-"#;
+use requests::{Server, config, name_of, own_name, published};
 
 fn nginx(directory: &Path) -> Server {
-    let port = free_port();
-    let configuration = directory.join("nginx.conf");
-    let text = NGINX
-        .replace("DIRECTORY", &directory.display().to_string())
-        .replace("PORT", &port.to_string());
-    std::fs::write(&configuration, text).unwrap();
-    let mut command = Command::new("sh");
-    let script = format!("echo {port}; exec nginx -c {}", configuration.display());
-    command.args(["-c", &script]);
-    let server = Server::start(command);
-    wait_for(server.address);
-    server
+    let at_its_socket = r#"
+        listen unix:DIRECTORY/socket;
+        location /missing { return 404; }
+        location / { return 200 "ok"; }"#;
+    Server::nginx(directory, "", at_its_socket)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -251,6 +251,52 @@ impl Server {
     }
 }
 
+impl Server {
+    /// nginx without workers, everything it writes in `directory`; how it listens,
+    /// and what else its server is to do.
+    ///
+    /// `DIRECTORY` in that is the directory; in it is a `file` of 100,000 bytes.
+    pub fn nginx(directory: &Path, listen: &str, server: &str) -> Self {
+        const CONFIGURATION: &str = r#"
+daemon off; master_process off; error_log stderr emerg; pid DIRECTORY/pid;
+events {}
+http {
+    access_log off; sendfile on; keepalive_requests 1000000;
+    client_body_temp_path DIRECTORY/1; proxy_temp_path DIRECTORY/2; fastcgi_temp_path DIRECTORY/3;
+    uwsgi_temp_path DIRECTORY/4; scgi_temp_path DIRECTORY/5;
+    server {
+        listen 127.0.0.1:PORT LISTEN;
+        SERVER
+    }
+}
+"#;
+        std::fs::write(directory.join("file"), vec![b'x'; 100_000]).unwrap();
+        let port = free_port();
+        let text = CONFIGURATION
+            .replace("SERVER", server)
+            .replace("LISTEN", listen)
+            .replace("DIRECTORY", &directory.display().to_string())
+            .replace("PORT", &port.to_string());
+        let configuration = directory.join("nginx.conf");
+        std::fs::write(&configuration, text).unwrap();
+        let mut command = Command::new("nginx");
+        let child = command.arg("-c").arg(&configuration).spawn().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let server = Self { child, address };
+        wait_for(address);
+        server
+    }
+}
+
+/// 404 for what begins with `/missing`, 503 for `/error`, a few bytes for `/api`,
+/// else the file.
+pub const LOCATIONS: &str = r#"
+        location /missing { return 404; }
+        location /error { return 503; }
+        location /api { return 200 "ok"; }
+        location / { root DIRECTORY; rewrite ^ /file break; }
+"#;
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
