@@ -8,7 +8,8 @@ mod requests;
 
 use std::{
     collections::BTreeMap,
-    net::{SocketAddr, TcpListener},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
     process::Command,
     thread,
@@ -24,12 +25,15 @@ use sensor_common::record::Loss;
 fn python_with(respond: &str) -> Server {
     let program = format!(
         r#"
-import os, socket, threading, time
+import os, resource, socket, struct, threading, time
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 {respond}
 listener = socket.create_server(("127.0.0.1", 0), backlog=100)
 print(listener.getsockname()[1], flush=True)
-while True: respond(listener.accept()[0])
+while True:
+    try: connection = listener.accept()[0]
+    except OSError: time.sleep(0.01)
+    else: respond(connection)
 "#
     );
     let mut command = Command::new("python3");
@@ -140,6 +144,119 @@ def respond(connection):
     assert_eq!(found.routes(), BTreeMap::from([(("other", 0), TURNS)]));
     assert_eq!(found.losses[&(Loss::BufferUnknown as u32)], TURNS);
     found.check_whole();
+}
+
+/// The status was sent before, so that it counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn responses_that_end_with_a_reset_count() {
+    let _turn = requests::turn().await;
+    let server = python_with(
+        r#"
+def respond(connection):
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 503 No\r\nContent-Length: 1000\r\n\r\nhalf of it")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+"#,
+    );
+    let address = server.address;
+    let work = move || {
+        for number in 0..TURNS {
+            let mut client = TcpStream::connect(address).unwrap();
+            let request = format!("GET /users/{number} HTTP/1.1\r\nHost: test\r\n\r\n");
+            client.write_all(request.as_bytes()).unwrap();
+            // The end of the response, or the error, as it happens.
+            while let Ok(1..) = client.read(&mut [0; 1000]) {}
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let expected = BTreeMap::from([(("GET /users/{id}", 5), TURNS)]);
+    assert_eq!(found.routes(), expected);
+    found.check_whole();
+}
+
+/// What clients begin and never finish is no request, and is in nobody's way.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_never_finished_do_not_count() {
+    let _turn = requests::turn().await;
+    let server = python_with(
+        r#"
+def answer(connection):
+    received = b""
+    while b"\r\n\r\n" not in received:
+        more = connection.recv(65536)
+        if not more: return
+        received += more
+    connection.sendall(OK)
+def respond(connection): threading.Thread(target=answer, args=(connection,)).start()
+"#,
+    );
+    let address = server.address;
+    let work = move || {
+        let begins = ["G", "GET /users/1", "POST /orders HTTP/1.1\r\nHost: te"];
+        let unfinished: Vec<_> = begins
+            .iter()
+            .cycle()
+            .take(30)
+            .map(|begin| {
+                let mut client = TcpStream::connect(address).unwrap();
+                client.write_all(begin.as_bytes()).unwrap();
+                client
+            })
+            .collect();
+        ask_in_turns(address, false);
+        drop(unfinished);
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let expected = BTreeMap::from([(("GET /users/{id}", 2), TURNS)]);
+    assert_eq!(found.routes(), expected);
+    found.check_whole();
+}
+
+/// Connections wait for a descriptor of the server, and so do their requests.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_to_a_server_without_descriptors_wait_and_count() {
+    let _turn = requests::turn().await;
+    const CLIENTS: u64 = 50;
+    let server = python_with(
+        r#"
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+def answer(connection):
+    connection.recv(65536)
+    time.sleep(0.1)
+    connection.sendall(OK)
+    connection.recv(1)
+    connection.close()
+def respond(connection): threading.Thread(target=answer, args=(connection,)).start()
+"#,
+    );
+    let address = server.address;
+    let work = move || {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                thread::spawn(move || {
+                    let path = format!("GET /users/{number}");
+                    Client::connect(address).request(&path, 200);
+                })
+            })
+            .collect();
+        clients
+            .into_iter()
+            .for_each(|client| client.join().unwrap());
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let expected = BTreeMap::from([(("GET /users/{id}", 2), CLIENTS)]);
+    assert_eq!(found.routes(), expected);
+    found.check_whole();
+    // Three times at least those who have one are answered before the last.
+    let longest = found.latency.max_ns();
+    assert!(longest > 250_000_000, "{longest} ns");
 }
 
 /// Submits one operation and waits for its result.
