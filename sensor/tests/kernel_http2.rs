@@ -6,13 +6,7 @@
 mod grpc;
 mod requests;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, process::Command, time::Duration};
 
 use grpc::PATH;
 use honeyguide_proto::v1::{
@@ -20,8 +14,8 @@ use honeyguide_proto::v1::{
     WatchForecastsRequest, forecast_service_client::ForecastServiceClient,
 };
 use requests::{
-    Copy, LOCATIONS, Server, check_sampled, client_config, config, name_of, own_name, published,
-    sampled_config,
+    Copy, LOCATIONS, Server, check_sampled, client_config, config, load_http2, name_of, own_name,
+    published, sampled_config,
 };
 use tonic::transport::Channel;
 
@@ -29,21 +23,17 @@ fn nginx(directory: &std::path::Path) -> Server {
     Server::nginx(directory, "http2", LOCATIONS)
 }
 
-/// Asks for paths in turns on two connections.
 fn load(address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
     load_by(Command::new("h2load"), address, requests, streams, paths);
 }
 
-fn load_by(mut command: Command, address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
-    command
-        .args(["-n", &requests.to_string(), "-c", "2"])
-        .args(["-m", &streams.to_string()])
-        .stdout(Stdio::null());
-    for path in paths {
-        command.arg(format!("http://{address}{path}"));
-    }
-    assert!(command.status().unwrap().success());
-    thread::sleep(Duration::from_millis(100));
+fn load_by(h2load: Command, address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
+    load_http2(
+        h2load,
+        &format!("http://{address}"),
+        (requests, streams),
+        paths,
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

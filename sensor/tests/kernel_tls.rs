@@ -16,7 +16,8 @@ use honeyguide_sensor::{
 };
 
 use requests::{
-    LOCATIONS, Published, Running, Server, config, free_port, name_of, published, wait_for,
+    LOCATIONS, Published, Running, Server, config, free_port, load_http2, name_of, published,
+    wait_for,
 };
 
 mod grpc;
@@ -477,21 +478,9 @@ async fn commands_of_redis_are_seen_inside_tls() {
     found.check_whole();
 }
 
-/// Of HTTP/2, `streams` at once on each of two connections.
 fn load(address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
-    load_by(Command::new("h2load"), address, requests, streams, paths);
-}
-
-fn load_by(mut command: Command, address: SocketAddr, requests: u32, streams: u32, paths: &[&str]) {
-    command
-        .args(["-n", &requests.to_string(), "-c", "2"])
-        .args(["-m", &streams.to_string()])
-        .stdout(Stdio::null());
-    for path in paths {
-        command.arg(format!("https://{address}{path}"));
-    }
-    assert!(command.status().unwrap().success());
-    thread::sleep(Duration::from_millis(100));
+    let server = format!("https://{address}");
+    load_http2(Command::new("h2load"), &server, (requests, streams), paths);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -556,13 +545,9 @@ async fn calls_of_grpc_are_seen_inside_tls() {
             .arg(message);
         let methods = ["ListSeries", "GetForecast", "ListAlerts"];
         let paths = methods.map(|method| format!("{}/{method}", grpc::PATH));
-        load_by(
-            command,
-            address,
-            3000,
-            10,
-            &paths.each_ref().map(String::as_str),
-        );
+        let server = format!("https://{address}");
+        let paths = paths.each_ref().map(String::as_str);
+        load_http2(command, &server, (3000, 10), &paths);
     };
     let found = published(config(), &name_of(&server.child), work).await;
     println!("{:?} {:?}", found.by_route, found.losses);

@@ -459,3 +459,22 @@ pub fn name_of(child: &Child) -> String {
     let comm = std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap();
     format!("/{}", comm.trim_end())
 }
+
+/// Asks `server`, a scheme and an address, for paths in turns by HTTP/2: on two
+/// connections, of so many streams at once each. `h2load` is that, with whatever
+/// else it is to do.
+pub fn load_http2(
+    mut h2load: Command,
+    server: &str,
+    (requests, streams): (u32, u32),
+    paths: &[&str],
+) {
+    h2load
+        .args(["-n", &requests.to_string(), "-c", "2"])
+        .args(["-m", &streams.to_string()])
+        .args(paths.iter().map(|path| format!("{server}{path}")))
+        .stdout(Stdio::null());
+    assert!(h2load.status().unwrap().success());
+    // The response is counted before the client has it; the drain is later.
+    thread::sleep(Duration::from_millis(100));
+}
