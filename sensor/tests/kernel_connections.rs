@@ -17,7 +17,7 @@ use std::{
 };
 
 use io_uring::{IoUring, opcode, squeue, types::Fd};
-use requests::{Client, Server, config, name_of, own_name, published};
+use requests::{Client, Published, Server, config, name_of, own_name, published};
 use sensor_common::record::Loss;
 
 /// A server of Python that prints its port and is given each request; `respond`
@@ -59,6 +59,21 @@ fn ask_in_turns(address: SocketAddr, closes: bool) {
     thread::sleep(Duration::from_millis(100));
 }
 
+/// Runs `work` under the sensor: so many requests of users are answered with that
+/// status class, and no others.
+async fn check<W: FnOnce() + Send + 'static>(
+    server: &Server,
+    work: W,
+    (class, requests): (u8, u64),
+) -> Published {
+    let found = published(config(), &name_of(&server.child), work).await;
+    println!("{:?} {:?}", found.by_route, found.losses);
+    let expected = BTreeMap::from([(("GET /users/{id}", class), requests)]);
+    assert_eq!(found.routes(), expected);
+    found.check_whole();
+    found
+}
+
 /// The client says that it sends no more, and still gets its response.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_of_half_closed_connections_are_seen() {
@@ -74,11 +89,7 @@ def respond(connection):
     );
     let address = server.address;
     let work = move || ask_in_turns(address, true);
-    let found = published(config(), &name_of(&server.child), work).await;
-    println!("{:?} {:?}", found.by_route, found.losses);
-    let expected = BTreeMap::from([(("GET /users/{id}", 2), TURNS)]);
-    assert_eq!(found.routes(), expected);
-    found.check_whole();
+    check(&server, work, (2, TURNS)).await;
 }
 
 /// One process accepts; a child of it, that has the connection by inheritance or
@@ -115,11 +126,7 @@ def respond(connection):
         let server = python_with(respond);
         let address = server.address;
         let work = move || ask_in_turns(address, false);
-        let found = published(config(), &name_of(&server.child), work).await;
-        println!("{:?} {:?}", found.by_route, found.losses);
-        let expected = BTreeMap::from([(("GET /users/{id}", 2), TURNS)]);
-        assert_eq!(found.routes(), expected);
-        found.check_whole();
+        check(&server, work, (2, TURNS)).await;
     }
 }
 
@@ -170,11 +177,7 @@ def respond(connection):
         }
         thread::sleep(Duration::from_millis(100));
     };
-    let found = published(config(), &name_of(&server.child), work).await;
-    println!("{:?} {:?}", found.by_route, found.losses);
-    let expected = BTreeMap::from([(("GET /users/{id}", 5), TURNS)]);
-    assert_eq!(found.routes(), expected);
-    found.check_whole();
+    check(&server, work, (5, TURNS)).await;
 }
 
 /// What clients begin and never finish is no request, and is in nobody's way.
@@ -210,11 +213,7 @@ def respond(connection): threading.Thread(target=answer, args=(connection,)).sta
         drop(unfinished);
         thread::sleep(Duration::from_millis(100));
     };
-    let found = published(config(), &name_of(&server.child), work).await;
-    println!("{:?} {:?}", found.by_route, found.losses);
-    let expected = BTreeMap::from([(("GET /users/{id}", 2), TURNS)]);
-    assert_eq!(found.routes(), expected);
-    found.check_whole();
+    check(&server, work, (2, TURNS)).await;
 }
 
 /// Connections wait for a descriptor of the server, and so do their requests.
@@ -249,11 +248,7 @@ def respond(connection): threading.Thread(target=answer, args=(connection,)).sta
             .for_each(|client| client.join().unwrap());
         thread::sleep(Duration::from_millis(100));
     };
-    let found = published(config(), &name_of(&server.child), work).await;
-    println!("{:?} {:?}", found.by_route, found.losses);
-    let expected = BTreeMap::from([(("GET /users/{id}", 2), CLIENTS)]);
-    assert_eq!(found.routes(), expected);
-    found.check_whole();
+    let found = check(&server, work, (2, CLIENTS)).await;
     // Three times at least those who have one are answered before the last.
     let longest = found.latency.max_ns();
     assert!(longest > 250_000_000, "{longest} ns");
