@@ -9,11 +9,13 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    path::Path,
+    process::Command,
 };
 
 use running::{
     Running, get,
-    loads::{SHOP, Shop},
+    loads::{SHOP, SHOP_WITH_TLS, Shop},
     wait_for,
 };
 use serde_json::Value;
@@ -54,9 +56,9 @@ fn send(port: u16, requests: impl Iterator<Item = String>) -> BTreeMap<u16, u64>
 }
 
 /// Requests ever by route and status class, as `honeyguide routes` tells.
-fn by_class(up: &Running) -> BTreeMap<(String, u64), u64> {
+fn by_class(up: &Running, service: &str) -> BTreeMap<(String, u64), u64> {
     let mut all = BTreeMap::new();
-    for route in up.ask(&["routes", SHOP, "--json"]) {
+    for route in up.ask(&["routes", service, "--json"]) {
         let name = route["route"].as_str().unwrap();
         for class in route["classes"].as_array().unwrap() {
             let number = |key: &str| class[key].as_u64().unwrap();
@@ -109,9 +111,9 @@ fn every_request_is_counted_by_route_and_status_class() {
     let p99 = failing["latency"]["p99"].as_f64().unwrap();
     assert!(p99 > 1e-5 && p99 < 1.0, "{failing}");
     wait_for("all requests", 30, || {
-        by_class(&up).values().sum::<u64>() >= 369
+        by_class(&up, SHOP).values().sum::<u64>() >= 369
     });
-    assert_eq!(by_class(&up), expected);
+    assert_eq!(by_class(&up, SHOP), expected);
 
     let metrics = get(up.analyzer_http, "/metrics").unwrap();
     let count = |labels: &str| {
@@ -137,5 +139,48 @@ fn every_request_is_counted_by_route_and_status_class() {
         up.analyzer_metric("analyzer_dropped_total{reason=\"unknown_route\"}"),
         None
     );
+    up.terminate();
+}
+
+/// A certificate and its key, `cert.pem` and `key.pem`.
+fn certify(directory: &Path) {
+    let mut openssl = Command::new("openssl");
+    openssl
+        .args([
+            "req", "-x509", "-newkey", "ec", "-nodes", "-subj", "/CN=test",
+        ])
+        .args(["-pkeyopt", "ec_paramgen_curve:prime256v1"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem"]);
+    let made = openssl.current_dir(directory).output().unwrap();
+    assert!(made.status.success());
+}
+
+/// The server starts while the sensor runs already.
+#[test]
+fn requests_inside_tls_are_counted_likewise() {
+    let directory = tempfile::tempdir().unwrap();
+    certify(directory.path());
+    let up = Running::up(directory.path(), CONFIG, &[]);
+    let shop = Shop::start_with_tls(directory.path());
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--insecure"]);
+    for number in 0..60 {
+        let path = if number % 5 == 0 {
+            "orders/fail"
+        } else {
+            "orders/new"
+        };
+        let url = format!("https://127.0.0.1:{}/{path}?number={number}", shop.port);
+        curl.args(["-o", "/dev/null", &url]);
+    }
+    assert!(curl.status().unwrap().success());
+    let expected = [(("GET /orders/new", 2), 48), (("GET /orders/fail", 5), 12)];
+    let expected: BTreeMap<_, _> = expected
+        .map(|((route, class), requests)| ((route.to_owned(), class), requests))
+        .into();
+    wait_for("all requests", 30, || {
+        by_class(&up, SHOP_WITH_TLS).values().sum::<u64>() >= 60
+    });
+    assert_eq!(by_class(&up, SHOP_WITH_TLS), expected);
     up.terminate();
 }

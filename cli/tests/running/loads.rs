@@ -66,6 +66,9 @@ pub struct Shop {
 /// The service key of [`Shop`].
 pub const SHOP: &str = "process/hg-shop";
 
+/// Likewise, with TLS.
+pub const SHOP_WITH_TLS: &str = "process/hg-shop-tls";
+
 const SHOP_SCRIPT: &str = r#"
 import http.server
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -79,6 +82,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_POST = do_GET
     def log_message(self, *arguments): pass
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+# TLS
 print(server.server_port, flush=True)
 server.serve_forever()
 "#;
@@ -91,6 +95,25 @@ impl Shop {
     /// As a process of another name.
     pub fn start_as(directory: &Path, name: &str) -> Self {
         Self::start_script(directory, name, SHOP_SCRIPT)
+    }
+
+    /// With TLS by OpenSSL; `directory` has its certificate and key, `cert.pem` and
+    /// `key.pem`.
+    pub fn start_with_tls(directory: &Path) -> Self {
+        let place = directory.display();
+        let tls = format!(
+            r#"
+import ssl
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("{place}/cert.pem", "{place}/key.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+"#
+        );
+        Self::start_script(
+            directory,
+            "hg-shop-tls",
+            &SHOP_SCRIPT.replace("# TLS", &tls),
+        )
     }
 
     /// A server in Python that prints its port.
