@@ -163,14 +163,21 @@ fn whole_name(comm: &str, tgid: u32) -> String {
         .as_deref()
         .and_then(Path::file_name)
         .map(|name| name.to_string_lossy());
+    // What the kernel adds to one that was replaced meanwhile (proc_pid_exe(5)).
+    let name = name.as_deref().map(|name| {
+        let whole = name.strip_suffix(" (deleted)");
+        whole.unwrap_or(name)
+    });
     match name {
-        Some(name) if name.starts_with(comm) => name.into_owned(),
+        Some(name) if name.starts_with(comm) => name.to_owned(),
         _ => comm.to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     fn key(cgroup_id: u64, comm: &str) -> ServiceKey {
@@ -208,6 +215,22 @@ mod tests {
         ] {
             assert_eq!(names.name(index, &key, 0).key(), expected);
         }
+    }
+
+    #[test]
+    fn a_long_name_stays_when_the_executable_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hg-a-long-name-of-a-program");
+        fs::copy("/bin/sleep", &path).unwrap();
+        let mut child = Command::new(&path).arg("60").spawn().unwrap();
+        let names = [(); 2].map(|()| {
+            let name = whole_name("hg-a-long-name-", child.id());
+            let _ = fs::remove_file(&path);
+            name
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(names, ["hg-a-long-name-of-a-program"; 2]);
     }
 
     #[test]
