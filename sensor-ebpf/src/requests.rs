@@ -272,7 +272,7 @@ impl Requests {
                 .and_then(redis::outcome)
                 .map(Outcome::of_class),
             protocol::POSTGRESQL => scan::postgresql_outcome(buffer).map(Outcome::of_class),
-            protocol::KAFKA => match self.kafka_head(buffer) {
+            protocol::KAFKA => match self.kafka_head(buffer, sent.total()) {
                 Some(KafkaHead::Alone) => return Answer::Interim,
                 Some(KafkaHead::EndsAt(place)) => {
                     let request = (self.shape >> 32) as u32;
@@ -296,15 +296,15 @@ impl Requests {
         }
     }
 
-    /// The head of a response of Kafka, if this is one: clients read it on its own,
-    /// or half of it.
+    /// The head of a response of Kafka, if this is one, of `total` bytes: clients read
+    /// the head on its own, or half of it.
     #[inline(always)]
-    fn kafka_head(&mut self, buffer: UserBuffer) -> Option<KafkaHead> {
+    fn kafka_head(&mut self, buffer: UserBuffer, total: u64) -> Option<KafkaHead> {
         let begun = u32::from(core::mem::take(&mut self.begun));
         if begun == RESPONSE_HEAD_LEN {
             return Some(KafkaHead::EndsAt(0));
         }
-        if begun == 0 && buffer.len() == u64::from(SIZE_LEN) {
+        if begun == 0 && total == u64::from(SIZE_LEN) {
             self.begun = SIZE_LEN as u8;
             return Some(KafkaHead::Alone);
         }
@@ -316,7 +316,7 @@ impl Requests {
         if (begin(buffer)? >> id_behind) as u32 != self.shape as u32 {
             return None;
         }
-        if buffer.len() == u64::from(end) {
+        if total == u64::from(end) {
             self.begun = RESPONSE_HEAD_LEN as u8;
             return Some(KafkaHead::Alone);
         }
