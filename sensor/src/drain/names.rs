@@ -1,12 +1,13 @@
 //! Numbers for names, so that a drain compares numbers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Numbers of names that several users may share.
 #[derive(Debug)]
 pub struct Names<T> {
-    numbers: BTreeMap<T, u32>,
-    names: Vec<T>,
+    // Names of routes are most of what a sensor keeps: each is there once.
+    numbers: BTreeMap<Arc<T>, u32>,
+    names: Vec<Arc<T>>,
     users: Vec<u32>,
     released: Vec<u32>,
     free: Vec<u32>,
@@ -24,21 +25,22 @@ impl<T> Default for Names<T> {
     }
 }
 
-impl<T: Ord + Clone> Names<T> {
+impl<T: Ord> Names<T> {
     /// The number of `name`, which has one user more now.
     pub fn take(&mut self, name: T) -> u32 {
         if let Some(number) = self.numbers.get(&name) {
             self.users[*number as usize] += 1;
             return *number;
         }
+        let name = Arc::new(name);
         let number = match self.free.pop() {
             Some(number) => {
-                self.names[number as usize] = name.clone();
+                self.names[number as usize] = Arc::clone(&name);
                 self.users[number as usize] = 1;
                 number
             }
             None => {
-                self.names.push(name.clone());
+                self.names.push(Arc::clone(&name));
                 self.users.push(1);
                 self.names.len() as u32 - 1
             }

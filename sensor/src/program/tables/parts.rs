@@ -15,6 +15,9 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::{KernelError, page_size};
 
+/// Entries of a part at least. The kernel maps all of a part at once.
+const PART_LEN_MIN: usize = 256;
+
 /// Values of type `T` by number, see the module.
 pub(super) struct Parts<T> {
     map: OwnedFd,
@@ -44,9 +47,11 @@ impl<T> Parts<T> {
         })
     }
 
-    /// Entries of a part: as many of them as a page has bytes fill whole pages.
+    /// Entries of a part, which fill whole pages: those of a page have the greatest
+    /// power of two in common with an entry.
     fn part_len() -> usize {
-        page_size()
+        let in_common = 1 << size_of::<T>().trailing_zeros();
+        (page_size() / in_common).max(PART_LEN_MIN)
     }
 
     /// Number of entries.
