@@ -18,7 +18,7 @@ pub struct Outcome {
     pub markdown: String,
     /// Plots: name without extension, SVG.
     #[serde(skip)]
-    pub plots: Vec<(&'static str, String)>,
+    pub plots: Vec<(String, String)>,
 }
 
 impl Outcome {
