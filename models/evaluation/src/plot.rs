@@ -5,7 +5,9 @@
 mod draw;
 
 /// Points of a line at most: what lies between is narrower than a pixel.
-const POINTS_MAX: usize = 900;
+const POINTS_MAX: usize = 600;
+/// Points of a band at most, likewise.
+const BAND_POINTS_MAX: usize = 200;
 
 /// A drawing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -186,6 +188,31 @@ pub(crate) fn file_name(parts: &[&str]) -> String {
     name.trim_matches('-').to_owned()
 }
 
+/// Low and high ends at an x.
+type Ends = (f64, [f64; 2]);
+
+/// Runs of a band that are known, with the widest of every few points where there
+/// are more than can be seen.
+fn band_runs(points: &[Ends]) -> Vec<Vec<Ends>> {
+    let known = |(_, [low, high]): &Ends| low.is_finite() && high.is_finite();
+    let every = points.len().div_ceil(BAND_POINTS_MAX).max(1);
+    let widest = |group: &[Ends]| {
+        let wider = |a: [f64; 2], b: &Ends| [a[0].min(b.1[0]), a[1].max(b.1[1])];
+        (group[0].0, group.iter().fold(group[0].1, wider))
+    };
+    let runs = points.split(|point| !known(point));
+    runs.map(|run| {
+        let mut thinned: Vec<Ends> = run.chunks(every).map(widest).collect();
+        // It ends where the run does.
+        if let (Some(end), Some(last)) = (thinned.last_mut(), run.last()) {
+            end.0 = last.0;
+        }
+        thinned
+    })
+    .filter(|run| run.len() > 1)
+    .collect()
+}
+
 /// Runs of points that are known, each thinned to the least and largest of every
 /// few where there are more than can be seen.
 fn runs(points: &[(f64, f64)]) -> Vec<Vec<(f64, f64)>> {
@@ -295,6 +322,12 @@ mod tests {
         let drawn = runs(&long).concat();
         assert!(drawn.len() <= POINTS_MAX + 2, "{}", drawn.len());
         assert!(drawn.contains(&(7777.0, 9.0)));
+        let mut band: Vec<Ends> = (0..5000).map(|i| (f64::from(i), [1.0, 2.0])).collect();
+        band[3333].1[1] = 5.0;
+        let drawn = band_runs(&band).concat();
+        assert!(drawn.len() <= BAND_POINTS_MAX, "{}", drawn.len());
+        assert!(drawn.iter().any(|(_, ends)| *ends == [1.0, 5.0]));
+        assert_eq!(drawn.last().map(|(x, _)| *x), Some(4999.0));
     }
 
     #[test]

@@ -98,6 +98,16 @@ impl Score {
         self.pinball.iter().sum::<f64>() / LEVELS.len() as f64 / self.magnitude
     }
 
+    /// The same in the unit of the series: twice the mean pinball loss.
+    pub(crate) fn crps_in_units(&self) -> f64 {
+        self.pinball.iter().sum::<f64>() / LEVELS.len() as f64 / self.steps
+    }
+
+    /// Mean |y|.
+    pub(crate) fn mean_magnitude(&self) -> f64 {
+        self.magnitude / self.steps
+    }
+
     /// Mean pinball loss at [`LEVELS`], in the unit of the series.
     pub fn pinball(&self) -> [f64; LEVELS.len()] {
         self.pinball.map(|sum| 0.5 * sum / self.steps)

@@ -1,5 +1,7 @@
 //! How much hangs on the threshold, and what was alerted.
 
+use honeyguide_models::detector::REST;
+
 use crate::{
     nab::{Labelled, Profile},
     own::Own,
@@ -76,6 +78,15 @@ pub(super) fn series(own: &Own, labelled: &Labelled, scores: &[f64], alerts: &[f
         let label = format!("time in {unit} since {} UTC", own.time(0));
         Axis::new(label, 0.0, x(own.series.values.len()))
     };
+    // Of what is missing nothing is said, and at the beginning neither.
+    let said = scores.iter().zip(&own.series.values).enumerate();
+    let said = said.map(
+        |(at, (score, value))| match value.is_nan() || at < REST as usize {
+            true => f64::NAN,
+            false => *score,
+        },
+    );
+    let said: Vec<f64> = said.collect();
     let highest = scores.iter().copied().fold(1.2, f64::max);
     let threshold = Mark::Dashes {
         points: vec![(0.0, 1.0), (x(own.series.values.len()), 1.0)],
@@ -109,7 +120,7 @@ pub(super) fn series(own: &Own, labelled: &Labelled, scores: &[f64], alerts: &[f
             panel(
                 "anomaly scores",
                 Axis::new("score", 0.0, highest),
-                vec![line(points(scores)), threshold],
+                vec![line(points(&said)), threshold],
             ),
         ],
     }

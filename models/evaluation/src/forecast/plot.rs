@@ -138,13 +138,16 @@ impl Drawn {
         let horizon = self.leads.len();
         let (unit, unit_secs) = unit_of_time(step * horizon as f64);
         let every = horizon.div_ceil(LEADS_MAX).max(1);
+        // One unit for all times ahead: some have nights and weekends near 0.
+        let all = Score::total(self.leads.iter().map(|lead| &lead[0]));
+        let magnitude = all.mean_magnitude();
         let line = |model: usize| -> Vec<(f64, f64)> {
             let groups = self.leads.chunks(every).enumerate();
             groups
                 .map(|(group, leads)| {
                     let middle = (group * every) as f64 + (leads.len() as f64 + 1.0) / 2.0;
                     let total = Score::total(leads.iter().map(|lead| &lead[model]));
-                    (middle * step / unit_secs, total.crps())
+                    (middle * step / unit_secs, total.crps_in_units() / magnitude)
                 })
                 .collect()
         };

@@ -7,7 +7,7 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use super::{Axis, Colour, Entry, Figure, Mark, Panel, Sign, runs};
+use super::{Axis, Colour, Entry, Figure, Mark, Panel, Sign, band_runs, runs};
 
 type Failure = DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::ErrorType>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -102,6 +102,7 @@ fn panel(root: &Area<'_>, area: &Area<'_>, panel: &Panel) -> Result<(), Failure>
     builder
         .caption(&panel.title, (FONT, 13))
         .margin(6)
+        .margin_right(16)
         .x_label_area_size(36)
         .y_label_area_size(56);
     if panel.right.is_some() {
@@ -248,11 +249,7 @@ fn mark(
             colour,
             opacity,
         } => {
-            let known = |(_, [low, high]): &(f64, [f64; 2])| low.is_finite() && high.is_finite();
-            for run in points
-                .split(|point| !known(point))
-                .filter(|run| run.len() > 1)
-            {
+            for run in band_runs(points) {
                 let upper = run.iter().map(|(a, [_, high])| (*a, *high));
                 let lower = run.iter().rev().map(|(a, [low, _])| (*a, *low));
                 let border: Vec<(f64, f64)> = upper.chain(lower).collect();
