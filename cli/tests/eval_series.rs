@@ -153,7 +153,7 @@ fn figures_tables_and_plots_are_kept() {
     let rows = forecast["details"]["own_forecast"]["rows"]
         .as_array()
         .unwrap();
-    assert_eq!(rows.len(), 6, "two horizons of three models: {rows:?}");
+    assert_eq!(rows.len(), 9, "three horizons of three models: {rows:?}");
     let detect = figures("detect", &["--label-column", "wrong"]);
     assert!(detect["metrics"]["own_recall"].as_f64().unwrap() > 0.5);
     let breach = figures("breach", &["--above", "shop=0.3"]);
@@ -194,7 +194,17 @@ fn a_recording_gives_the_series_of_its_services() {
     let folder = tempfile::tempdir().unwrap();
     let recording: PathBuf = root().join("bench-data/incidents/slow-disk-1.hgr");
     let recording = recording.to_str().unwrap();
-    let args = |what| [what, "--series", recording, "--step", "1s"];
+    let args = |what| {
+        [
+            what,
+            "--series",
+            recording,
+            "--step",
+            "1s",
+            "--only",
+            "process/shop",
+        ]
+    };
     let forecast = succeeds(folder.path(), &args("forecast"));
     let shop = "slow-disk-1: process/shop server_request p99/short | honeyguide |";
     assert!(
@@ -205,6 +215,9 @@ fn a_recording_gives_the_series_of_its_services() {
     let detect = succeeds(folder.path(), &args("detect"));
     assert!(detect.contains("slow-disk-1: process/shop server_request p99 | p99 in s"));
     assert!(detect.contains("server_request rate | rate in events/s"));
+    assert!(!detect.contains("process/docs"), "not asked for");
+    let other = ["detect", "--series", recording, "--only", "nothing"];
+    fails(folder.path(), &other, &["has \"nothing\" in its name"]);
     assert!(
         fs::read_dir(folder.path()).unwrap().next().is_none(),
         "nothing is written"

@@ -35,6 +35,9 @@ pub struct SeriesArgs {
     /// What times that are numbers count: s, ms, us or ns [default: told by their size].
     #[arg(long, value_name = "UNIT", requires = "series")]
     time_unit: Option<TimeUnit>,
+    /// Keep only series whose name contains this, of a recording with many.
+    #[arg(long, value_name = "TEXT", requires = "series")]
+    only: Option<String>,
     /// Length of a step [default: the median gap; of recordings 10s].
     #[arg(long, value_name = "TIME", requires = "series", value_parser = humantime::parse_duration)]
     step: Option<Duration>,
@@ -75,6 +78,14 @@ impl SeriesArgs {
             );
         }
         name_apart(&mut all);
+        if let Some(text) = &self.only {
+            let names = all.len();
+            all.retain(|own| own.series.name.contains(text.as_str()));
+            ensure!(
+                !all.is_empty(),
+                "none of {names} series has {text:?} in its name (--only)"
+            );
+        }
         Ok(all)
     }
 }

@@ -119,7 +119,7 @@ impl Selection {
             let is_value = |name: &&str| name.eq_ignore_ascii_case(VALUE_COLUMN);
             let others = (0..names.len()).filter(|at| *at != time && Some(*at) != label);
             let others: Vec<usize> = others.collect();
-            values = match (names.iter().position(|name| is_value(&name)), &others[..]) {
+            values = match (names.iter().position(is_value), &others[..]) {
                 (Some(at), _) => vec![at],
                 (None, [only]) => vec![*only],
                 (None, _) => vec![place(VALUE_COLUMN, "--value-column")?],

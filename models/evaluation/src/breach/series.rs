@@ -159,6 +159,16 @@ pub(super) fn of_own(all: &[Own], above: &[Above]) -> (Vec<OwnSubject>, Vec<Stri
             ));
             continue;
         }
+        let ahead = (HORIZON_SECS / own.step_secs) as usize;
+        if values.len() <= judged_from(values) + ahead {
+            left_out.push(format!(
+                "{name}: {} steps of {} s are too few; more than {HORIZON_SECS} s must follow \
+                 the first third, which only teaches",
+                values.len(),
+                own.step_secs
+            ));
+            continue;
+        }
         let chosen = |series: Option<&str>| {
             let of = above
                 .iter()

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     MODELS,
-    plot::{Drawn, plots},
+    plot::{CONFIGURATIONS_MAX, Drawn, plots},
     report::{HEADER, cells},
     walk::{Asked, Plan, Walked},
 };
@@ -33,7 +33,7 @@ struct Configuration {
 fn seasons(step_secs: u32) -> impl Iterator<Item = usize> {
     let longest = match step_secs {
         ..MINUTE => HOUR,
-        ..DAY => DAY,
+        MINUTE..DAY => DAY,
         _ => WEEK,
     };
     let shorter = [WEEK, DAY, HOUR]
@@ -48,7 +48,7 @@ fn seasons(step_secs: u32) -> impl Iterator<Item = usize> {
 const fn short(step_secs: u32) -> usize {
     match step_secs {
         ..MINUTE => 60,
-        ..DAY => 48,
+        MINUTE..DAY => 48,
         _ => 30,
     }
 }
@@ -125,6 +125,7 @@ pub fn evaluate(all: &[Own], mut progress: impl FnMut(&str)) -> Outcome {
     }
     tell_left_out(&mut outcome, &left_out);
     tell_coverage(&mut outcome, all);
+    outcome.plots_of(CONFIGURATIONS_MAX, drawn.len(), "configurations");
     outcome.plots = plots("forecast-own", &drawn);
     let details = details(&configurations, all, &left_out);
     outcome.details = json!({"own_forecast": details});

@@ -13,7 +13,7 @@ use crate::{
 /// Panels of a figure of windows at most.
 const WINDOWS_MAX: usize = 6;
 /// Panels of a figure of errors, and figures of windows, at most.
-const CONFIGURATIONS_MAX: usize = 12;
+pub(super) const CONFIGURATIONS_MAX: usize = 12;
 /// Times ahead that are told apart in a curve.
 const LEADS_MAX: usize = 60;
 const COLOURS: [Colour; MODELS.len()] = [Colour::Blue, Colour::Orange, Colour::Grey];
