@@ -248,6 +248,22 @@ fn what_is_wrong_is_said_with_its_place() {
         &["detect", "--series", "ragged.csv"],
         &["ragged.csv", "line: 3"],
     );
+    let rows = |i: u32| format!("{i},a,1\n{i},b,2\n{i},c,3\n");
+    let rows: String = (0..200).map(rows).collect();
+    write("several.csv", &format!("ts,service,value\n{rows}"));
+    fails(
+        folder,
+        &["detect", "--series", "several.csv"],
+        &["several.csv, line 3", "--by"],
+    );
+    let by = succeeds(
+        folder,
+        &["detect", "--series", "several.csv", "--by", "service"],
+    );
+    assert!(
+        by.contains("| several: b | value | 200 | 0 | 1 s |"),
+        "{by}"
+    );
     write("bad.parquet", "no Parquet at all");
     fails(
         folder,

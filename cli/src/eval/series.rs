@@ -32,6 +32,10 @@ pub struct SeriesArgs {
     /// Column of values; may be repeated [default: value, or the only other column].
     #[arg(long, value_name = "NAME", requires = "series")]
     value_column: Vec<String>,
+    /// Column that tells several series of one file apart, such as a service; may be
+    /// repeated.
+    #[arg(long, value_name = "NAME", requires = "series")]
+    by: Vec<String>,
     /// What times that are numbers count: s, ms, us or ns [default: told by their size].
     #[arg(long, value_name = "UNIT", requires = "series")]
     time_unit: Option<TimeUnit>,
@@ -54,6 +58,7 @@ impl SeriesArgs {
         let selection = Selection {
             time: self.time_column.clone(),
             values: self.value_column.clone(),
+            by: self.by.clone(),
             label: label.map(str::to_owned),
             unit: self.time_unit,
             step_secs: self.step.map(whole_secs).transpose()?,

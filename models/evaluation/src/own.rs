@@ -13,7 +13,10 @@ mod read;
 mod regular;
 mod time;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 pub use self::{
     cell::{Cell, Place, Wrong},
@@ -50,6 +53,8 @@ pub struct Selection {
     pub time: Option<String>,
     /// Columns of values; else `value`, or the only other column.
     pub values: Vec<String>,
+    /// Columns whose values tell several series of one table apart.
+    pub by: Vec<String>,
     /// Column that is above 0 where something is known to be wrong.
     pub label: Option<String>,
     /// What times that are numbers count; else it is guessed by their size.
@@ -79,6 +84,7 @@ pub struct Columns {
     time: usize,
     values: Vec<usize>,
     label: Option<usize>,
+    by: Vec<usize>,
 }
 
 impl Selection {
@@ -111,14 +117,18 @@ impl Selection {
         let label = label
             .map(|name| place(name, "--label-column"))
             .transpose()?;
+        let mut by = Vec::new();
+        for name in &self.by {
+            by.push(place(name, "--by")?);
+        }
         let mut values = Vec::new();
         for name in &self.values {
             values.push(place(name, "--value-column")?);
         }
         if values.is_empty() {
             let is_value = |name: &&str| name.eq_ignore_ascii_case(VALUE_COLUMN);
-            let others = (0..names.len()).filter(|at| *at != time && Some(*at) != label);
-            let others: Vec<usize> = others.collect();
+            let is_other = |at: &usize| *at != time && Some(*at) != label && !by.contains(at);
+            let others: Vec<usize> = (0..names.len()).filter(is_other).collect();
             values = match (names.iter().position(is_value), &others[..]) {
                 (Some(at), _) => vec![at],
                 (None, [only]) => vec![*only],
@@ -129,6 +139,7 @@ impl Selection {
             time,
             values,
             label,
+            by,
         })
     }
 }
@@ -137,7 +148,7 @@ impl Columns {
     /// Those that are read at all, each once.
     pub fn used(&self) -> Vec<usize> {
         let mut used = vec![self.time];
-        used.extend(self.values.iter().chain(&self.label));
+        used.extend(self.values.iter().chain(&self.label).chain(&self.by));
         used.sort_unstable();
         used.dedup();
         used
@@ -145,8 +156,8 @@ impl Columns {
 }
 
 impl Table {
-    /// The regular series of the columns that are meant, called after the file, and
-    /// the column where there are several.
+    /// The regular series of the columns that are meant, called after the file, what
+    /// tells them apart, and the column where there are several.
     ///
     /// # Errors
     /// [`Error`] with file and line where a cell is not what its column should hold,
@@ -154,18 +165,53 @@ impl Table {
     pub fn series(&self, selection: &Selection) -> Result<Vec<Own>, Error> {
         let names: Vec<&str> = self.columns.iter().map(|(name, _)| name.as_str()).collect();
         let columns = selection.find(&self.path, &names)?;
+        let file = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        if columns.by.is_empty() {
+            return self.one(&file, &columns, selection);
+        }
+        let mut groups: BTreeMap<Vec<String>, Vec<usize>> = BTreeMap::new();
+        for row in 0..self.lines.len() {
+            let key = columns
+                .by
+                .iter()
+                .map(|at| self.columns[*at].1[row].to_string());
+            groups.entry(key.collect()).or_default().push(row);
+        }
+        let mut all = Vec::new();
+        for (key, rows) in groups {
+            let name = format!("{file}: {}", key.join(" "));
+            all.extend(self.rows(&rows).one(&name, &columns, selection)?);
+        }
+        Ok(all)
+    }
+
+    /// Some of its rows.
+    fn rows(&self, rows: &[usize]) -> Table {
+        let cells = |cells: &[Cell]| rows.iter().map(|row| cells[*row].clone()).collect();
+        let columns = self.columns.iter();
+        Table {
+            path: self.path.clone(),
+            place: self.place,
+            lines: rows.iter().map(|row| self.lines[*row]).collect(),
+            columns: columns
+                .map(|(name, all)| (name.clone(), cells(all)))
+                .collect(),
+        }
+    }
+
+    /// The series of columns, of rows that belong together.
+    fn one(&self, name: &str, columns: &Columns, selection: &Selection) -> Result<Vec<Own>, Error> {
         let times = self.times(columns.time, selection.unit)?;
         let faults = match columns.label {
             Some(label) => self.labels(label)?,
             None => Vec::new(),
         };
-        let file = self.path.file_stem().unwrap_or_default().to_string_lossy();
         let mut all = Vec::new();
         for at in &columns.values {
             let quantity = self.columns[*at].0.clone();
             let name = match columns.values.len() {
-                1 => file.to_string(),
-                _ => format!("{file}/{quantity}"),
+                1 => name.to_owned(),
+                _ => format!("{name}/{quantity}"),
             };
             let values = self.numbers(*at)?;
             let rows = regular::Rows {

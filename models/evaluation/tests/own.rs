@@ -196,6 +196,32 @@ fn steps_are_the_median_gap_or_what_is_asked_for() {
 }
 
 #[test]
+fn several_series_of_a_table_are_told_apart_and_never_averaged() {
+    let row = |i: i64| {
+        let of = |name: &str, value: i64| format!("{},{name},{value}\n", 60 * i);
+        of("shop", i) + &of("cart", 2 * i) + &of("mail", 3 * i)
+    };
+    let text = (0..20).map(row).collect::<String>();
+    let text = format!("time,service,value\n{text}");
+    let error = read("several", &text, &Selection::default()).unwrap_err();
+    let expected = "line 3: the time of another row, as have 40 of 60 rows";
+    assert!(
+        error.contains(expected) && error.contains("--by"),
+        "{error}"
+    );
+    let by = Selection {
+        by: vec!["service".to_owned()],
+        ..Selection::default()
+    };
+    let all = read("by", &text, &by).unwrap();
+    let names: Vec<&str> = all.iter().map(|own| own.series.name.as_str()).collect();
+    assert_eq!(names, ["x: cart", "x: mail", "x: shop"]);
+    let expected: Vec<f64> = (0..20).map(|i| 2.0 * f64::from(i)).collect();
+    assert_eq!(all[0].series.values, expected);
+    assert_eq!(all[0].step_secs, 60);
+}
+
+#[test]
 fn what_cannot_be_understood_is_refused_with_file_and_line() {
     let fails = |name: &str, text: &str, selection: &Selection, expected: &[&str]| {
         let error = read(name, text, selection).unwrap_err();

@@ -47,15 +47,17 @@ pub fn evaluate(all: &[Own], mut progress: impl FnMut(&str)) -> Outcome {
         progress(&series.name);
         ours.alerts.push(alerts(series));
     }
-    let short = all
-        .iter()
-        .filter(|own| own.series.values.len() <= REST as usize);
-    for own in short {
+    let is_short = |own: &&Own| own.series.values.len() <= REST as usize;
+    let short: Vec<&Own> = all.iter().filter(is_short).collect();
+    for own in &short {
         outcome.line(format!(
             "- {}: nothing is said of the first {REST} values, and there are {}",
             own.series.name,
             own.series.values.len()
         ));
+    }
+    if !short.is_empty() {
+        outcome.line("");
     }
     let said = with_baselines(ours, &labelled);
     tell_alerts(&mut outcome, all, &said);

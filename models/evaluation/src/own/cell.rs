@@ -95,6 +95,17 @@ pub enum Wrong {
         /// What is there.
         text: String,
     },
+    /// Most rows share their time with others.
+    #[error(
+        "the time of another row, as have {rows} of {all} rows; if these are several series, \
+         name what tells them apart with --by"
+    )]
+    Several {
+        /// How many beyond the first of each time.
+        rows: usize,
+        /// Of how many.
+        all: usize,
+    },
     /// It is too far from the row before.
     #[error(
         "{steps} steps of {step_secs} s from the first time on, {max} are the most; split the \

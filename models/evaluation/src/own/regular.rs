@@ -51,6 +51,7 @@ impl Rows<'_> {
             }
         };
         notes.extend(step_note(step_secs, gap_ns));
+        self.refuse_several(&order)?;
         let grid = Grid {
             first_ns: times[first],
             step_ns: i64::from(step_secs) * SECOND_NS,
@@ -103,6 +104,27 @@ impl Rows<'_> {
             first_secs: grid.first_ns.div_euclid(SECOND_NS),
             notes,
         })
+    }
+
+    /// A mean over most rows would be one over different things.
+    fn refuse_several(&self, order: &[usize]) -> Result<(), Error> {
+        let times = &self.times.ns;
+        let pairs = order.windows(2);
+        let shared: Vec<usize> = pairs
+            .filter(|pair| times[pair[0]] == times[pair[1]])
+            .map(|pair| pair[1])
+            .collect();
+        match shared.first() {
+            // Of three rows at a time two are shared, of a doubled table one in two.
+            Some(row) if 2 * shared.len() > order.len() => {
+                let wrong = Wrong::Several {
+                    rows: shared.len(),
+                    all: order.len(),
+                };
+                Err(self.table.wrong(*row, wrong))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Which rows are earlier than the one before.
