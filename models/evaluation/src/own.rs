@@ -177,10 +177,16 @@ impl Table {
                 .map(|at| self.columns[*at].1[row].to_string());
             groups.entry(key.collect()).or_default().push(row);
         }
+        // One step for all, so that a series of one row has one, too.
+        let times = self.times(columns.time, selection.unit)?;
+        let selection = Selection {
+            step_secs: selection.step_secs.or(regular::usual_step(&times.ns)),
+            ..selection.clone()
+        };
         let mut all = Vec::new();
         for (key, rows) in groups {
             let name = format!("{file}: {}", key.join(" "));
-            all.extend(self.rows(&rows).one(&name, &columns, selection)?);
+            all.extend(self.rows(&rows).one(&name, &columns, &selection)?);
         }
         Ok(all)
     }

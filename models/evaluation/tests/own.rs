@@ -213,7 +213,11 @@ fn several_series_of_a_table_are_told_apart_and_never_averaged() {
         by: vec!["service".to_owned()],
         ..Selection::default()
     };
-    let all = read("by", &text, &by).unwrap();
+    let text = text + "1200,once,7\n";
+    let mut all = read("by", &text, &by).unwrap();
+    let once = all.remove(2);
+    assert_eq!((once.series.name.as_str(), once.step_secs), ("x: once", 60));
+    assert_eq!(once.series.values, [7.0]);
     let names: Vec<&str> = all.iter().map(|own| own.series.name.as_str()).collect();
     assert_eq!(names, ["x: cart", "x: mail", "x: shop"]);
     let expected: Vec<f64> = (0..20).map(|i| 2.0 * f64::from(i)).collect();

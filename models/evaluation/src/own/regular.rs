@@ -156,6 +156,13 @@ fn and_more(count: usize) -> String {
     }
 }
 
+/// The median gap between times in whole seconds; `None` if all are one.
+pub(super) fn usual_step(times: &[i64]) -> Option<u32> {
+    let mut order: Vec<usize> = (0..times.len()).collect();
+    order.sort_by_key(|row| times[*row]);
+    median_gap(&order, times).map(whole_secs)
+}
+
 /// The median of the gaps between different times.
 fn median_gap(order: &[usize], times: &[i64]) -> Option<i64> {
     let gaps = order
