@@ -169,7 +169,6 @@ fn rate_interval(alerts: &[Vec<f64>], all: &[Own]) -> Interval {
 /// The alerts with the highest scores.
 fn tell_list(outcome: &mut Outcome, all: &[Own], labelled: &[Labelled], ours: &Said) {
     let mut list = Vec::new();
-    outcome.plots_of(PLOTS_MAX, all.len(), "series");
     for ((own, series), alerts) in all.iter().zip(labelled).zip(&ours.alerts) {
         let places = (0..alerts.len()).filter(|at| alerts[*at] >= 1.0);
         list.extend(places.map(|at| (alerts[at], own, series.values[at], at)));
