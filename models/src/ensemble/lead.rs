@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EXPERTS, REGRESSION, Says, Trend};
 use crate::combination::Combination;
-use crate::conformal::{ResidualLaw, SD_PER_MEAN_ABS};
+use crate::conformal::{ResidualLaw, SD_PER_MEAN_ABS, ZERO};
 use crate::level::Level;
 
 /// Forecasts of a lead that are followed at a time: more are neighbours of each
@@ -41,8 +41,11 @@ const FINITE_SAMPLE: f64 = 0.5;
 const FINITE_SAMPLE_LONG: f64 = 2.0;
 /// … so many steps there are few residuals that do not overlap.
 const LONG_STEPS: usize = 128;
-/// Step of the tracking, in widths of the interval.
+/// Step of the tracking, in widths of the interval, …
 const GAIN: f64 = 0.03;
+/// … and at leads whose forecasts are all followed, where an end learns at once
+/// that it is missed.
+const GAIN_SHORT: f64 = 0.08;
 /// The same for the 80 % interval, whose ends are missed more often.
 const GAIN_80: f64 = 0.01;
 /// Ends are moved outwards by so many scales at most.
@@ -222,6 +225,9 @@ pub(crate) struct Outcome {
     pub(crate) unit: f64,
     /// Steps whose residuals and losses count.
     pub(crate) memory: f64,
+    /// Whether the value is one more of many that are the same. Any interval
+    /// holds those, so they say nothing of how wide one must be.
+    pub(crate) stands_still: bool,
 }
 
 impl Lead {
@@ -353,8 +359,12 @@ impl Lead {
             return relative;
         }
         let normalised = residual / scale;
-        self.tracker
-            .learn(normalised, self.law.at(TAILS, ahead.finite()), weight);
+        if outcome.stands_still && normalised.abs() < ZERO {
+            return relative;
+        }
+        let gain = if ahead.every == 1 { GAIN_SHORT } else { GAIN };
+        let ends = self.law.at(TAILS, ahead.finite());
+        self.tracker.learn(normalised, ends, gain, weight);
         let trust = cauchy(normalised / SURPRISE_LAW);
         let normalised = normalised.clamp(-NORMALISED_MAX, NORMALISED_MAX);
         self.law.settle(normalised, KEEP_LAW, weight * trust);
@@ -395,9 +405,15 @@ struct Tracker {
 
 impl Tracker {
     /// Learns where a residual lay; `ends` are the law's.
-    fn learn(&mut self, normalised: f64, [low, lower, upper, high]: [f64; 4], weight: f64) {
+    fn learn(
+        &mut self,
+        normalised: f64,
+        [low, lower, upper, high]: [f64; 4],
+        gain: f64,
+        weight: f64,
+    ) {
         let intervals = [
-            (GAIN, TAIL, [low, high]),
+            (gain, TAIL, [low, high]),
             (GAIN_80, TAIL_80, [lower, upper]),
         ];
         for (outwards, (gain, tail, [low, high])) in self.outwards.iter_mut().zip(intervals) {
@@ -498,6 +514,7 @@ mod tests {
             weight: 1.0,
             unit: 0.2,
             memory: 1440.0,
+            stands_still: false,
         };
         lead.settle(ahead, &outcome);
         opinion
