@@ -204,6 +204,11 @@ impl Quantity {
         (seen + believed * (belief.change - seen).max(0.0)).max(belief.least)
     }
 
+    /// Whether [`Self::unit`] has nothing believed in it any more.
+    pub(crate) fn is_known(&self) -> bool {
+        f64::from(self.observed) > BELIEF_VALUES
+    }
+
     /// What every expert says of a step whose shapes are `shapes`, and of which
     /// a regression says `regression`, NaN where there is none.
     pub(crate) fn says(&self, shapes: &Shapes, regression: f64) -> Says {

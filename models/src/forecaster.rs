@@ -187,7 +187,9 @@ impl Forecaster {
                 let [shapes] = self.seasons.shapes(self.step + ahead.steps as u64);
                 let says = self.quantity.says(&shapes, f64::NAN);
                 let opinion = self.opinion(&origin, i, ahead.steps, &says);
-                self.leads[i].1.follow(self.step, ahead, &says, &opinion);
+                let known = self.quantity.is_known();
+                let made = (self.step, ahead);
+                self.leads[i].1.follow(made, &says, &opinion, known);
             }
         }
     }

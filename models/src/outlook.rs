@@ -187,6 +187,7 @@ impl Outlook {
         evidence: &Evidence<'_>,
     ) -> Point {
         let size = self.seasons.size(k, step, step + ahead.steps as u64);
+        let known = self.quantities[k].is_known();
         let lead = &mut self.leads[k][h];
         let opinion = lead.opinion(
             (says, &origin.credibility),
@@ -197,7 +198,7 @@ impl Outlook {
         );
         // What is learned is what experts are worth: a trend is no habit.
         if ahead.follows(step) {
-            lead.follow(step, ahead, says, &opinion);
+            lead.follow((step, ahead), says, &opinion, known);
         }
         let drift = match Target::ALL[k] {
             Target::P99 => {

@@ -173,6 +173,7 @@ struct Claim {
     scale: f32,
     /// Last bits of the step that it is of.
     due: u16,
+    /// None if the scale was a belief; then nobody says anything.
     disagreement: Distance,
     says: [Distance; EXPERTS],
 }
@@ -248,21 +249,32 @@ impl Lead {
     }
 
     /// Remembers a forecast made at `step`, which is followed; the same step
-    /// twice is followed once.
-    pub(crate) fn follow(&mut self, step: u64, ahead: Ahead, says: &Says, opinion: &Opinion) {
+    /// twice is followed once. In a scale that is not `known`, but believed,
+    /// nothing can be told of experts and of the law of residuals, or forecasts
+    /// would depend on what was believed for long.
+    pub(crate) fn follow(
+        &mut self,
+        (step, ahead): (u64, Ahead),
+        says: &Says,
+        opinion: &Opinion,
+        known: bool,
+    ) {
         let due = (step + ahead.steps as u64) as u16;
         let place = &mut self.in_flight[ahead.place(step)];
         // Of a step that was forecast before a later one was.
         if place.scale > 0.0 && place.due.wrapping_sub(due).cast_signed() > 0 {
             return;
         }
-        let scales = |says: f64| Distance::new((says - opinion.median) / opinion.scale);
+        let distance = |from: f64| match known {
+            true => Distance::new(from / opinion.scale),
+            false => Distance::NONE,
+        };
         *place = Claim {
             median: opinion.median as f32,
             scale: opinion.scale as f32,
             due,
-            disagreement: Distance::new(opinion.disagreement / opinion.scale),
-            says: says.map(scales),
+            disagreement: distance(opinion.disagreement),
+            says: says.map(|says| distance(says - opinion.median)),
         };
     }
 
@@ -353,6 +365,9 @@ impl Lead {
         let counted = weight * trust;
         self.size
             .update(1.0 - (1.0 - keep) * counted, clipped, counted);
+        if claim.disagreement == Distance::NONE {
+            return relative;
+        }
         self.disagreement
             .update(keep, claim.disagreement.get() * scale, weight);
         if self.size.weight() < LAW_FROM {
@@ -507,7 +522,7 @@ mod tests {
         says[0] = 0.0;
         let typical = typical([(ahead, &*lead)], 0.2).next().unwrap();
         let opinion = lead.opinion((&says, &[1.0; EXPERTS]), 0.0, typical, 0.2, 1.0);
-        lead.follow(step, ahead, &says, &opinion);
+        lead.follow((step, ahead), &says, &opinion, true);
         let outcome = Outcome {
             step: step + 1,
             value: residual,
