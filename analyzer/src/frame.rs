@@ -1,11 +1,13 @@
 //! History as Parquet segments. Only this file and its folder know polars:
-//! `tables` writes what a replay finds out for notebooks.
+//! `tables` writes what a replay finds out for notebooks, `foreign` reads files of
+//! others that are only evaluated.
 //!
 //! A segment holds the rows of some steps of one partition, sorted by (step,
 //! service, signal); its name is `history-<last step>-<partition>.parquet`. It
 //! is written beside and renamed, so that a crash leaves whole segments only.
 
 mod columns;
+mod foreign;
 mod tables;
 
 use std::{
@@ -19,7 +21,10 @@ use honeyguide_models::{TARGETS, Target, Window};
 use polars::prelude::*;
 use sensor_common::Signal;
 
-pub use self::tables::Tables;
+pub use self::{
+    foreign::{Foreign, ForeignColumn},
+    tables::Tables,
+};
 use crate::pipeline::HistoryRow;
 
 const PREFIX: &str = "history-";

@@ -4,7 +4,9 @@ mod breach;
 mod detect;
 mod forecast;
 mod incidents;
+mod recorded;
 mod rootcause;
+mod series;
 mod speed;
 
 use std::{
@@ -26,7 +28,10 @@ Examples:
   honeyguide eval breach --incidents bench-data/incidents   Needs no other data
   honeyguide eval forecast --data DIR              Tables beside published figures
   honeyguide eval forecast --data DIR --json       The same for programs
-  honeyguide eval breach --data DIR --out reports  Keep breach.md and breach.json
+  honeyguide eval breach --data DIR --out reports  Keep breach.md, breach.json and plots
+  honeyguide eval forecast --series p99.csv load.parquet   Your own series
+  honeyguide eval detect --series incident.hgr --out reports  Those of a recording
+  honeyguide eval breach --series p99.csv --above 0.25     With a threshold of your own
 ")]
 pub struct Args {
     #[command(subcommand)]
@@ -35,12 +40,13 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Forecasts and the coverage of their intervals (bizitobs/, ms-cloud/).
+    /// Forecasts and the coverage of their intervals (bizitobs/, ms-cloud/, your series).
     Forecast(forecast::Args),
-    /// Probabilities of breaking a threshold (ms-cloud/, nab/, recorded incidents).
+    /// Probabilities of breaking a threshold (ms-cloud/, nab/, recorded incidents, your
+    /// series).
     Breach(breach::Args),
-    /// Anomaly scores and alerts (nab/, ms-cloud/).
-    Detect(Common),
+    /// Anomaly scores and alerts (nab/, ms-cloud/, your series).
+    Detect(detect::Args),
     /// Which service an incident comes from (petshop/).
     Rootcause(Common),
     /// Time and memory per series; needs no data.
@@ -50,13 +56,13 @@ enum What {
 /// What every evaluation takes.
 #[derive(Debug, clap::Args)]
 pub struct Common {
-    /// Folder of the data sets.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    data: PathBuf,
+    /// Folder of the data sets [default: the current one].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// Figures as JSON instead of tables.
     #[arg(long)]
     json: bool,
-    /// Also write tables (Markdown) and figures (JSON) into this folder.
+    /// Also write tables (Markdown), figures (JSON) and plots (SVG) into this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
@@ -97,7 +103,7 @@ impl Common {
 
     /// The folder of a data set.
     pub fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let folder = self.data.join(name);
+        let folder = self.data().join(name);
         anyhow::ensure!(
             folder.is_dir(),
             "{} is no folder; docs/accuracy.md says where to get the data",
@@ -108,7 +114,12 @@ impl Common {
 
     /// The data folder.
     pub fn data(&self) -> &Path {
-        &self.data
+        self.data.as_deref().unwrap_or(Path::new("."))
+    }
+
+    /// Whether a data folder is asked for.
+    pub fn names_data(&self) -> bool {
+        self.data.is_some()
     }
 }
 

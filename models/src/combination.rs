@@ -7,6 +7,9 @@ use crate::ensemble::{EXPERTS, GROUPS, Says, group};
 /// Losses before any was observed, relative to each other: a season must prove
 /// itself.
 const PRIOR_LOSS: [f64; GROUPS] = [1.0, 1.0, 1.1, 1.1, 1.1, 1.1];
+/// What was never heard is believed to lose this share of the mean of those that
+/// were: most of them are there to be passed over.
+const PRIOR_SHARE: f64 = 0.5;
 /// Observed losses that the prior is worth.
 const PRIOR_WEIGHT: f64 = 4.0;
 /// Weights fall with this power of the loss: experts 10 % apart weigh 1 to 2.6,
@@ -45,7 +48,8 @@ impl Combination {
         for (i, says) in says.iter().enumerate() {
             if says.is_finite() {
                 let seen = f64::from(self.weights[group(i)]);
-                let prior = PRIOR_WEIGHT * PRIOR_LOSS[group(i)] * typical;
+                let believed = PRIOR_SHARE * PRIOR_LOSS[group(i)] * typical;
+                let prior = PRIOR_WEIGHT * believed;
                 let loss = (f64::from(self.losses[i]) * seen + prior) / (seen + PRIOR_WEIGHT);
                 weights[i] = credibility[i] * (typical / loss).powi(POWER);
                 sum += weights[i];

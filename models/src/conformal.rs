@@ -54,7 +54,7 @@ fn bin(residual: f64) -> usize {
 /// A tail keeps at least this share of its level, however few residuals there are.
 const TAIL_SHARE_MIN: f64 = 0.4;
 /// A residual so small is on both sides of nothing.
-const ZERO: f64 = 1e-3;
+pub(crate) const ZERO: f64 = 1e-3;
 /// What the newest residual counts in a bin, at least and at most: a bin holds
 /// the 121 residuals that a law remembers at `keep` = 0.9917.
 const NEWEST: [f32; 2] = [256.0, 512.0];

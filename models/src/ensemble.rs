@@ -8,8 +8,9 @@
 //! The experts are the last value, levels over three spans, a regression where
 //! there is one, and for each season its shape, alone and shifted by how far the
 //! newest values lie from it over three spans (the Theta idea: forecast the
-//! deseasonalised level, put the season back). They are weighted by their past
-//! errors at that lead (`combination.rs`). Quantiles are those of past residuals
+//! deseasonalised level, put the season back), once as high as it was in the
+//! newest season (`stretch.rs`). They are weighted by their past errors at that
+//! lead (`combination.rs`). Quantiles are those of past residuals
 //! at that lead (`conformal.rs`), in a scale that follows how much the experts
 //! disagree and how large residuals usually are at that phase of the season.
 //!
@@ -20,6 +21,7 @@
 
 mod lead;
 mod season;
+mod stretch;
 mod trend;
 
 use serde::{Deserialize, Serialize};
@@ -33,7 +35,11 @@ use crate::level::Level;
 pub(crate) const SPANS: usize = 3;
 /// Their lengths in steps: of the levels, and of the distances.
 const LEVEL_STEPS: [f64; SPANS] = [3.0, 18.0, 90.0];
-const DISTANCE_STEPS: [f64; SPANS] = [2.0, 12.0, 90.0];
+const DISTANCE_STEPS: [f64; SPANS] = [2.0, 2.0, 90.0];
+/// The one that is from the stretched shape.
+const STRETCHED: usize = 1;
+/// Values that repeat the one before, after which a series stands still.
+const STANDS_STILL: u16 = 4;
 /// Where the last value, the levels, the regression and the seasons stand.
 const LAST: usize = 0;
 const LEVELS: usize = 1;
@@ -62,6 +68,8 @@ const CHANGE_STEPS: f64 = 1440.0;
 const DRIFT_STEPS: f64 = 360.0;
 /// … to which one adds at most so many of the usual.
 const CLIP: f64 = 3.0;
+/// Sizes of residuals below this share of the usual are no more certain.
+const SIZE_MIN: f64 = 0.1;
 /// Values until nothing believed beforehand counts.
 const BELIEF_VALUES: f64 = 12.0;
 /// An expert so many usual distances from the present is believed by half.
@@ -75,8 +83,34 @@ const TRUST_MIN: f64 = 0.1;
 /// What every expert says of one step; NaN where it says nothing.
 pub(crate) type Says = [f64; EXPERTS];
 
-/// What the shapes of the seasons say of one step; NaN where they say nothing.
-pub(crate) type Shapes = [f64; SEASONS];
+/// What a season says of one step; NaN where it says nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Shape {
+    /// As it usually was.
+    pub(crate) mean: f64,
+    /// As high as it was in the newest season.
+    pub(crate) stretched: f64,
+}
+
+impl Shape {
+    /// Nothing.
+    pub(crate) const NONE: Shape = Shape {
+        mean: f64::NAN,
+        stretched: f64::NAN,
+    };
+
+    /// That which the distance over a span is from.
+    fn of(&self, span: usize) -> f64 {
+        if span == STRETCHED {
+            self.stretched
+        } else {
+            self.mean
+        }
+    }
+}
+
+/// What all seasons say of one step.
+pub(crate) type Shapes = [Shape; SEASONS];
 
 /// What is known of a quantity before it was seen.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +125,9 @@ pub(crate) struct Belief {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Quantity {
     last: Option<f64>,
-    observed: u32,
+    observed: u16,
+    /// Newest values that repeated the one before.
+    repeats: u16,
     levels: [Level; SPANS],
     /// Mean absolute change from one value to the next.
     change: Level,
@@ -109,11 +145,19 @@ impl Quantity {
         self.last
     }
 
+    /// Whether a next value would be one more of many that are the same.
+    pub(crate) fn stands_still(&self, value: f64) -> bool {
+        self.last == Some(value) && self.repeats + 1 >= STANDS_STILL
+    }
+
     /// Takes the newest value, observed with a weight in (0..=1]; `shapes` are
-    /// those of its step before it was known. Returns how much it says of
+    /// those of its step before it was known, `size` is how large residuals are
+    /// at its phase, relative to the usual. Returns how much it says of
     /// seasons to come, 0..=1: little, if it is unusually far from those before.
-    pub(crate) fn learn(&mut self, value: f64, weight: f64, shapes: &Shapes) -> f64 {
+    pub(crate) fn learn(&mut self, value: f64, weight: f64, shapes: &Shapes, size: f64) -> f64 {
         let mut trust = 1.0;
+        // Of variances: on a flank, where they are large, values say little.
+        let calm = weight / size.max(SIZE_MIN).powi(2);
         if let Some(last) = self.last {
             let keep = (-1.0 / CHANGE_STEPS).exp();
             self.change.update(keep, (value - last).abs(), weight);
@@ -130,17 +174,23 @@ impl Quantity {
         let change = self.change.or(0.0);
         let seasons = self.distances.iter_mut().zip(&mut self.gaps);
         for ((distances, usual), shape) in seasons.zip(shapes) {
-            if shape.is_finite() {
-                for (distance, steps) in distances.iter_mut().zip(DISTANCE_STEPS) {
-                    distance.update((-1.0 / steps).exp(), value - shape, weight);
+            if shape.mean.is_finite() {
+                for (span, distance) in distances.iter_mut().enumerate() {
+                    let keep = (-1.0 / DISTANCE_STEPS[span]).exp();
+                    distance.update(keep, value - shape.of(span), calm);
                 }
                 let gap = (distances[0].or(0.0) - distances[SPANS - 1].or(0.0)).abs();
                 let most = clip(usual, change);
                 let reach = UNUSUAL * (usual.or(gap) + change);
                 trust = 1.0 / (1.0 + (gap / reach.max(f64::MIN_POSITIVE)).powi(2));
                 usual.update((-1.0 / CHANGE_STEPS).exp(), gap.min(most), weight);
+            } else {
+                // How far from it values are, nobody knows any more.
+                *distances = [Level::default(); SPANS];
             }
         }
+        let repeats = self.repeats.saturating_add(1);
+        self.repeats = if self.last == Some(value) { repeats } else { 0 };
         self.last = Some(value);
         self.observed = self.observed.saturating_add(1);
         trust.max(TRUST_MIN)
@@ -152,6 +202,11 @@ impl Quantity {
         let believed = (1.0 - f64::from(self.observed.saturating_sub(1)) / BELIEF_VALUES).max(0.0);
         let seen = self.change.or(0.0);
         (seen + believed * (belief.change - seen).max(0.0)).max(belief.least)
+    }
+
+    /// Whether [`Self::unit`] has nothing believed in it any more.
+    pub(crate) fn is_known(&self) -> bool {
+        f64::from(self.observed) > BELIEF_VALUES
     }
 
     /// What every expert says of a step whose shapes are `shapes`, and of which
@@ -171,9 +226,9 @@ impl Quantity {
             // Known together, so that they are compared by the same errors.
             if distances[0].get().is_some() {
                 let says = &mut says[SEASONAL + season * OF_SEASON..];
-                says[0] = *shape;
-                for (says, distance) in says[1..].iter_mut().zip(distances) {
-                    *says = shape + distance.or(0.0);
+                says[0] = shape.mean;
+                for (span, distance) in distances.iter().enumerate() {
+                    says[1 + span] = shape.of(span) + distance.or(0.0);
                 }
             }
         }
@@ -197,8 +252,8 @@ impl Quantity {
         credibility[REGRESSION] = credibility[REGRESSION - 1];
         for (season, distances) in self.distances.iter().enumerate() {
             let reach = CREDIBLE * (self.gaps[season].or(0.0) + unit);
-            let [fast, medium, slow] = distances.map(|distance| distance.or(0.0));
-            let gaps = [fast, 0.0, fast - medium, fast - slow];
+            let [fast, _, slow] = distances.map(|distance| distance.or(0.0));
+            let gaps = [fast, 0.0, 0.0, fast - slow];
             let credibility = &mut credibility[SEASONAL + season * OF_SEASON..];
             for (credibility, gap) in credibility.iter_mut().zip(gaps) {
                 *credibility = believed(gap, reach);

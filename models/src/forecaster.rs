@@ -75,10 +75,11 @@ impl Forecaster {
         if value.abs() <= VALUE_MAX {
             self.settle(value);
             let [shapes] = self.seasons.shapes(self.step);
+            let size = self.seasons.size(0, self.step, self.step);
             let observed = Observed {
                 value,
                 weight: 1.0,
-                trust: self.quantity.learn(value, 1.0, &shapes),
+                trust: self.quantity.learn(value, 1.0, &shapes, size),
             };
             self.seasons.learn(self.step, &[observed]);
             self.trend.learn(value);
@@ -165,6 +166,7 @@ impl Forecaster {
             weight: 1.0,
             unit: self.quantity.unit(&self.belief()),
             memory: self.seasons.memory(self.step),
+            stands_still: self.quantity.stands_still(value),
         };
         let share = 1.0 / self.leads.len() as f64;
         for (ahead, lead) in &mut self.leads {
@@ -185,7 +187,9 @@ impl Forecaster {
                 let [shapes] = self.seasons.shapes(self.step + ahead.steps as u64);
                 let says = self.quantity.says(&shapes, f64::NAN);
                 let opinion = self.opinion(&origin, i, ahead.steps, &says);
-                self.leads[i].1.follow(self.step, ahead, &says, &opinion);
+                let known = self.quantity.is_known();
+                let made = (self.step, ahead);
+                self.leads[i].1.follow(made, &says, &opinion, known);
             }
         }
     }

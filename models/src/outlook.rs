@@ -106,10 +106,11 @@ impl Outlook {
             let (k, weight) = (target.index(), window.weight(target));
             if let Some(value) = window.value(target).filter(|_| weight > 0.0) {
                 self.settle(params, k, (step, value), f64::from(window.completeness));
+                let size = self.seasons.size(k, step, step);
                 observed[k] = Observed {
                     value,
                     weight,
-                    trust: self.quantities[k].learn(value, weight, &shapes[k]),
+                    trust: self.quantities[k].learn(value, weight, &shapes[k], size),
                 };
             }
         }
@@ -132,6 +133,7 @@ impl Outlook {
             weight,
             unit: self.quantities[k].unit(&BELIEF),
             memory: self.seasons.memory(step),
+            stands_still: self.quantities[k].stands_still(value),
         };
         for (ahead, lead) in params.ahead().iter().zip(&mut self.leads[k]) {
             if let Some(size) = lead.settle(*ahead, &outcome) {
@@ -185,6 +187,7 @@ impl Outlook {
         evidence: &Evidence<'_>,
     ) -> Point {
         let size = self.seasons.size(k, step, step + ahead.steps as u64);
+        let known = self.quantities[k].is_known();
         let lead = &mut self.leads[k][h];
         let opinion = lead.opinion(
             (says, &origin.credibility),
@@ -195,7 +198,7 @@ impl Outlook {
         );
         // What is learned is what experts are worth: a trend is no habit.
         if ahead.follows(step) {
-            lead.follow(step, ahead, says, &opinion);
+            lead.follow((step, ahead), says, &opinion, known);
         }
         let drift = match Target::ALL[k] {
             Target::P99 => {

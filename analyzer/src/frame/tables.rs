@@ -214,7 +214,7 @@ impl<R> Gathered<R> {
     }
 }
 
-fn frame_error(path: &Path) -> impl Fn(PolarsError) -> HistoryError {
+pub(super) fn frame_error(path: &Path) -> impl Fn(PolarsError) -> HistoryError {
     let path = path.to_owned();
     move |source| HistoryError::Frame {
         path: path.clone(),

@@ -4,23 +4,38 @@ use std::process::ExitCode;
 
 use honeyguide_evaluation::{
     coverage,
-    forecast::{Part, evaluate},
+    forecast::{Part, evaluate, evaluate_own},
+    report::Outcome,
 };
 
-use super::{Common, progress};
+use super::{Common, progress, series::SeriesArgs};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    series: SeriesArgs,
     /// Origins before the test windows instead: for tuning, never for claims.
     #[arg(long)]
     development: bool,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let common = &args.common;
-    let part = if args.development {
+    let mut outcome = Outcome::default();
+    if args.series.is_empty() || args.common.names_data() {
+        outcome = public(&args.common, args.development)?;
+    }
+    if !args.series.is_empty() {
+        let all = args.series.load(None, progress)?;
+        outcome.append(evaluate_own(&all, progress));
+    }
+    progress("");
+    args.common.tell("forecast", &outcome)
+}
+
+fn public(common: &Common, development: bool) -> anyhow::Result<Outcome> {
+    let part = if development {
         Part::Development
     } else {
         Part::Test
@@ -42,6 +57,5 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             outcome.skip(key, "ms-cloud/ is not in the data folder");
         }
     }
-    progress("");
-    common.tell("forecast", &outcome)
+    Ok(outcome)
 }

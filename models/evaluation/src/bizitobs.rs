@@ -130,7 +130,7 @@ impl Term {
         }
     }
 
-    const fn factor(self) -> usize {
+    pub(crate) const fn factor(self) -> usize {
         match self {
             Term::Short => 1,
             Term::Medium => 10,
@@ -165,14 +165,18 @@ impl Configuration {
     /// Where the windows of a series of `len` values begin: a forecast of the
     /// window at `origin` knows the values before it.
     pub fn origins(self, len: usize) -> Vec<usize> {
-        let horizon = self.horizon();
-        let windows = (TEST_SHARE * len as f64 / horizon as f64).ceil() as usize;
-        let windows = windows.clamp(1, WINDOWS_MAX).min(len / horizon);
-        (1..=windows)
-            .rev()
-            .map(|window| len - window * horizon)
-            .collect()
+        windows(len, self.horizon())
     }
+}
+
+/// Where windows of `horizon` steps in a series of `len` values begin.
+pub(crate) fn windows(len: usize, horizon: usize) -> Vec<usize> {
+    let windows = (TEST_SHARE * len as f64 / horizon as f64).ceil() as usize;
+    let windows = windows.clamp(1, WINDOWS_MAX).min(len / horizon);
+    (1..=windows)
+        .rev()
+        .map(|window| len - window * horizon)
+        .collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 //! breaches are among them, and no recall of 1 is possible.
 
 mod baseline;
+mod own;
 mod reliability;
 mod series;
 
@@ -27,10 +28,21 @@ use honeyguide_models::{
 };
 
 pub(crate) use self::baseline::naive as past_frequency;
-pub use self::reliability::{Judged, Reliability};
-use self::{baseline::BASELINES, series::Subject};
+pub(crate) use self::reliability::figure as reliability_figure;
+use self::{
+    baseline::BASELINES,
+    reliability::{Tally, figure},
+    series::Subject,
+};
+pub use self::{
+    own::evaluate as evaluate_own,
+    reliability::{Judged, Reliability},
+    series::Above,
+};
 use crate::{
+    bootstrap::{Interval, intervals},
     error::Error,
+    plot::Figure,
     report::{Outcome, row},
 };
 
@@ -51,19 +63,73 @@ const RING: usize = 360;
 ///
 /// # Errors
 /// A file cannot be read, or none of the folders is there.
-pub fn evaluate(data: &Path, mut progress: impl FnMut(&str)) -> Result<Outcome, Error> {
+pub fn evaluate(data: &Path, progress: impl FnMut(&str)) -> Result<Outcome, Error> {
     let subjects = series::load(data)?;
-    let mut all = vec![Judged::default(); NAMES.len() + BASELINES.len()];
+    let judged = judge_all(&subjects.iter().collect::<Vec<_>>(), progress);
+    // Both objectives of a series are drawn together.
+    let mut of_series: Vec<Vec<Tally>> = Vec::new();
+    for (subject, judged) in subjects.iter().zip(&judged) {
+        let tallies = judged.iter().map(|judged| judged.tallies(1)[0]);
+        of_series.resize(
+            of_series.len().max(subject.series + 1),
+            vec![Tally::default(); MODELS],
+        );
+        for (sum, tally) in of_series[subject.series].iter_mut().zip(tallies) {
+            sum.add(&tally);
+        }
+    }
+    let all = together(&subjects, judged);
+    let title = format!(
+        "## Breach within 15 minutes, {} series and objectives\n",
+        subjects.len()
+    );
+    let mut outcome = Outcome::default();
+    outcome.line(title);
+    tell(&mut outcome, &all, &[of_series]);
+    tell_reliability(&mut outcome, &all);
+    let ours = all[0].reliability();
+    outcome.metric("ece_15m", ours.ece);
+    outcome.metric("ece_15m_open", ours.ece_open);
+    outcome.metric("brier_15m_skill", 1.0 - ours.brier / ours.brier_base);
+    outcome.details = serde_json::json!({"reliability": ours.bins});
+    let name = "breach-reliability".to_owned();
+    let title = "Public series: probability of a breach within 15 minutes";
+    outcome.plots.push((name, diagram(title, &all).svg()));
+    Ok(outcome)
+}
+
+/// Models and baselines.
+const MODELS: usize = NAMES.len() + BASELINES.len();
+
+/// What was said of each subject, by model. Those of one step go side by side.
+fn judge_all(subjects: &[&Subject], mut progress: impl FnMut(&str)) -> Vec<Vec<Judged>> {
+    let mut all: Vec<Vec<Judged>> = vec![Vec::new(); subjects.len()];
     let mut steps: Vec<u32> = subjects.iter().map(|subject| subject.step_secs).collect();
     steps.sort_unstable();
     steps.dedup();
     for step_secs in steps {
-        let of_step = subjects.iter().filter(|one| one.step_secs == step_secs);
-        let walks: Vec<Walk<'_>> = of_step.map(Walk::new).collect();
+        let of_step = |at: &usize| subjects[*at].step_secs == step_secs;
+        let places: Vec<usize> = (0..subjects.len()).filter(of_step).collect();
+        let walks: Vec<Walk<'_>> = places.iter().map(|at| Walk::new(subjects[*at])).collect();
         progress(&format!("{} series of {step_secs} s", walks.len()));
-        judge(walks, step_secs, &mut all);
+        for (at, judged) in places.into_iter().zip(judge(walks, step_secs)) {
+            all[at] = judged;
+        }
     }
-    Ok(outcome(&all, subjects.len()))
+    all
+}
+
+/// What was said of all subjects, by model; those of short steps first.
+fn together(subjects: &[Subject], judged: Vec<Vec<Judged>>) -> Vec<Judged> {
+    let mut pairs: Vec<(&Subject, Vec<Judged>)> = subjects.iter().zip(judged).collect();
+    pairs.sort_by_key(|(subject, _)| subject.step_secs);
+    let mut all = vec![Judged::default(); MODELS];
+    for (_, judged) in pairs {
+        for (all, judged) in all.iter_mut().zip(judged) {
+            all.append(judged);
+        }
+    }
+    all
 }
 
 /// What is judged beside the baselines.
@@ -80,7 +146,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(subject: &'a Subject) -> Self {
-        let mut judged = vec![Judged::default(); NAMES.len() + BASELINES.len()];
+        let mut judged = vec![Judged::default(); MODELS];
         judged
             .iter_mut()
             .for_each(|judged| judged.begin(subject.step_secs));
@@ -116,11 +182,16 @@ impl<'a> Walk<'a> {
         let ahead = (HORIZON_SECS / subject.step_secs) as usize;
         let next = &subject.values[at + 1..=at + ahead];
         let comes_in = next.iter().position(|value| *value > subject.threshold);
+        let unknown = next.iter().filter(|value| value.is_nan()).count();
+        if comes_in.is_none() && 2 * unknown > ahead {
+            self.judged.iter_mut().for_each(Judged::pause);
+            return;
+        }
         let means = self.recalibration.recalibrated(pool, said).probability;
         let scores = [means, said.probability].into_iter().chain(
             BASELINES
                 .iter()
-                .map(|(_, score)| score(&subject.values[..=at], subject.threshold, ahead)),
+                .map(|(_, score)| score(&subject.held[..=at], subject.threshold, ahead)),
         );
         for (judged, score) in self.judged.iter_mut().zip(scores) {
             judged.add(score, comes_in.map(|steps| steps + 1));
@@ -129,13 +200,13 @@ impl<'a> Walk<'a> {
 }
 
 /// Walks through all subjects of one step side by side, as an analyzer would.
-fn judge(mut walks: Vec<Walk<'_>>, step_secs: u32, all: &mut [Judged]) {
+fn judge(mut walks: Vec<Walk<'_>>, step_secs: u32) -> Vec<Vec<Judged>> {
     let params = Params {
         step_secs,
         ..Params::default()
     };
     let Ok(params) = params.validate() else {
-        return;
+        return walks.into_iter().map(|walk| walk.judged).collect();
     };
     let paths = Paths::new(&params);
     let ahead = (HORIZON_SECS / step_secs) as usize;
@@ -150,11 +221,7 @@ fn judge(mut walks: Vec<Walk<'_>>, step_secs: u32, all: &mut [Judged]) {
         }
         pool.learn();
     }
-    for walk in walks {
-        for (all, judged) in all.iter_mut().zip(walk.judged) {
-            all.append(judged);
-        }
-    }
+    walks.into_iter().map(|walk| walk.judged).collect()
 }
 
 /// Refreshes the model with the newest window and refits it when due.
@@ -187,40 +254,78 @@ fn objective(threshold: f64) -> Option<ValidObjective> {
     objective.validate().ok()
 }
 
-fn outcome(judged: &[Judged], subjects: usize) -> Outcome {
-    let mut outcome = Outcome::default();
-    outcome.line(format!(
-        "## Breach within 15 minutes, {subjects} series and objectives\n"
-    ));
+/// Names of all models.
+fn names() -> impl Iterator<Item = &'static str> {
+    NAMES
+        .into_iter()
+        .chain(BASELINES.iter().map(|(name, _)| *name))
+}
+
+/// A table of all models; `tallies`: groups of parts of what was said, each by model,
+/// that intervals are drawn from.
+fn tell(outcome: &mut Outcome, judged: &[Judged], tallies: &[Vec<Vec<Tally>>]) {
     outcome.line("| model | steps | breaches within | ECE | ECE of 5–95 % | Brier | skill | recall at 5 min |");
     outcome.line("|---|---|---|---|---|---|---|---|");
-    let baselines = BASELINES.iter().map(|(name, _)| *name);
-    let names = NAMES.into_iter().chain(baselines);
-    for (name, judged) in names.zip(judged) {
+    for (model, (name, judged)) in names().zip(judged).enumerate() {
         let reliability = judged.reliability();
+        let [ece, skill] = error_intervals(tallies, model);
+        let value_skill = 1.0 - reliability.brier / reliability.brier_base;
         outcome.line(row([
             name.to_owned(),
             judged.steps().to_string(),
-            format!("{:.4}", reliability.base_rate),
-            format!("{:.4}", reliability.ece),
-            format!("{:.4}", reliability.ece_open),
-            format!("{:.4}", reliability.brier),
-            format!("{:.3}", 1.0 - reliability.brier / reliability.brier_base),
-            format!("{:.3}", judged.recall()),
+            number(reliability.base_rate, 4),
+            format!("{}{}", number(reliability.ece, 4), between(ece, 3)),
+            number(reliability.ece_open, 4),
+            number(reliability.brier, 4),
+            format!("{}{}", number(value_skill, 3), between(skill, 2)),
+            number(judged.recall(), 3),
         ]));
     }
-    let ours = judged[0].reliability();
+}
+
+fn number(value: f64, digits: usize) -> String {
+    if value.is_finite() {
+        format!("{value:.digits$}")
+    } else {
+        "–".to_owned()
+    }
+}
+
+fn between(interval: Interval, digits: usize) -> String {
+    let [low, high] = [interval.low, interval.high].map(|end| number(end, digits));
+    format!(" [{low}, {high}]")
+}
+
+/// 95 % intervals of the calibration error and of the skill of a model.
+fn error_intervals(tallies: &[Vec<Vec<Tally>>], model: usize) -> [Interval; 2] {
+    let sizes: Vec<usize> = tallies.iter().map(Vec::len).collect();
+    intervals(&sizes, |pick| {
+        let mut total = Tally::default();
+        for (group, pick) in tallies.iter().zip(pick) {
+            pick.iter().for_each(|at| total.add(&group[*at][model]));
+        }
+        total.errors()
+    })
+}
+
+fn tell_reliability(outcome: &mut Outcome, judged: &[Judged]) {
     outcome.line("\nReliability of honeyguide:\n\n| said | steps | came |\n|---|---|---|");
-    for bin in &ours.bins {
+    for bin in &judged[0].reliability().bins {
         outcome.line(row([
             format!("{:.3}", bin.said),
             bin.steps.to_string(),
             format!("{:.3}", bin.came),
         ]));
     }
-    outcome.metric("ece_15m", ours.ece);
-    outcome.metric("ece_15m_open", ours.ece_open);
-    outcome.metric("brier_15m_skill", 1.0 - ours.brier / ours.brier_base);
-    outcome.details = serde_json::json!({"reliability": ours.bins});
-    outcome
+}
+
+/// The diagram of ours, with and without recalibration, and of the best baseline.
+fn diagram(title: &str, judged: &[Judged]) -> Figure {
+    let all: Vec<(&str, Reliability)> = names()
+        .zip(judged)
+        .filter(|(name, _)| NAMES.contains(name) || name.starts_with("past"))
+        .map(|(name, judged)| (name, judged.reliability()))
+        .collect();
+    let all: Vec<(&str, &Reliability)> = all.iter().map(|(name, of)| (*name, of)).collect();
+    figure(title, "steps", &all)
 }

@@ -10,7 +10,7 @@
 //! smallest and the largest of all sets and days. *In faults*: the share of
 //! values labelled as faults (Microsoft) that are within.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, ops::Add, path::Path};
 
 use serde::Serialize;
 
@@ -38,8 +38,19 @@ pub struct Count {
     all: f64,
 }
 
+impl Add for Count {
+    type Output = Count;
+
+    fn add(self, other: Count) -> Count {
+        Count {
+            within: self.within + other.within,
+            all: self.all + other.all,
+        }
+    }
+}
+
 impl Count {
-    fn add(&mut self, within: bool) {
+    fn note(&mut self, within: bool) {
         self.within += f64::from(u8::from(within));
         self.all += 1.0;
     }
@@ -72,26 +83,36 @@ impl Coverage {
     }
 }
 
-/// Coverage of one set by lead.
+/// Coverage of one set by lead, without the first day.
 pub fn of_set(step_secs: u32, series: &[Series]) -> [Coverage; LEADS.len()] {
+    of_part(step_secs, series, (DAY_SECS / step_secs) as usize)
+}
+
+/// The same without the first `learned` steps.
+pub(crate) fn of_part(
+    step_secs: u32,
+    series: &[Series],
+    learned: usize,
+) -> [Coverage; LEADS.len()] {
     let mut coverage: [Coverage; LEADS.len()] = Default::default();
-    let day = (DAY_SECS / step_secs) as usize;
+    // Of days and longer, a step is one.
+    let day = (DAY_SECS / step_secs).max(1) as usize;
     for series in series {
         let len = series.values.len();
         let mut ends: [Vec<Option<[f64; 2]>>; LEADS.len()] =
             std::array::from_fn(|_| vec![None; len]);
         let mut forecaster = forecaster(step_secs, LEADS[LEADS.len() - 1]);
         for (at, value) in series.values.iter().enumerate() {
-            if at >= day && !value.is_nan() {
+            if at >= learned && !value.is_nan() {
                 for (coverage, ends) in coverage.iter_mut().zip(&ends) {
                     let Some([low, high]) = ends[at] else {
                         continue;
                     };
                     let within = low <= *value && *value <= high;
-                    coverage.all.add(within);
-                    coverage.days.entry(at / day).or_default().add(within);
+                    coverage.all.note(within);
+                    coverage.days.entry(at / day).or_default().note(within);
                     if series.faults.get(at) == Some(&true) {
-                        coverage.faults.add(within);
+                        coverage.faults.note(within);
                     }
                 }
             }
@@ -104,6 +125,33 @@ pub fn of_set(step_secs: u32, series: &[Series]) -> [Coverage; LEADS.len()] {
         }
     }
     coverage
+}
+
+/// The header of the rows of [`tell`].
+pub(crate) const HEADER: &str =
+    "| set | steps ahead | values | all | worst day | best day | in faults |";
+
+/// Adds a row for each lead.
+pub(crate) fn tell(outcome: &mut Outcome, name: &str, of_leads: &[Coverage; LEADS.len()]) {
+    let cell = |share: f64| {
+        if share.is_nan() {
+            String::new()
+        } else {
+            format!("{share:.3}")
+        }
+    };
+    for (lead, coverage) in LEADS.iter().zip(of_leads) {
+        let [min, max] = coverage.day_range();
+        outcome.line(row([
+            name.to_owned(),
+            lead.to_string(),
+            format!("{}", coverage.all.all),
+            cell(coverage.all.share()),
+            cell(min),
+            cell(max),
+            cell(coverage.faults.share()),
+        ]));
+    }
 }
 
 /// Evaluates all sets of a data folder and adds the figures.
@@ -124,36 +172,17 @@ pub fn evaluate(
         sets.push((set.name, set.step_secs, set.series));
     }
     outcome.line("\n## Coverage of 95 % intervals\n");
-    outcome.line("| set | steps ahead | values | all | worst day | best day | in faults |");
+    outcome.line(HEADER);
     outcome.line("|---|---|---|---|---|---|---|");
     let mut range = [f64::NAN; 2];
     let mut faults = Count::default();
     for (name, step_secs, series) in &sets {
         progress(name);
-        for (lead, coverage) in LEADS.iter().zip(of_set(*step_secs, series)) {
-            let [min, max] = coverage.day_range();
-            let cell = |share: f64| {
-                if share.is_nan() {
-                    String::new()
-                } else {
-                    format!("{share:.3}")
-                }
-            };
-            outcome.line(row([
-                name.clone(),
-                lead.to_string(),
-                format!("{}", coverage.all.all),
-                cell(coverage.all.share()),
-                cell(min),
-                cell(max),
-                cell(coverage.faults.share()),
-            ]));
-            if *lead == 1 {
-                range = [range[0].min(min), range[1].max(max)];
-                faults.within += coverage.faults.within;
-                faults.all += coverage.faults.all;
-            }
-        }
+        let of_leads = of_set(*step_secs, series);
+        tell(outcome, name, &of_leads);
+        let [min, max] = of_leads[0].day_range();
+        range = [range[0].min(min), range[1].max(max)];
+        faults = faults + of_leads[0].faults;
     }
     outcome.metric("coverage95_day_min", range[0]);
     outcome.metric("coverage95_day_max", range[1]);

@@ -9,6 +9,7 @@
 
 mod baseline;
 mod events;
+mod own;
 mod plot;
 mod report;
 mod speed;
@@ -19,6 +20,7 @@ use honeyguide_models::detector::Stream;
 
 pub use self::{
     events::Events,
+    own::evaluate as evaluate_own,
     report::{Anchor, Category, Detection, NabRow, Share},
     speed::us_per_point,
 };

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::own::{Place, Wrong};
+
 /// Why an evaluation cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -44,6 +46,50 @@ pub enum Error {
         path: PathBuf,
         /// Its name.
         column: String,
+    },
+    /// A table lacks a column, and has others.
+    #[error("{path} has no column {column:?} but {names}; {option} names another")]
+    NoColumnOf {
+        /// Which table.
+        path: PathBuf,
+        /// Its name.
+        column: String,
+        /// Names of the columns that it has.
+        names: String,
+        /// The option that names one.
+        option: &'static str,
+    },
+    /// A row of a table means nothing.
+    #[error("{path}, {place} {line}: {wrong}")]
+    At {
+        /// Which table.
+        path: PathBuf,
+        /// What the number of the row counts.
+        place: Place,
+        /// The row.
+        line: u64,
+        /// What is wrong.
+        wrong: Wrong,
+    },
+    /// A table has no rows.
+    #[error("{path} has no rows below the names of its columns")]
+    NoRows {
+        /// Which table.
+        path: PathBuf,
+    },
+    /// All rows of a table have one time.
+    #[error("{path} has rows of one time only, and no step can be told; --step gives one")]
+    OneTime {
+        /// Which table.
+        path: PathBuf,
+    },
+    /// A table is larger than can be held.
+    #[error("{path} has more than {max} rows; split it")]
+    TooManyRows {
+        /// Which table.
+        path: PathBuf,
+        /// How many there may be.
+        max: usize,
     },
     /// A series is too short for what is asked of it.
     #[error("series {series} has {values} values, {needed} are needed")]

@@ -4,15 +4,23 @@
 //! The forecaster walks through each series once, sees a value only after
 //! forecasting it, and is asked for a path at the origin of each window.
 
+mod own;
+mod plot;
 mod report;
+mod walk;
 
 use std::path::Path;
 
 use honeyguide_models::{forecaster::Forecaster, season_steps};
 use serde::Serialize;
 
+pub use self::own::evaluate as evaluate_own;
+use self::{
+    plot::Drawn,
+    walk::{Asked, Plan},
+};
 use crate::{
-    baseline::{LEVELS, Quantiles, seasonal_naive},
+    baseline::{LEVELS, Quantiles},
     bizitobs::{Configuration, Dataset, Term},
     bootstrap::{self, Interval},
     error::Error,
@@ -72,7 +80,11 @@ pub struct Report {
     pub part: Part,
     /// By configuration, then by model.
     pub rows: Vec<Row>,
+    drawn: Vec<Drawn>,
 }
+
+/// Series of a set of which windows are drawn.
+const SERIES_DRAWN: usize = 2;
 
 /// What is compared.
 pub const MODELS: [&str; 3] = ["honeyguide", "seasonal naive", "naive"];
@@ -89,7 +101,7 @@ pub fn evaluate(
     let sets = Dataset::ALL.map(|dataset| Ok((dataset, dataset.load(folder)?)));
     let sets: Vec<(Dataset, Vec<Series>)> = sets.into_iter().collect::<Result<_, Error>>()?;
     let all = sets.iter().map(|(_, series)| series.len()).sum();
-    let (mut rows, mut done) = (Vec::new(), 0);
+    let (mut rows, mut all_drawn, mut done) = (Vec::new(), Vec::new(), 0);
     for (dataset, series) in &sets {
         let mut of_set: Vec<Row> = Term::ALL
             .into_iter()
@@ -104,60 +116,61 @@ pub fn evaluate(
                 })
             })
             .collect();
-        for series in series {
-            let scores = walk(*dataset, series, part)?;
-            for (row, score) in of_set.iter_mut().zip(scores) {
-                row.scores.push(score);
+        let mut drawn: Vec<Drawn> = Term::ALL
+            .into_iter()
+            .map(|term| {
+                let configuration = Configuration {
+                    dataset: *dataset,
+                    term,
+                };
+                Drawn::new(configuration.name(), dataset.step_secs())
+            })
+            .collect();
+        for (number, series) in series.iter().enumerate() {
+            let plan = plan(*dataset, series, part, number < SERIES_DRAWN)?;
+            let walked = plan.walk(series);
+            let rows = of_set.chunks_mut(MODELS.len());
+            for ((rows, drawn), walked) in rows.zip(&mut drawn).zip(walked) {
+                for (model, row) in rows.iter_mut().enumerate() {
+                    row.scores.push(walked.total(model));
+                }
+                drawn.add(series, "", walked);
             }
             done += 1;
             progress(done, all);
         }
         rows.extend(of_set);
+        all_drawn.extend(drawn);
     }
-    Ok(Report { part, rows })
+    Ok(Report {
+        part,
+        rows,
+        drawn: all_drawn,
+    })
 }
 
-/// Scores of one series by term, then model.
-fn walk(dataset: Dataset, series: &Series, part: Part) -> Result<Vec<Score>, Error> {
-    let plan: Vec<(usize, Vec<usize>)> = Term::ALL
+/// What is forecast of a series of a set; `drawn` of the windows for plots.
+fn plan(dataset: Dataset, series: &Series, part: Part, draw: bool) -> Result<Plan, Error> {
+    let asked: Vec<Asked> = Term::ALL
         .into_iter()
         .map(|term| {
             let configuration = Configuration { dataset, term };
             let origins = origins(configuration, series.values.len(), part);
-            (configuration.horizon(), origins)
+            Asked::new(configuration.horizon(), origins, draw)
         })
         .collect();
-    let horizon = plan.iter().map(|(horizon, _)| *horizon).max().unwrap_or(1);
-    if plan.iter().any(|(_, origins)| origins.is_empty()) {
+    if asked.iter().any(|asked| asked.origins.is_empty()) {
         return Err(Error::TooShort {
             series: series.name.clone(),
             values: series.values.len(),
-            needed: horizon,
+            needed: asked.iter().map(|asked| asked.horizon).max().unwrap_or(1),
         });
     }
-    let mut scores = vec![Score::default(); plan.len() * MODELS.len()];
-    let mut forecaster = forecaster(dataset.step_secs(), horizon);
-    for (at, value) in series.values.iter().enumerate() {
-        forecaster.observe(*value);
-        let (history, future) = series.values.split_at(at + 1);
-        for (term, (horizon, origins)) in plan.iter().enumerate() {
-            if !origins.contains(&history.len()) {
-                continue;
-            }
-            let season = dataset.season();
-            let forecasts = [
-                path(&forecaster, *horizon),
-                seasonal_naive(history, season, *horizon),
-                seasonal_naive(history, 1, *horizon),
-            ];
-            for (model, forecast) in forecasts.iter().enumerate() {
-                let actual = &future[..*horizon];
-                let score = Score::of(history, season, forecast, actual);
-                scores[term * MODELS.len() + model].add(&score);
-            }
-        }
-    }
-    Ok(scores)
+    Ok(Plan {
+        step_secs: dataset.step_secs(),
+        season: dataset.season(),
+        asked,
+    })
 }
 
 /// A forecaster with the seasons that an analyzer would follow.

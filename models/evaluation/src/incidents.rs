@@ -18,6 +18,7 @@
 //! incidents with an alarm between the onset and 30 windows before the breach.
 
 mod method;
+mod plot;
 mod score;
 mod summary;
 mod truth;

@@ -18,7 +18,7 @@ pub struct Outcome {
     pub markdown: String,
     /// Plots: name without extension, SVG.
     #[serde(skip)]
-    pub plots: Vec<(&'static str, String)>,
+    pub plots: Vec<(String, String)>,
 }
 
 impl Outcome {
@@ -39,7 +39,9 @@ impl Outcome {
     /// Adds what another evaluation found; what it has no figure for is no longer
     /// missing where this one has it.
     pub fn append(&mut self, other: Outcome) {
-        self.markdown.push('\n');
+        if !self.markdown.is_empty() {
+            self.markdown.push('\n');
+        }
         self.markdown.push_str(&other.markdown);
         self.metrics.extend(other.metrics);
         self.skipped.extend(other.skipped);
@@ -50,6 +52,15 @@ impl Outcome {
             (serde_json::Value::Object(own), serde_json::Value::Object(more)) => own.extend(more),
             (own, more) if own.is_null() => *own = more,
             _ => {}
+        }
+    }
+
+    /// Says that only the first of so many have a plot, where that is so.
+    pub(crate) fn plots_of(&mut self, most: usize, all: usize, what: &str) {
+        if all > most {
+            self.line(format!(
+                "Plots (--out) are of the first {most} of {all} {what}.\n"
+            ));
         }
     }
 

@@ -28,32 +28,36 @@ impl Score {
         let mut score = Score::default();
         let mut pairs = Vec::with_capacity(actual.len());
         for (quantiles, y) in forecast.iter().zip(actual) {
-            if y.is_nan() {
-                continue;
+            if !y.is_nan() {
+                pairs.push((*y, quantiles.median()));
+                score.step(quantiles, *y);
             }
-            let median = quantiles.median();
-            pairs.push((*y, median));
-            score.steps += 1.0;
-            let size = y.abs() + median.abs();
-            if size > 0.0 {
-                score.smape += 2.0 * (y - median).abs() / size;
-            }
-            for ((sum, level), at) in score.pinball.iter_mut().zip(LEVELS).zip(quantiles.at) {
-                *sum += 2.0 * (y - at) * (level - f64::from(u8::from(*y < at)));
-            }
-            score.magnitude += y.abs();
-            let [low, high] = quantiles.ends_95;
-            let within = |low: f64, high: f64| f64::from(u8::from(low <= *y && *y <= high));
-            score.within_80 += within(quantiles.at[0], quantiles.at[LEVELS.len() - 1]);
-            score.within_95 += within(low, high);
-            let missed = (low - y).max(0.0) + (y - high).max(0.0);
-            score.winkler_95 += high - low + 2.0 / 0.05 * missed;
         }
         if !pairs.is_empty() {
             score.windows = 1.0;
             score.mase = mase(&pairs, history, season);
         }
         score
+    }
+
+    /// Adds one step that was observed: all but MASE, which is of windows.
+    pub(crate) fn step(&mut self, quantiles: &Quantiles, y: f64) {
+        let median = quantiles.median();
+        self.steps += 1.0;
+        let size = y.abs() + median.abs();
+        if size > 0.0 {
+            self.smape += 2.0 * (y - median).abs() / size;
+        }
+        for ((sum, level), at) in self.pinball.iter_mut().zip(LEVELS).zip(quantiles.at) {
+            *sum += 2.0 * (y - at) * (level - f64::from(u8::from(y < at)));
+        }
+        self.magnitude += y.abs();
+        let [low, high] = quantiles.ends_95;
+        let within = |low: f64, high: f64| f64::from(u8::from(low <= y && y <= high));
+        self.within_80 += within(quantiles.at[0], quantiles.at[LEVELS.len() - 1]);
+        self.within_95 += within(low, high);
+        let missed = (low - y).max(0.0) + (y - high).max(0.0);
+        self.winkler_95 += high - low + 2.0 / 0.05 * missed;
     }
 
     /// Adds another window's, or another series', sums.
@@ -92,6 +96,16 @@ impl Score {
     /// |y|, averaged over [`LEVELS`]. Approximates CRPS over mean |y|.
     pub fn crps(&self) -> f64 {
         self.pinball.iter().sum::<f64>() / LEVELS.len() as f64 / self.magnitude
+    }
+
+    /// The same in the unit of the series: twice the mean pinball loss.
+    pub(crate) fn crps_in_units(&self) -> f64 {
+        self.pinball.iter().sum::<f64>() / LEVELS.len() as f64 / self.steps
+    }
+
+    /// Mean |y|.
+    pub(crate) fn mean_magnitude(&self) -> f64 {
+        self.magnitude / self.steps
     }
 
     /// Mean pinball loss at [`LEVELS`], in the unit of the series.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EXPERTS, REGRESSION, Says, Trend};
 use crate::combination::Combination;
-use crate::conformal::{ResidualLaw, SD_PER_MEAN_ABS};
+use crate::conformal::{ResidualLaw, SD_PER_MEAN_ABS, ZERO};
 use crate::level::Level;
 
 /// Forecasts of a lead that are followed at a time: more are neighbours of each
@@ -41,8 +41,11 @@ const FINITE_SAMPLE: f64 = 0.5;
 const FINITE_SAMPLE_LONG: f64 = 2.0;
 /// … so many steps there are few residuals that do not overlap.
 const LONG_STEPS: usize = 128;
-/// Step of the tracking, in widths of the interval.
+/// Step of the tracking, in widths of the interval, …
 const GAIN: f64 = 0.03;
+/// … and at leads whose forecasts are all followed, where an end learns at once
+/// that it is missed.
+const GAIN_SHORT: f64 = 0.08;
 /// The same for the 80 % interval, whose ends are missed more often.
 const GAIN_80: f64 = 0.01;
 /// Ends are moved outwards by so many scales at most.
@@ -170,6 +173,7 @@ struct Claim {
     scale: f32,
     /// Last bits of the step that it is of.
     due: u16,
+    /// None if the scale was a belief; then nobody says anything.
     disagreement: Distance,
     says: [Distance; EXPERTS],
 }
@@ -222,6 +226,9 @@ pub(crate) struct Outcome {
     pub(crate) unit: f64,
     /// Steps whose residuals and losses count.
     pub(crate) memory: f64,
+    /// Whether the value is one more of many that are the same. Any interval
+    /// holds those, so they say nothing of how wide one must be.
+    pub(crate) stands_still: bool,
 }
 
 impl Lead {
@@ -242,21 +249,32 @@ impl Lead {
     }
 
     /// Remembers a forecast made at `step`, which is followed; the same step
-    /// twice is followed once.
-    pub(crate) fn follow(&mut self, step: u64, ahead: Ahead, says: &Says, opinion: &Opinion) {
+    /// twice is followed once. In a scale that is not `known`, but believed,
+    /// nothing can be told of experts and of the law of residuals, or forecasts
+    /// would depend on what was believed for long.
+    pub(crate) fn follow(
+        &mut self,
+        (step, ahead): (u64, Ahead),
+        says: &Says,
+        opinion: &Opinion,
+        known: bool,
+    ) {
         let due = (step + ahead.steps as u64) as u16;
         let place = &mut self.in_flight[ahead.place(step)];
         // Of a step that was forecast before a later one was.
         if place.scale > 0.0 && place.due.wrapping_sub(due).cast_signed() > 0 {
             return;
         }
-        let scales = |says: f64| Distance::new((says - opinion.median) / opinion.scale);
+        let distance = |from: f64| match known {
+            true => Distance::new(from / opinion.scale),
+            false => Distance::NONE,
+        };
         *place = Claim {
             median: opinion.median as f32,
             scale: opinion.scale as f32,
             due,
-            disagreement: Distance::new(opinion.disagreement / opinion.scale),
-            says: says.map(scales),
+            disagreement: distance(opinion.disagreement),
+            says: says.map(|says| distance(says - opinion.median)),
         };
     }
 
@@ -347,14 +365,21 @@ impl Lead {
         let counted = weight * trust;
         self.size
             .update(1.0 - (1.0 - keep) * counted, clipped, counted);
+        if claim.disagreement == Distance::NONE {
+            return relative;
+        }
         self.disagreement
             .update(keep, claim.disagreement.get() * scale, weight);
         if self.size.weight() < LAW_FROM {
             return relative;
         }
         let normalised = residual / scale;
-        self.tracker
-            .learn(normalised, self.law.at(TAILS, ahead.finite()), weight);
+        if outcome.stands_still && normalised.abs() < ZERO {
+            return relative;
+        }
+        let gain = if ahead.every == 1 { GAIN_SHORT } else { GAIN };
+        let ends = self.law.at(TAILS, ahead.finite());
+        self.tracker.learn(normalised, ends, gain, weight);
         let trust = cauchy(normalised / SURPRISE_LAW);
         let normalised = normalised.clamp(-NORMALISED_MAX, NORMALISED_MAX);
         self.law.settle(normalised, KEEP_LAW, weight * trust);
@@ -395,9 +420,15 @@ struct Tracker {
 
 impl Tracker {
     /// Learns where a residual lay; `ends` are the law's.
-    fn learn(&mut self, normalised: f64, [low, lower, upper, high]: [f64; 4], weight: f64) {
+    fn learn(
+        &mut self,
+        normalised: f64,
+        [low, lower, upper, high]: [f64; 4],
+        gain: f64,
+        weight: f64,
+    ) {
         let intervals = [
-            (GAIN, TAIL, [low, high]),
+            (gain, TAIL, [low, high]),
             (GAIN_80, TAIL_80, [lower, upper]),
         ];
         for (outwards, (gain, tail, [low, high])) in self.outwards.iter_mut().zip(intervals) {
@@ -491,13 +522,14 @@ mod tests {
         says[0] = 0.0;
         let typical = typical([(ahead, &*lead)], 0.2).next().unwrap();
         let opinion = lead.opinion((&says, &[1.0; EXPERTS]), 0.0, typical, 0.2, 1.0);
-        lead.follow(step, ahead, &says, &opinion);
+        lead.follow((step, ahead), &says, &opinion, true);
         let outcome = Outcome {
             step: step + 1,
             value: residual,
             weight: 1.0,
             unit: 0.2,
             memory: 1440.0,
+            stands_still: false,
         };
         lead.settle(ahead, &outcome);
         opinion

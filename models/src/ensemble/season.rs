@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
+use super::stretch::Stretch;
+use super::{Shape, Shapes};
 use crate::level::Level;
 
 /// Seasons that are followed at most.
@@ -124,6 +126,7 @@ struct Profile<C, const N: usize> {
     /// How far what it has is to be trusted.
     trust: [Level; N],
     sizes: Vec<[Size; N]>,
+    stretches: [Stretch; N],
 }
 
 impl<C: Cell, const N: usize> Profile<C, N> {
@@ -137,11 +140,19 @@ impl<C: Cell, const N: usize> Profile<C, N> {
             collected: [Level::default(); N],
             trust: [Level::default(); N],
             sizes: vec![[Size::default(); N]; length.min(PHASES_MAX)],
+            stretches: [Stretch::default(); N],
         }
     }
 
     /// Takes the values of a step; `seasons` is how many have begun.
     fn learn(&mut self, step: u64, values: &[Observed; N], seasons: u64) {
+        let keep = (-1.0 / self.length as f64).exp();
+        let expected = self.mean(step).into_iter().zip(values);
+        for (stretch, (shape, value)) in self.stretches.iter_mut().zip(expected) {
+            if value.weight > 0.0 && shape.is_finite() {
+                stretch.learn(keep, shape, value.value, value.weight);
+            }
+        }
         let bucket = (step % self.length / self.width) as usize;
         if bucket != self.bucket {
             let share = 1.0 / seasons.clamp(1, BACK) as f64;
@@ -170,9 +181,9 @@ impl<C: Cell, const N: usize> Profile<C, N> {
         }
     }
 
-    /// The shape at a step, between the middles of buckets; NaN where nothing
-    /// is known.
-    fn at(&self, step: u64) -> [f64; N] {
+    /// The shape at a step, between the middles of buckets; NaN where one of
+    /// them is not known: what was next to a phase is no season.
+    fn mean(&self, step: u64) -> [f64; N] {
         let buckets = self.shape.len();
         let phase = step % self.length;
         let position = (phase as f64 + 0.5) / self.width as f64 + buckets as f64 - 0.5;
@@ -181,9 +192,15 @@ impl<C: Cell, const N: usize> Profile<C, N> {
         let [a, b] = [first, (first + 1) % buckets].map(|bucket| &self.shape[bucket]);
         std::array::from_fn(|k| match (a[k].get(), b[k].get()) {
             (a, _) if share == 0.0 => a,
-            (a, b) if a.is_nan() => b,
-            (a, b) if b.is_nan() => a,
             (a, b) => a + share * (b - a),
+        })
+    }
+
+    fn at(&self, step: u64) -> [Shape; N] {
+        let mean = self.mean(step);
+        std::array::from_fn(|k| Shape {
+            mean: mean[k],
+            stretched: self.stretches[k].at(mean[k], self.length as f64),
         })
     }
 
@@ -260,8 +277,8 @@ impl<C: Cell, const N: usize> Seasons<C, N> {
     }
 
     /// What the shapes say of a step, by quantity.
-    pub(crate) fn shapes(&self, step: u64) -> [[f64; SEASONS]; N] {
-        let mut shapes = [[f64::NAN; SEASONS]; N];
+    pub(crate) fn shapes(&self, step: u64) -> [Shapes; N] {
+        let mut shapes = [[Shape::NONE; SEASONS]; N];
         for (season, profile) in self.profiles.iter().enumerate() {
             for (shapes, shape) in shapes.iter_mut().zip(profile.at(step)) {
                 shapes[season] = shape;
@@ -310,6 +327,7 @@ struct Stored {
     bucket: usize,
     collected: Vec<Level>,
     trust: Vec<Level>,
+    stretches: Vec<Stretch>,
     shape: Bytes,
     sizes: Bytes,
 }
@@ -377,6 +395,7 @@ impl<const N: usize> Profile<Fixed, N> {
             bucket: self.bucket,
             collected: self.collected.to_vec(),
             trust: self.trust.to_vec(),
+            stretches: self.stretches.to_vec(),
             shape: Bytes(cells.flat_map(|cell| cell.0.to_le_bytes()).collect()),
             sizes: Bytes(
                 sizes
@@ -402,6 +421,7 @@ impl<const N: usize> Profile<Fixed, N> {
         profile.bucket = stored.bucket;
         profile.collected = stored.collected.try_into().ok()?;
         profile.trust = stored.trust.try_into().ok()?;
+        profile.stretches = stored.stretches.try_into().ok()?;
         let number = |bytes: &[u8]| [bytes[0], bytes[1]];
         let cells = profile.shape.iter_mut().flatten();
         for (cell, bytes) in cells.zip(shape.chunks_exact(2)) {

@@ -155,26 +155,43 @@ proptest! {
         prop_assert!(path.iter().all(|q| (0.5e9..2.5e9).contains(&q[2])), "{:?}", path);
     }
 
-    /// In another unit, the same forecasts but for roundings.
+    /// In a unit that is a power of two larger, exactly the same forecasts.
+    #[test]
+    fn forecasts_scale_exactly(power in -20i32..20, seed in 0u64..50) {
+        let factor = 2f64.powi(power);
+        let values = noisy(400, seed);
+        let scaled = run(&[48], 60, values.iter().map(|v| v * factor)).path(60, LEVELS);
+        let plain = run(&[48], 60, values).path(60, LEVELS);
+        for (a, b) in plain.iter().flatten().zip(scaled.iter().flatten()) {
+            prop_assert!((*a * factor - *b).abs() < 1e-9 * factor, "{} {}", a, b);
+        }
+    }
+
+    /// In another unit, the same forecasts but for roundings, which may move
+    /// what an expert said, kept in 8 bits, by one of them.
     #[test]
     fn forecasts_scale(factor in prop_oneof![1e-6f64..1e-3, 1e2f64..1e6], seed in 0u64..50) {
         let values = noisy(400, seed);
         let scaled = run(&[48], 60, values.iter().map(|v| v * factor)).path(60, LEVELS);
         let plain = run(&[48], 60, values).path(60, LEVELS);
         for (a, b) in plain.iter().flatten().zip(scaled.iter().flatten()) {
-            prop_assert!((*a * factor - *b).abs() < 0.05 * factor, "{} {}", a, b);
+            prop_assert!((*a * factor - *b).abs() < 0.02 * factor, "{} {}", a, b);
         }
     }
 
-    /// From another zero, the same forecasts (what is never negative aside, and
-    /// that the first values are believed to change by a share of their size).
+    /// From another zero, the same forecasts (what is never negative aside).
     #[test]
     fn forecasts_shift(shift in -1e3f64..-50.0, seed in 0u64..50) {
         let values = noisy(400, seed);
         let shifted = run(&[48], 60, values.iter().map(|v| v + shift)).path(60, LEVELS);
         let plain = run(&[48], 60, values).path(60, LEVELS);
-        for (a, b) in plain.iter().flatten().zip(shifted.iter().flatten()) {
-            prop_assert!((*a + shift - *b).abs() < 0.5, "{} {}", a, b);
+        // What was expected is kept in single precision: a residual may fall on
+        // the other side of an end, which is tracked.
+        let tolerances = [0.5, 0.1, 0.02, 0.1, 0.5];
+        for (a, b) in plain.iter().zip(&shifted) {
+            for (i, tolerance) in tolerances.into_iter().enumerate() {
+                prop_assert!((a[i] + shift - b[i]).abs() < tolerance, "{:?} {:?}", a, b);
+            }
         }
     }
 

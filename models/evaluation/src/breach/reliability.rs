@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::plot::{Axis, Colour, Entry, Figure, Mark, Panel, Sign};
+
 /// Bins of equal width.
 const BINS: usize = 10;
 /// Probabilities that are neither "no" nor "yes".
@@ -40,6 +42,44 @@ pub struct Bin {
     pub came: f64,
     /// How many.
     pub steps: usize,
+}
+
+/// Sums over steps from which errors of probabilities follow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    /// By bin: what was said, what came, and how many.
+    bins: [(f64, f64, f64); BINS],
+    squares: f64,
+}
+
+impl Tally {
+    fn of(said: &[Said]) -> Self {
+        let mut tally = Tally::default();
+        for said in said {
+            let came = f64::from(u8::from(said.comes_in.is_some()));
+            let bin = &mut tally.bins[bin(said.score)];
+            *bin = (bin.0 + said.score, bin.1 + came, bin.2 + 1.0);
+            tally.squares += (said.score - came).powi(2);
+        }
+        tally
+    }
+
+    pub(super) fn add(&mut self, other: &Tally) {
+        for (bin, more) in self.bins.iter_mut().zip(other.bins) {
+            *bin = (bin.0 + more.0, bin.1 + more.1, bin.2 + more.2);
+        }
+        self.squares += other.squares;
+    }
+
+    /// Expected calibration error, and skill of the Brier score over the base rate.
+    pub(super) fn errors(&self) -> [f64; 2] {
+        let sum = |of: fn(&(f64, f64, f64)) -> f64| self.bins.iter().map(of).sum::<f64>();
+        let steps = sum(|bin| bin.2);
+        let base = sum(|bin| bin.1) / steps;
+        let brier = self.squares / steps;
+        let ece = sum(|bin| (bin.0 - bin.1).abs()) / steps;
+        [ece, 1.0 - brier / (base * (1.0 - base))]
+    }
 }
 
 /// How reliable probabilities are.
@@ -118,6 +158,13 @@ impl Judged {
         }
     }
 
+    /// Of equal parts of the steps; how many is said by `parts`.
+    pub(super) fn tallies(&self, parts: usize) -> Vec<Tally> {
+        let at = |part: usize| self.said.len() * part / parts;
+        let of = |part: usize| Tally::of(&self.said[at(part)..at(part + 1)]);
+        (0..parts).map(of).collect()
+    }
+
     /// Recall at a lead of 5 minutes and one false alarm per service-week.
     pub fn recall(&self) -> f64 {
         let weeks = self
@@ -178,11 +225,74 @@ impl Judged {
     }
 }
 
+/// The bin of a probability.
+fn bin(said: f64) -> usize {
+    ((said * BINS as f64) as usize).min(BINS - 1)
+}
+
+/// Diagram of what was said and what came, with how often the first of them said it
+/// beside; `noun` is what is counted.
+pub(crate) fn figure(title: &str, noun: &str, all: &[(&str, &Reliability)]) -> Figure {
+    const COLOURS: [Colour; 4] = [Colour::Blue, Colour::Green, Colour::Orange, Colour::Grey];
+    let mut marks = vec![Mark::Dashes {
+        points: vec![(0.0, 0.0), (1.0, 1.0)],
+        colour: Colour::Black,
+    }];
+    let mut legend = vec![Entry::new("as said", Colour::Black, Sign::Dashes)];
+    for ((name, reliability), colour) in all.iter().zip(COLOURS) {
+        let points: Vec<(f64, f64)> = reliability
+            .bins
+            .iter()
+            .map(|bin| (bin.said, bin.came))
+            .collect();
+        marks.push(Mark::Line {
+            points: points.clone(),
+            colour,
+        });
+        marks.push(Mark::Dots { points, colour });
+        legend.push(Entry::new(*name, colour, Sign::Line));
+    }
+    let bins = all.first().map_or(&[][..], |(_, first)| &first.bins);
+    let most = bins.iter().map(|bin| bin.steps).max().unwrap_or(1);
+    let bars = bins.iter().map(|of| {
+        let low = bin(of.said) as f64 / BINS as f64;
+        Mark::Bar {
+            x: [low + 0.01, low + 1.0 / BINS as f64 - 0.01],
+            y: of.steps as f64,
+            colour: Colour::Blue,
+        }
+    });
+    let said = || Axis::new("probability said", 0.0, 1.0);
+    // From below one, so that a single step has a bar.
+    let highest = 10f64.powf((most as f64).log10().ceil().max(1.0));
+    Figure {
+        title: title.to_owned(),
+        legend,
+        columns: 2,
+        panels: vec![
+            Panel {
+                title: "reliability".to_owned(),
+                x: said(),
+                y: Axis::new(format!("share of {noun} at which it came"), 0.0, 1.0),
+                right: None,
+                marks,
+            },
+            Panel {
+                title: format!("how often {} said it", all.first().map_or("", |all| all.0)),
+                x: said(),
+                y: Axis::logarithmic(format!("{noun} (count, logarithmic)"), 0.5, highest),
+                right: None,
+                marks: bars.collect(),
+            },
+        ],
+    }
+}
+
 /// Expected calibration error, and its bins.
 fn calibration(pairs: impl Iterator<Item = (f64, f64)>) -> (f64, Vec<Bin>) {
     let mut sums = [(0.0, 0.0, 0usize); BINS];
     for (said, came) in pairs {
-        let bin = &mut sums[((said * BINS as f64) as usize).min(BINS - 1)];
+        let bin = &mut sums[bin(said)];
         bin.0 += said;
         bin.1 += came;
         bin.2 += 1;
@@ -221,6 +331,39 @@ mod tests {
         assert!((reliability.base_rate - 0.375).abs() < 1e-12);
         assert!((reliability.brier - 0.5 * (0.1875 + 0.3125)).abs() < 1e-12);
         assert_eq!(reliability.bins.len(), 2);
+    }
+
+    #[test]
+    fn sums_of_parts_give_the_errors_of_all() {
+        let mut judged = Judged::default();
+        judged.begin(60);
+        for i in 0..100 {
+            judged.add(f64::from(i) / 100.0, (i % 3 == 0).then_some(3));
+        }
+        let mut total = Tally::default();
+        judged.tallies(7).iter().for_each(|part| total.add(part));
+        let (of_all, [ece, skill]) = (judged.reliability(), total.errors());
+        assert!((of_all.ece - ece).abs() < 1e-12);
+        assert!((1.0 - of_all.brier / of_all.brier_base - skill).abs() < 1e-12);
+    }
+
+    #[test]
+    fn diagrams_show_every_bin_and_its_count() {
+        let mut judged = Judged::default();
+        judged.begin(60);
+        for i in 0..100 {
+            judged.add(0.25, (i % 4 == 0).then_some(3));
+            judged.add(0.75, None);
+        }
+        let figure = figure("x", "steps", &[("honeyguide", &judged.reliability())]);
+        let bars = figure.panels[1].marks.iter().map(|mark| match mark {
+            Mark::Bar { x, y, .. } => ((x[0] * 10.0) as usize, *y as usize),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(bars.collect::<Vec<_>>(), [(2, 100), (7, 100)]);
+        let dots = vec![(0.25, 0.25), (0.75, 0.0)];
+        let shown = |mark: &Mark| matches!(mark, Mark::Dots { points, .. } if *points == dots);
+        assert!(figure.panels[0].marks.iter().any(shown));
     }
 
     /// Two weeks with a breach each: seen ten minutes, and one minute, before.

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use honeyguide_models::{TARGETS, Target, Window, breach::ValidObjective};
 
-use super::objective;
+use super::{HORIZON_SECS, objective};
 use crate::{
     error::Error,
     monitoring,
+    own::{Own, held},
     table::{self, Series},
 };
 
@@ -24,8 +25,13 @@ const SAMPLES: f32 = 1e6;
 
 /// One series with one objective.
 pub(super) struct Subject {
+    /// Which series: intervals are over these.
+    pub(super) series: usize,
     pub(super) step_secs: u32,
     pub(super) values: Vec<f64>,
+    /// The same with the last value known where one is missing, for what needs no
+    /// model and knows no missing values.
+    pub(super) held: Vec<f64>,
     pub(super) threshold: f64,
     pub(super) objective: ValidObjective,
     /// The first step that is judged.
@@ -80,23 +86,124 @@ fn add(subjects: &mut Vec<Subject>, step_secs: u32, series: Series) {
     if step_secs > STEP_SECS_MAX {
         return;
     }
-    let judged_from = (series.values.len() as f64 * READ_SHARE) as usize;
-    let mut first: Vec<f64> = series.values[..judged_from].to_vec();
+    let number = subjects.last().map_or(0, |last| last.series + 1);
+    let thresholds = thresholds(&series.values);
+    let of = thresholds.into_iter().flatten();
+    subjects.extend(
+        of.filter_map(|threshold| Subject::new(number, step_secs, &series.values, threshold)),
+    );
+}
+
+/// The first step that is judged.
+fn judged_from(values: &[f64]) -> usize {
+    (values.len() as f64 * READ_SHARE) as usize
+}
+
+/// The levels that [`QUANTILES`] of the first third stay below, if any is known.
+fn thresholds(values: &[f64]) -> Option<[f64; QUANTILES.len()]> {
+    let mut first: Vec<f64> = values[..judged_from(values)].to_vec();
     first.retain(|value| value.is_finite());
     first.sort_by(f64::total_cmp);
-    for quantile in QUANTILES {
-        let Some(last) = first.len().checked_sub(1) else {
-            return;
+    let last = first.len().checked_sub(1)?;
+    Some(QUANTILES.map(|quantile| first[(quantile * last as f64) as usize]))
+}
+
+impl Subject {
+    fn new(series: usize, step_secs: u32, values: &[f64], threshold: f64) -> Option<Self> {
+        Some(Subject {
+            series,
+            step_secs,
+            values: values.to_vec(),
+            held: held(values),
+            threshold,
+            objective: objective(threshold)?,
+            judged_from: judged_from(values),
+        })
+    }
+}
+
+/// A threshold for a series of one's own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Above {
+    /// Which series; `None` for all that have none of their own.
+    pub series: Option<String>,
+    /// What is a breach when it is exceeded, in the unit of the series.
+    pub threshold: f64,
+}
+
+/// A series of one's own with one threshold, and where that is from.
+pub(super) struct OwnSubject {
+    pub(super) name: String,
+    pub(super) from: String,
+    pub(super) subject: Subject,
+}
+
+/// Those that can be judged, and why others cannot.
+pub(super) fn of_own(all: &[Own], above: &[Above]) -> (Vec<OwnSubject>, Vec<String>) {
+    let (mut subjects, mut left_out) = (Vec::new(), Vec::new());
+    for (number, own) in all.iter().enumerate() {
+        let name = &own.series.name;
+        let values = &own.series.values;
+        if own.step_secs > STEP_SECS_MAX {
+            left_out.push(format!(
+                "{name}: a step of {} s is too long for what is within {HORIZON_SECS} s; \
+                 {STEP_SECS_MAX} s at most",
+                own.step_secs
+            ));
+            continue;
+        }
+        if let Some(below) = values.iter().find(|value| **value < 0.0) {
+            left_out.push(format!(
+                "{name}: has values below 0 ({below}), which latencies and rates never are, and \
+                 their model sees logarithms"
+            ));
+            continue;
+        }
+        let ahead = (HORIZON_SECS / own.step_secs) as usize;
+        if values.len() <= judged_from(values) + ahead {
+            left_out.push(format!(
+                "{name}: {} steps of {} s are too few; more than {HORIZON_SECS} s must follow \
+                 the first third, which only teaches",
+                values.len(),
+                own.step_secs
+            ));
+            continue;
+        }
+        let chosen = |series: Option<&str>| {
+            let of = above
+                .iter()
+                .filter(|above| above.series.as_deref() == series);
+            of.map(|above| above.threshold).collect::<Vec<f64>>()
         };
-        let threshold = first[(quantile * last as f64) as usize];
-        if let Some(objective) = objective(threshold) {
-            subjects.push(Subject {
-                step_secs,
-                values: series.values.clone(),
-                threshold,
-                objective,
-                judged_from,
-            });
+        let mut given = chosen(Some(name));
+        if given.is_empty() {
+            given = chosen(None);
+        }
+        let mut pairs: Vec<(f64, String)> = given
+            .into_iter()
+            .map(|threshold| (threshold, "--above".to_owned()))
+            .collect();
+        if pairs.is_empty() {
+            let Some(levels) = thresholds(values) else {
+                left_out.push(format!("{name}: no value is known in its first third"));
+                continue;
+            };
+            let level =
+                |(level, quantile)| (level, format!("{} % of the first third", 100.0 * quantile));
+            pairs.extend(levels.into_iter().zip(QUANTILES).map(level));
+        }
+        for (threshold, from) in pairs {
+            match Subject::new(number, own.step_secs, values, threshold) {
+                Some(subject) => subjects.push(OwnSubject {
+                    name: name.clone(),
+                    from,
+                    subject,
+                }),
+                None => left_out.push(format!(
+                    "{name}: {threshold} ({from}) is no threshold; it must be above 0"
+                )),
+            }
         }
     }
+    (subjects, left_out)
 }

@@ -3,7 +3,7 @@
 use crate::{bootstrap::SplitMix64, nab::Labelled};
 
 /// Scores the points of a series.
-type Baseline = fn(&Labelled) -> Vec<f64>;
+pub(super) type Baseline = fn(&Labelled) -> Vec<f64>;
 
 /// All, by name.
 pub(super) const ALL: [(&str, Baseline); 3] = [
@@ -63,6 +63,9 @@ fn random(series: &Labelled) -> Vec<f64> {
 fn z_score(series: &Labelled) -> Vec<f64> {
     let (mut n, mut mean, mut squares) = (0.0, 0.0, 0.0);
     let score = |value: &f64| {
+        if value.is_nan() {
+            return 0.0;
+        }
         let deviation = value - mean;
         let sd = f64::sqrt(squares / f64::max(n, 1.0));
         n += 1.0;
@@ -77,10 +80,11 @@ fn z_score(series: &Labelled) -> Vec<f64> {
 fn windowed_gaussian(series: &Labelled) -> Vec<f64> {
     let score = |i: usize| {
         let window = &series.values[i.saturating_sub(WINDOW)..i];
-        let n = window.len().max(1) as f64;
-        let mean = window.iter().sum::<f64>() / n;
-        let variance = window.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-        if variance > 0.0 {
+        let known = || window.iter().filter(|value| !value.is_nan());
+        let n = known().count().max(1) as f64;
+        let mean = known().sum::<f64>() / n;
+        let variance = known().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+        if variance > 0.0 && !series.values[i].is_nan() {
             (series.values[i] - mean).abs() / variance.sqrt()
         } else {
             0.0

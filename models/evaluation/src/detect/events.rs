@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
+use super::report::Share;
 use crate::nab::Labelled;
 
 /// An alert counts for an event from so many points before its labels …
 const BEFORE: usize = 2;
 /// … to so many after.
-const AFTER: usize = 10;
+pub(super) const AFTER: usize = 10;
 const DAY_SECS: f64 = 86_400.0;
 
 /// What a detector found in series whose points are labelled.
@@ -25,13 +26,16 @@ pub struct Events {
     pub false_alarms_per_day: f64,
     /// Median points from an event's first label to its alert.
     pub delay_points: Option<f64>,
+    /// Of each event whether it was found.
+    #[serde(skip)]
+    each: Vec<bool>,
 }
 
 impl Events {
     /// Of alerts (scores of at least 1.0), one row per series.
     pub fn of(detector: &str, series: &[Labelled], scores: &[Vec<f64>]) -> Self {
         let (mut events, mut false_alarms, mut days) = (0, 0, 0.0);
-        let mut delays = Vec::new();
+        let (mut delays, mut each) = (Vec::new(), Vec::new());
         for (series, scores) in series.iter().zip(scores) {
             let from = series.probation();
             let alerts: Vec<usize> = (from..scores.len()).filter(|i| scores[*i] >= 1.0).collect();
@@ -42,6 +46,7 @@ impl Events {
             events += scored.len();
             for window in &scored {
                 let first = alerts.iter().find(|alert| counts(window, **alert));
+                each.push(first.is_some());
                 delays.extend(first.map(|alert| *alert as f64 - window.0 as f64));
             }
             let lost = |alert: &&usize| !scored.iter().any(|window| counts(window, **alert));
@@ -58,7 +63,18 @@ impl Events {
             false_alarms,
             false_alarms_per_day: false_alarms as f64 / days,
             delay_points: delays.get(delays.len() / 2).copied(),
+            each,
         }
+    }
+
+    /// Share of events found, with its 95 % interval over events; `None` of none.
+    pub(super) fn recall(&self) -> Option<Share> {
+        let each: Vec<f64> = self
+            .each
+            .iter()
+            .map(|hit| f64::from(u8::from(*hit)))
+            .collect();
+        (!each.is_empty()).then(|| Share::of_mean(&each))
     }
 }
 

@@ -1,61 +1,127 @@
-//! How much hangs on the threshold.
+//! How much hangs on the threshold, and what was alerted.
 
-use plotters::prelude::*;
+use honeyguide_models::detector::REST;
 
-use crate::nab::Profile;
+use crate::{
+    nab::{Labelled, Profile},
+    own::Own,
+    plot::{Axis, Colour, Entry, Figure, Mark, Panel, Sign, unit_of_time},
+};
 
-/// Size in pixels.
-const SIZE: (u32, u32) = (720, 420);
-const COLOURS: [RGBColor; 3] = [
-    RGBColor(31, 119, 180),
-    RGBColor(214, 39, 40),
-    RGBColor(44, 160, 44),
-];
+const COLOURS: [Colour; 3] = [Colour::Blue, Colour::Red, Colour::Green];
 
-/// NAB scores of the three profiles over the threshold, as SVG.
-///
-/// # Panics
-/// Never: text has no failing output.
-pub(super) fn curve(points: &[(f64, [f64; 3])]) -> String {
-    let mut svg = String::new();
-    draw(&mut svg, points).expect("drawing into a string cannot fail");
-    svg
+/// NAB scores of the three profiles over the threshold.
+pub(super) fn curve(points: &[(f64, [f64; 3])]) -> Figure {
+    let line = |k: usize| points.iter().map(move |(line, scores)| (*line, scores[k]));
+    let profiles = || Profile::ALL.into_iter().zip(COLOURS).enumerate();
+    let mut marks: Vec<Mark> = profiles()
+        .map(|(k, (_, colour))| Mark::Line {
+            points: line(k).collect(),
+            colour,
+        })
+        .collect();
+    marks.push(Mark::Upright {
+        x: 1.0,
+        colour: Colour::Grey,
+    });
+    let mut legend: Vec<Entry> = profiles()
+        .map(|(_, (profile, colour))| Entry::new(profile.name(), colour, Sign::Line))
+        .collect();
+    legend.push(Entry::new("in use", Colour::Grey, Sign::Line));
+    let ends = [points.first(), points.last()].map(|end| end.map_or(f64::NAN, |end| end.0));
+    Figure {
+        title: "NAB score over the threshold".to_owned(),
+        legend,
+        columns: 1,
+        panels: vec![Panel {
+            title: String::new(),
+            x: Axis::new("threshold on the anomaly score", ends[0], ends[1]),
+            y: Axis::new("NAB score (100 is perfect, 0 silent)", 0.0, 100.0),
+            right: None,
+            marks,
+        }],
+    }
 }
 
-fn draw(
-    svg: &mut String,
-    points: &[(f64, [f64; 3])],
-) -> Result<(), DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::ErrorType>> {
-    let (first, last) = match points {
-        [first, .., last] => (first.0, last.0),
-        _ => return Ok(()),
-    };
-    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption("NAB score over the threshold", ("sans-serif", 16))
-        .margin(8)
-        .x_label_area_size(32)
-        .y_label_area_size(40)
-        .build_cartesian_2d(first..last, 0.0..100.0)?;
-    chart
-        .configure_mesh()
-        .x_desc("threshold (1.0 is in use)")
-        .y_desc("score")
-        .draw()?;
-    for (k, (profile, colour)) in Profile::ALL.into_iter().zip(COLOURS).enumerate() {
-        let line = points
+/// A series with its alerts, and its scores below.
+pub(super) fn series(own: &Own, labelled: &Labelled, scores: &[f64], alerts: &[f64]) -> Figure {
+    let (unit, unit_secs) = unit_of_time(own.secs());
+    let x = |at: usize| at as f64 * f64::from(own.step_secs) / unit_secs;
+    let points = |values: &[f64]| -> Vec<(f64, f64)> {
+        values
             .iter()
-            .map(|(threshold, scores)| (*threshold, scores[k]));
-        chart
-            .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
-            .label(profile.name())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+            .enumerate()
+            .map(|(at, y)| (x(at), *y))
+            .collect()
+    };
+    let faults = || {
+        let windows = labelled.windows.iter();
+        windows.map(|(first, last)| Mark::Span {
+            x: [x(*first), x(last + 1)],
+            colour: Colour::Orange,
+        })
+    };
+    let values = points(&own.series.values);
+    let alerted = values
+        .iter()
+        .zip(alerts)
+        .filter(|(_, alert)| **alert >= 1.0);
+    let alerted = Mark::Dots {
+        points: alerted.map(|(point, _)| *point).collect(),
+        colour: Colour::Red,
+    };
+    let line = |points: Vec<(f64, f64)>| Mark::Line {
+        points,
+        colour: Colour::Blue,
+    };
+    let time = || {
+        let label = format!("time in {unit} since {} UTC", own.time(0));
+        Axis::new(label, 0.0, x(own.series.values.len()))
+    };
+    // Of what is missing nothing is said, and at the beginning neither.
+    let said = scores.iter().zip(&own.series.values).enumerate();
+    let said = said.map(
+        |(at, (score, value))| match value.is_nan() || at < REST as usize {
+            true => f64::NAN,
+            false => *score,
+        },
+    );
+    let said: Vec<f64> = said.collect();
+    let highest = scores.iter().copied().fold(1.2, f64::max);
+    let threshold = Mark::Dashes {
+        points: vec![(0.0, 1.0), (x(own.series.values.len()), 1.0)],
+        colour: Colour::Grey,
+    };
+    let panel = |title: &str, y: Axis, marks: Vec<Mark>| Panel {
+        title: title.to_owned(),
+        x: time(),
+        y,
+        right: None,
+        marks: faults().chain(marks).collect(),
+    };
+    let mut legend = vec![
+        Entry::new("value, score", Colour::Blue, Sign::Line),
+        Entry::new("alert", Colour::Red, Sign::Dot),
+        Entry::new("threshold", Colour::Grey, Sign::Dashes),
+    ];
+    if !labelled.windows.is_empty() {
+        legend.push(Entry::new("labelled", Colour::Orange, Sign::Area(0.2)));
     }
-    chart
-        .configure_series_labels()
-        .background_style(WHITE)
-        .border_style(BLACK)
-        .draw()?;
-    area.present()
+    Figure {
+        title: format!("{}: what was alerted", own.series.name),
+        legend,
+        columns: 1,
+        panels: vec![
+            panel(
+                "values",
+                Axis::around(own.quantity.clone(), own.series.values.iter().copied()),
+                vec![line(values.clone()), alerted],
+            ),
+            panel(
+                "anomaly scores",
+                Axis::new("score", 0.0, highest),
+                vec![line(points(&said)), threshold],
+            ),
+        ],
+    }
 }

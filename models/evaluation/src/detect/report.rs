@@ -206,9 +206,10 @@ impl Detection {
         outcome.details = serde_json::to_value(self).expect("plain structs become JSON");
         outcome.markdown = self.to_markdown();
         if !self.curve.is_empty() {
-            outcome
-                .plots
-                .push(("detect-nab", super::plot::curve(&self.curve)));
+            outcome.plots.push((
+                "detect-nab".to_owned(),
+                super::plot::curve(&self.curve).svg(),
+            ));
         }
         outcome
     }
@@ -276,19 +277,10 @@ impl Detection {
     fn write_events(&self, text: &mut String) {
         let _ = writeln!(
             text,
-            "\n## Microsoft cloud monitoring, {} series\n\n| detector | events | false alarms | per series and day | median delay, points |\n|---|---|---|---|---|",
+            "\n## Microsoft cloud monitoring, {} series\n",
             self.ms_cloud_series
         );
-        for row in &self.ms_cloud {
-            let delay = row
-                .delay_points
-                .map_or("–".to_owned(), |d| format!("{d:.0}"));
-            let _ = writeln!(
-                text,
-                "| {} | {} of {} | {} | {:.2} | {delay} |",
-                row.detector, row.found, row.events, row.false_alarms, row.false_alarms_per_day
-            );
-        }
+        write_rows(text, &self.ms_cloud);
         let _ = writeln!(
             text,
             "\nBaselines have the threshold with the most events at no more false alarms than Honeyguide."
@@ -297,7 +289,29 @@ impl Detection {
     }
 }
 
-fn write_vus(text: &mut String, vus: Option<Share>) {
+/// Detectors on labelled events.
+pub(super) fn write_rows(text: &mut String, rows: &[Events]) {
+    let _ = writeln!(
+        text,
+        "| detector | events | recall | false alarms | per series and day | median delay, points |\n|---|---|---|---|---|---|"
+    );
+    for row in rows {
+        let recall = row.recall().map_or("–".to_owned(), |share| {
+            let Interval { low, high } = share.interval;
+            format!("{:.2} ({low:.2}–{high:.2})", share.value)
+        });
+        let delay = row
+            .delay_points
+            .map_or("–".to_owned(), |d| format!("{d:.0}"));
+        let _ = writeln!(
+            text,
+            "| {} | {} of {} | {recall} | {} | {:.2} | {delay} |",
+            row.detector, row.found, row.events, row.false_alarms, row.false_alarms_per_day
+        );
+    }
+}
+
+pub(super) fn write_vus(text: &mut String, vus: Option<Share>) {
     if let Some(vus) = vus {
         let _ = writeln!(
             text,

@@ -2,8 +2,36 @@
 
 use serde_json::json;
 
-use super::{MODELS, PUBLISHED, Part, Report};
-use crate::report::{Outcome, row};
+use super::{MODELS, PUBLISHED, Part, Report, plot::plots};
+use crate::{
+    report::{Outcome, row},
+    score::Score,
+};
+
+/// Columns of scores, behind that of the configuration.
+pub(super) const HEADER: &str = "| model | windows | MASE | CRPS | CRPS / seasonal naive | sMAPE | \
+     within 80 % | within 95 % | Winkler 95 % |";
+
+/// A row below [`HEADER`]; `base` is the CRPS of the seasonal naive forecast.
+pub(super) fn cells(configuration: &str, model: &str, score: &Score, base: f64) -> [String; 10] {
+    // A series that stands still has no scale to compare with.
+    let number = |value: f64, digits: usize| match value.is_finite() {
+        true => format!("{value:.digits$}"),
+        false => "–".to_owned(),
+    };
+    [
+        configuration.to_owned(),
+        model.to_owned(),
+        score.windows().to_string(),
+        number(score.mase(), 3),
+        number(score.crps(), 4),
+        number(score.crps() / base, 3),
+        number(score.smape(), 3),
+        number(score.coverage_80(), 3),
+        number(score.coverage_95(), 3),
+        number(score.winkler_95(), 3),
+    ]
+}
 
 impl Report {
     /// Figures and tables.
@@ -16,6 +44,7 @@ impl Report {
         self.configurations(&mut outcome);
         self.summary(&mut outcome);
         outcome.details = self.details();
+        outcome.plots = plots("forecast", &self.drawn);
         outcome
     }
 
@@ -25,27 +54,14 @@ impl Report {
             Part::Development => "twenty origins before the test windows",
         };
         outcome.line(format!("## BizITObs, {part}\n"));
-        outcome.line(
-            "| configuration | model | windows | MASE | CRPS | CRPS / seasonal naive | sMAPE | \
-             within 80 % | within 95 % | Winkler 95 % |",
-        );
+        outcome.line(format!("| configuration {HEADER}"));
         outcome.line("|---|---|---|---|---|---|---|---|---|---|");
         for rows in self.rows.chunks(MODELS.len()) {
             let base = rows[1].total().crps();
             for of_model in rows {
                 let score = of_model.total();
-                outcome.line(row([
-                    of_model.configuration.name(),
-                    of_model.model.to_owned(),
-                    score.windows().to_string(),
-                    format!("{:.3}", score.mase()),
-                    format!("{:.4}", score.crps()),
-                    format!("{:.3}", score.crps() / base),
-                    format!("{:.3}", score.smape()),
-                    format!("{:.3}", score.coverage_80()),
-                    format!("{:.3}", score.coverage_95()),
-                    format!("{:.3}", score.winkler_95()),
-                ]));
+                let name = of_model.configuration.name();
+                outcome.line(row(cells(&name, of_model.model, &score, base)));
             }
         }
     }

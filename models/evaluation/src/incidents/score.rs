@@ -101,9 +101,14 @@ impl Incident<'_> {
     /// Whole windows between the first alarm since the onset and the breach; `None`
     /// without an alarm before it. An alarm is known when its window is over.
     pub fn lead(&self, line: f64) -> Option<usize> {
+        Some(self.before.end - self.alarm(line)? - 1)
+    }
+
+    /// The window of the first alarm since the onset.
+    pub fn alarm(&self, line: f64) -> Option<usize> {
         let scores = &self.scores[self.before.clone()];
         let alarm = scores.iter().position(|score| *score >= line)?;
-        Some(scores.len() - alarm - 1)
+        Some(self.before.start + alarm)
     }
 }
 

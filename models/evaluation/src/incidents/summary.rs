@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    HORIZON, Kind, LEAD, Method, Replayed, WARM_UP, WINDOWS_PER_FALSE_ALARM,
+    HORIZON, Kind, LEAD, Method, Replayed, WARM_UP, WINDOWS_PER_FALSE_ALARM, plot,
     score::{Incident, Leads, Watched, false_alarms, line, patient},
 };
 use crate::{
@@ -162,6 +162,14 @@ pub fn evaluate(runs: &[Replayed]) -> Outcome {
     tell_parts(&mut outcome, runs, &said, &quiet);
     tell_runs(&mut outcome, runs, &said, &results);
     tell_reasons(&mut outcome, runs);
+    if let (Some(said), Some(result)) = (said.first(), results.first()) {
+        let alarms = (0..runs.len()).map(|at| {
+            let incident = said.incident(runs, at, runs[at].truth.kind)?;
+            incident.alarm(result.line)
+        });
+        let alarms: Vec<Option<usize>> = alarms.collect();
+        outcome.plots = plot::plots(runs, &said.raw, &alarms, &result.reliability_of_all);
+    }
     let [ours, at_default, baselines @ ..] = &results[..] else {
         return outcome;
     };
