@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use object::{build::elf as build, elf};
 
 const OBJECT: &str = "sensor-ebpf.o";
 
@@ -59,9 +60,29 @@ fn main() -> anyhow::Result<()> {
          (is the toolchain complete? `cargo xtask setup` installs it)"
     );
     let built = out.join("bpf").join(target).join("release/sensor");
-    fs::copy(&built, out.join(OBJECT))
-        .with_context(|| format!("no object at {}", built.display()))?;
+    let object = fs::read(&built).with_context(|| format!("no object at {}", built.display()))?;
+    fs::write(out.join(OBJECT), without_debug_sections(&object)?)?;
     Ok(())
+}
+
+/// The object without what is for debuggers, three quarters of it, which would be
+/// part of every program that has the sensor. The kernel's own kind of debug
+/// information (BTF) stays.
+fn without_debug_sections(object: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut builder = build::Builder::read(object).context("the object is no ELF file")?;
+    for section in &mut builder.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    builder.delete_orphans();
+    // LLVM has the names of sections among those of symbols, which is not written.
+    let names = builder.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = elf::SHT_STRTAB;
+    names.data = build::SectionData::SectionString;
+    let mut written = Vec::new();
+    builder.write(&mut written)?;
+    Ok(written)
 }
 
 fn variable(name: &str) -> anyhow::Result<String> {
