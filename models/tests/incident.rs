@@ -76,6 +76,7 @@ impl Story {
             target: Target::P99,
             threshold: 5.0 * CALM_SECS,
             horizon_secs: 900,
+            windows: 1,
             budget_events: None,
         };
         Story {
@@ -102,7 +103,7 @@ impl Story {
         }
         Shown {
             anomaly_score: forecast.anomaly_score,
-            probability: breach(&forecast, &self.objective, &self.paths).probability,
+            probability: breach(&forecast, &self.objective, &self.paths, self.objective.above(&self.runq[..=i])).probability,
         }
     }
 
