@@ -230,6 +230,7 @@ impl ValidObjectiveConfig {
             target: self.config.target,
             threshold,
             horizon_secs: self.config.horizon.as_secs() as u32,
+            windows: self.config.fire_after,
             budget_events: None,
         };
         objective.validate().ok()

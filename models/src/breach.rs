@@ -196,6 +196,18 @@ pub fn breach(
     }
 }
 
+impl Breach {
+    /// The risk where pressure alone leads to a breach with a probability
+    /// ([`crate::pressure`]): whichever is larger, as both may mean the same.
+    #[must_use]
+    pub fn under(self, pressure: f64) -> Breach {
+        Breach {
+            probability: self.probability.max(pressure),
+            ..self
+        }
+    }
+}
+
 impl Eta {
     pub(crate) const NOW: Eta = Eta {
         secs: 0.0,
@@ -211,12 +223,7 @@ struct Breaches {
 
 /// Walks all futures through the forecast. The first `missing` windows of it are
 /// a breach, too: what came before them is above the threshold already.
-fn simulate(
-    knots: &Knots,
-    objective: &ValidObjective,
-    paths: &Paths,
-    missing: u32,
-) -> Breaches {
+fn simulate(knots: &Knots, objective: &ValidObjective, paths: &Paths, missing: u32) -> Breaches {
     let run = objective.windows() as usize;
     let slots = (f64::from(objective.objective.horizon_secs) / paths.slot_secs()).round() as usize;
     let slots = &paths.slots()[..slots.clamp(1, paths.slots().len())];

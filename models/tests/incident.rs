@@ -103,7 +103,13 @@ impl Story {
         }
         Shown {
             anomaly_score: forecast.anomaly_score,
-            probability: breach(&forecast, &self.objective, &self.paths, self.objective.above(&self.runq[..=i])).probability,
+            probability: breach(
+                &forecast,
+                &self.objective,
+                &self.paths,
+                self.objective.above(&self.runq[..=i]),
+            )
+            .probability,
         }
     }
 

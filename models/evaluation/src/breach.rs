@@ -102,7 +102,12 @@ impl<'a> Walk<'a> {
         if at < subject.judged_from {
             return;
         }
-        let said = breach(&forecast, objective, paths, objective.above(&self.windows[..=at]));
+        let said = breach(
+            &forecast,
+            objective,
+            paths,
+            objective.above(&self.windows[..=at]),
+        );
         let value = subject.values[at];
         let observed = self.windows[at].value(Target::Rate);
         self.recalibration

@@ -60,7 +60,13 @@ impl Paths {
                 .map(|_| random.normal() as f32)
                 .collect();
             for (at, sign) in [(at, 1.0), (at + PATHS / 2, -1.0)] {
-                note(&mut slots, &mut first, at, |window| sign * path[window], windows);
+                note(
+                    &mut slots,
+                    &mut first,
+                    at,
+                    |window| sign * path[window],
+                    windows,
+                );
             }
         }
         Paths {

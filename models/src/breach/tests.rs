@@ -262,7 +262,7 @@ fn objectives_out_of_range_are_refused() {
         assert!(
             Objective {
                 windows: 1,
-            budget_events: Some(events),
+                budget_events: Some(events),
                 ..good
             }
             .validate()

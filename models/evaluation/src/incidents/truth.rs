@@ -107,7 +107,9 @@ impl ServiceTruth {
     pub fn breached(&self) -> Vec<bool> {
         let above = self.above();
         let is_breached = |at: usize| {
-            let row = (at + 1).checked_sub(BREACH_RUN).map(|from| &above[from..=at]);
+            let row = (at + 1)
+                .checked_sub(BREACH_RUN)
+                .map(|from| &above[from..=at]);
             row.is_some_and(|row| !row.contains(&false))
         };
         (0..above.len()).map(is_breached).collect()
