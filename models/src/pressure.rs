@@ -21,8 +21,12 @@ const LASTING: usize = 24;
 /// Windows before them that say what is usual of waiting, at most and at least.
 const USUAL: usize = 240;
 const USUAL_MIN: usize = 36;
-/// Waiting counts from so many usual deviations on, and in full from so many.
-const WAITS: [f64; 2] = [0.2, 1.4];
+/// Waiting, in usual deviations.
+const WAITS: Scale = Scale {
+    from: 0.2,
+    unit: 1.0,
+    most: 0.95,
+};
 /// A deviation below this, in logs, is none.
 const DEVIATION_MIN: f64 = 0.1;
 /// Windows of which load may have grown, and those before that were seen, at most and
@@ -30,11 +34,13 @@ const DEVIATION_MIN: f64 = 0.1;
 const GROWTH: usize = 45;
 const SEEN: usize = 2160;
 const SEEN_MIN: usize = 55;
-/// Load counts from so much more, in logs, than was ever seen, and in full from …
-const LOADS: [f64; 2] = [0.1, 0.2];
-/// Pressure in full means trouble with this probability: less than what an alert
-/// asks for by default, so that pressure alone is a warning.
-const TROUBLE: f64 = 0.78;
+/// Load, in logs. Less than what an alert asks for by default: most services bear
+/// more than they were ever asked for.
+const LOADS: Scale = Scale {
+    from: 0.1,
+    unit: 0.06,
+    most: 0.78,
+};
 /// Exponent of the factor by which trouble slows: whatever is near is as good as there.
 const TAIL: f64 = 0.02;
 
@@ -45,15 +51,15 @@ pub fn pressure<H: History + ?Sized>(own: &H, waits: &[&H], objective: &ValidObj
     if target == Target::Rate {
         return 0.0;
     }
-    let waiting = share(waiting(waits), WAITS);
-    let loaded = share(load(own), LOADS);
+    let waiting = WAITS.share(waiting(waits));
+    let loaded = LOADS.share(load(own));
     let trouble = waiting.max(loaded);
     if trouble <= 0.0 {
         return 0.0;
     }
     let level = mean(own, target, 0);
     let distance = (objective.log_threshold - level).max(0.0);
-    let probability = TROUBLE * trouble * (-TAIL * distance).exp();
+    let probability = trouble * (-TAIL * distance).exp();
     if probability.is_nan() {
         0.0
     } else {
@@ -61,9 +67,21 @@ pub fn pressure<H: History + ?Sized>(own: &H, waits: &[&H], objective: &ValidObj
     }
 }
 
-/// How much of a pressure there is, 0..=1.
-fn share(value: f64, [from, full]: [f64; 2]) -> f64 {
-    ((value - from) / (full - from)).clamp(0.0, 1.0)
+/// How likely trouble is.
+struct Scale {
+    /// No pressure up to here.
+    from: f64,
+    /// Of each further unit 37 % of the doubt is left.
+    unit: f64,
+    /// Probability under any pressure.
+    most: f64,
+}
+
+impl Scale {
+    fn share(&self, pressure: f64) -> f64 {
+        let units = ((pressure - self.from) / self.unit).max(0.0);
+        self.most * (1.0 - (-units).exp())
+    }
 }
 
 /// Mean of [`MEAN`] windows up to `ago`; NaN of none.
@@ -155,4 +173,110 @@ fn means<H: History + ?Sized>(
 fn median(values: &mut [f64]) -> Option<f64> {
     let middle = values.len() / 2;
     (!values.is_empty()).then(|| *values.select_nth_unstable_by(middle, f64::total_cmp).1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Window;
+    use crate::breach::Objective;
+    use crate::testing::{Noise, window_of};
+
+    /// A p99 of e^2 times the usual.
+    fn objective(target: Target) -> ValidObjective {
+        let objective = Objective {
+            target,
+            threshold: f64::from(window_of(2.0).y[2]).exp(),
+            horizon_secs: 900,
+            windows: 2,
+            budget_events: None,
+        };
+        objective.validate().unwrap()
+    }
+
+    /// Windows around a level, and a rate that has its own.
+    fn series(seed: u64, level: impl Fn(usize) -> f64, load: impl Fn(usize) -> f64) -> Vec<Window> {
+        let mut noise = Noise::new(seed);
+        let window = |i| {
+            let mut window = window_of(level(i) + 0.3 * noise.normal());
+            window.y[4] = (4.0 + load(i) + 0.1 * noise.normal()) as f32;
+            window
+        };
+        (0..300).map(window).collect()
+    }
+
+    fn pressed(own: &[Window], waits: &[&[Window]]) -> f64 {
+        pressure(own, waits, &objective(Target::P99))
+    }
+
+    /// Nothing, up to 240; then rising by 1 in a minute of 60 windows.
+    fn rising(i: usize) -> f64 {
+        (i.max(240) - 240) as f64 / 60.0
+    }
+
+    fn calm(_: usize) -> f64 {
+        0.0
+    }
+
+    #[test]
+    fn what_waits_longer_is_under_pressure_before_it_is_slow() {
+        for seed in 0..20 {
+            let own = series(seed, calm, calm);
+            let wait = series(100 + seed, rising, calm);
+            let now = pressed(&own, &[&wait]);
+            assert!(now > 0.5, "{seed}: {now}");
+            let before = pressed(&own[..240], &[&wait[..240]]);
+            assert!(before < 0.3, "{seed}: {before}");
+        }
+    }
+
+    #[test]
+    fn more_load_than_ever_is_pressure() {
+        for seed in 0..20 {
+            let grown = series(seed, calm, |i| 0.6 * rising(i));
+            assert!(pressed(&grown, &[]) > 0.5, "{seed}");
+            // As much as it was before.
+            let swings = series(seed, calm, |i| 0.3 * (i as f64 / 20.0).sin());
+            assert!(pressed(&swings, &[]) < 0.2, "{seed}");
+        }
+        let grown = series(1, calm, |i| 0.6 * rising(i));
+        assert_eq!(pressure(&grown[..], &[], &objective(Target::Rate)), 0.0);
+    }
+
+    #[test]
+    fn a_stall_is_none() {
+        for length in [1, 5, 10] {
+            let own = series(1, calm, calm);
+            let stall = |i: usize| {
+                if (280..280 + length).contains(&i) {
+                    4.0
+                } else {
+                    0.0
+                }
+            };
+            let wait = series(2, stall, calm);
+            for until in 280..300 {
+                let now = pressed(&own[..until], &[&wait[..until]]);
+                assert!(now < 0.3, "{length} windows, {until}: {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_far_threshold_is_less_likely() {
+        let wait = series(2, rising, calm);
+        let own = series(1, calm, calm);
+        let slow = series(1, |_| 1.5, calm);
+        assert!(pressed(&slow, &[&wait]) > pressed(&own, &[&wait]));
+    }
+
+    #[test]
+    fn little_or_bad_history_is_no_pressure() {
+        let wait = series(2, rising, calm);
+        assert_eq!(pressed(&[], &[]), 0.0);
+        assert_eq!(pressed(&wait[250..], &[&wait[250..]]), 0.0);
+        let missing = vec![Window::MISSING; 300];
+        assert_eq!(pressed(&missing, &[&missing]), 0.0);
+        assert!((0.0..=1.0).contains(&pressed(&wait, &[&missing])));
+    }
 }

@@ -124,7 +124,7 @@ fn a_rising_forecast_says_when() {
 fn what_is_breached_is_breached_now() {
     let mut now = forecast(|_| 0.1, 0.1);
     now.y[Target::P99.index()] = Some(9.0);
-    let breach = breach(&now, &objective(1.0, 900), &paths(), 0);
+    let breach = breach(&now, &objective(1.0, 900), &paths(), 1);
     assert_eq!((breach.probability, breach.eta), (1.0, Some(Eta::NOW)));
 }
 
