@@ -101,13 +101,14 @@ fn note(
     windows: usize,
 ) {
     for window in 0..slots.len() * windows {
+        let noise = &mut slots[window / windows].noise;
+        let runs = noise.iter_mut().zip(first.iter_mut()).take(window + 1);
         let mut least = f32::INFINITY;
-        for run in 0..RUNS.min(window + 1) {
+        for (run, (largest, first)) in runs.enumerate() {
             least = least.min(path(window - run));
-            let largest = &mut slots[window / windows].noise[run][at];
-            *largest = largest.max(least);
+            largest[at] = largest[at].max(least);
             if run == window {
-                first[run][at] = least;
+                first[at] = least;
             }
         }
     }
