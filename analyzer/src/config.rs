@@ -122,7 +122,8 @@ pub struct ObjectiveConfig {
     /// Probability from which a breach is expected.
     #[serde(default = "default_fire_probability")]
     pub fire_probability: f64,
-    /// Steps at risk before the alert fires.
+    /// Steps at risk before the alert fires, and windows in a row above the threshold
+    /// that are a breach.
     #[serde(default = "default_fire_after")]
     pub fire_after: u32,
     /// Calm steps before it resolves.
@@ -230,6 +231,7 @@ impl ValidObjectiveConfig {
             target: self.config.target,
             threshold,
             horizon_secs: self.config.horizon.as_secs() as u32,
+            windows: self.config.fire_after,
             budget_events: None,
         };
         objective.validate().ok()

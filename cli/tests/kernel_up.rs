@@ -96,7 +96,7 @@ fn contention_raises_the_tail_fires_an_alert_with_the_reason_and_resolves() {
     assert_eq!(alert["reasons"][0]["key"]["signal"], "runq", "{alert}");
     drop(hogs);
     // After so short a past it is long until another such time seems unlikely.
-    wait_for("the alert to resolve", 240, || {
+    wait_for("the alert to resolve", 60, || {
         newest_alert(&up).is_some_and(|alert| alert["firing"] == false)
     });
 }

@@ -107,11 +107,12 @@ fn refresh(c: &mut Criterion) {
             target: Target::P99,
             threshold: f64::from(p99.upper_80),
             horizon_secs: 900,
+            windows: 1,
             budget_events: None,
         };
         let objective = objective.validate().expect("a positive threshold");
         group.bench_function(BenchmarkId::new("breach", windows), |b| {
-            b.iter(|| breach(&forecast, &objective, &paths));
+            b.iter(|| breach(&forecast, &objective, &paths, 0));
         });
         group.finish();
     }

@@ -68,10 +68,11 @@ fn main() -> Result<(), ParamsError> {
             target: Target::P99,
             threshold,
             horizon_secs: 1800,
+            windows: 1,
             budget_events: None,
         };
         if let Ok(objective) = objective.validate() {
-            let risk = breach(&forecast, &objective, &paths);
+            let risk = breach(&forecast, &objective, &paths, 0);
             let eta = risk
                 .eta
                 .map_or("-".into(), |eta| format!("{:.0} min", eta.secs / 60.0));

@@ -4,8 +4,9 @@
 //! alone. The forecast at its five horizons is interpolated to every minute
 //! (in √time). Futures are a Gaussian copula over the forecast's own conformal
 //! marginals, tails and skew included, which hold at every moment: a part of
-//! the score lasts, the rest is noise from window to window, of which the
-//! largest in each minute counts. The correlation of what lasts from minute to
+//! the score lasts, the rest is noise from window to window. A breach is as many
+//! windows in a row as the objective says, so of each minute the largest least of
+//! that many counts: one window of a stall is none. The correlation of what lasts from minute to
 //! minute follows from how the forecast variance grows: a random walk if it
 //! grows fourfold from 15 to 60 minutes, mean-reverting if less (the
 //! Ornstein–Uhlenbeck law), but never forgetful.
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ObjectiveError;
 use crate::forecast::Forecast;
-use crate::series::{HORIZON_SECS, HORIZONS, Target};
+use crate::series::{HORIZON_SECS, HORIZONS, History, Target};
 
 mod budget;
 mod knots;
@@ -32,6 +33,9 @@ pub(crate) const ETA_SHARE_MIN: f64 = 0.05;
 /// single precision in between: equal to the threshold is no breach.
 const ROUNDING: f64 = 1e-5;
 
+/// Windows in a row that a breach may need at most: what lasts so long, lasts.
+pub const WINDOWS_MAX: u32 = paths::RUNS as u32;
+
 /// A promise about a series: its target stays at or below the threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,8 +46,16 @@ pub struct Objective {
     pub threshold: f64,
     /// How far to look ahead in seconds, 60..=3600.
     pub horizon_secs: u32,
+    /// Windows in a row above the threshold that break the promise, from 1 on;
+    /// more than [`WINDOWS_MAX`] count as so many.
+    #[serde(default = "one")]
+    pub windows: u32,
     /// Events above the threshold that the error budget still allows.
     pub budget_events: Option<f64>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// An [`Objective`] in range.
@@ -83,6 +95,21 @@ impl ValidObjective {
     pub fn get(&self) -> &Objective {
         &self.objective
     }
+
+    /// Windows in a row that are a breach, 1..=[`WINDOWS_MAX`].
+    pub(crate) fn windows(&self) -> u32 {
+        self.objective.windows.clamp(1, WINDOWS_MAX)
+    }
+
+    /// How many of the newest windows in a row are above the threshold, as
+    /// [`breach`] takes it; at most as many as are a breach.
+    pub fn above<H: History + ?Sized>(&self, own: &H) -> u32 {
+        let exceeds = |ago: u32| {
+            own.value(ago as usize, self.objective.target)
+                .is_some_and(|value| value > self.log_threshold + ROUNDING)
+        };
+        (0..self.windows()).take_while(|ago| exceeds(*ago)).count() as u32
+    }
 }
 
 /// When a breach is expected, in seconds from the newest window.
@@ -99,8 +126,8 @@ pub struct Eta {
 /// The risk that an objective is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Breach {
-    /// P(some window within the horizon exceeds the threshold), 0..=1; 1 if the
-    /// newest window does.
+    /// P(within the horizon as many windows in a row as are a breach exceed the
+    /// threshold), 0..=1; 1 if the newest do.
     pub probability: f64,
     /// When; `None` when a breach is unlikely (below 5 %).
     pub eta: Option<Eta>,
@@ -112,7 +139,9 @@ pub struct Breach {
 /// Estimates the risk of one objective. Costs some 30 µs, and next to nothing
 /// when the threshold is out of reach.
 ///
-/// A target that was never observed cannot be judged: the probability is 0.
+/// `above` is how many of the newest windows in a row exceed the threshold
+/// ([`ValidObjective::above`]). A target that was never observed cannot be judged:
+/// the probability is 0.
 ///
 /// ```
 /// use honeyguide_models::breach::{Objective, Paths, breach};
@@ -127,28 +156,35 @@ pub struct Breach {
 ///
 /// let risk = |threshold| {
 ///     let objective = Objective {
-///         target: Target::P99, threshold, horizon_secs: 900, budget_events: None,
+///         target: Target::P99, threshold, horizon_secs: 900, windows: 1,
+///         budget_events: None,
 ///     };
-///     breach(&forecast, &objective.validate().unwrap(), &paths)
+///     let objective = objective.validate().unwrap();
+///     breach(&forecast, &objective, &paths, objective.above(&history[..]))
 /// };
 /// assert!(risk(10.0).probability < 0.01); // 4 ms now, 10 s allowed
 /// assert_eq!(risk(0.001).probability, 1.0); // broken already
 /// assert_eq!(risk(0.001).eta.unwrap().secs, 0.0);
 /// # Ok::<(), honeyguide_models::ParamsError>(())
 /// ```
-pub fn breach(forecast: &Forecast, objective: &ValidObjective, paths: &Paths) -> Breach {
+pub fn breach(
+    forecast: &Forecast,
+    objective: &ValidObjective,
+    paths: &Paths,
+    above: u32,
+) -> Breach {
     let target = objective.objective.target;
-    let (probability, eta) = match forecast.y[target.index()] {
-        Some(y) if f64::from(y) > objective.objective.threshold * (1.0 + ROUNDING) => {
-            (1.0, Some(Eta::NOW))
-        }
-        _ => match Knots::new(forecast, target) {
+    let missing = objective.windows().saturating_sub(above);
+    let (probability, eta) = if missing == 0 {
+        (1.0, Some(Eta::NOW))
+    } else {
+        match Knots::new(forecast, target) {
             Some(knots) if knots.within_reach(objective.log_threshold) => {
-                let breaches = simulate(&knots, objective, paths);
+                let breaches = simulate(&knots, objective, paths, missing);
                 (breaches.probability(), breaches.eta(paths.slot_secs()))
             }
             _ => (0.0, None),
-        },
+        }
     };
     Breach {
         probability,
@@ -157,6 +193,18 @@ pub fn breach(forecast: &Forecast, objective: &ValidObjective, paths: &Paths) ->
             .objective
             .budget_events
             .and_then(|events| budget_secs(forecast, objective.log_threshold, events)),
+    }
+}
+
+impl Breach {
+    /// The risk where pressure alone leads to a breach with a probability
+    /// ([`crate::pressure`]): whichever is larger, as both may mean the same.
+    #[must_use]
+    pub fn under(self, pressure: f64) -> Breach {
+        Breach {
+            probability: self.probability.max(pressure),
+            ..self
+        }
     }
 }
 
@@ -173,8 +221,10 @@ struct Breaches {
     by_slot: Vec<u32>,
 }
 
-/// Walks all futures through the forecast.
-fn simulate(knots: &Knots, objective: &ValidObjective, paths: &Paths) -> Breaches {
+/// Walks all futures through the forecast. The first `missing` windows of it are
+/// a breach, too: what came before them is above the threshold already.
+fn simulate(knots: &Knots, objective: &ValidObjective, paths: &Paths, missing: u32) -> Breaches {
+    let run = objective.windows() as usize;
     let slots = (f64::from(objective.objective.horizon_secs) / paths.slot_secs()).round() as usize;
     let slots = &paths.slots()[..slots.clamp(1, paths.slots().len())];
     let kept = knots.persistence.powf(paths.slot_secs() / 60.0);
@@ -186,7 +236,11 @@ fn simulate(knots: &Knots, objective: &ValidObjective, paths: &Paths) -> Breache
         let moment = knots.moment((i + 1) as f64 * paths.slot_secs());
         let sd = moment.lasting_sd;
         let step = Step::new(&moment, kept * sd_before / sd, objective.log_threshold);
-        by_slot.push(step.walk(slot, &mut state, &mut whole));
+        let noise = match i {
+            0 if (missing as usize) < run => &paths.begun(missing as usize, run),
+            _ => slot.noise(run),
+        };
+        by_slot.push(step.walk(slot, noise, &mut state, &mut whole));
         sd_before = sd;
     }
     Breaches { by_slot }
@@ -215,13 +269,19 @@ impl Step {
     }
 
     /// Moves every future; returns how many exceed the limit for the first time.
-    fn walk(&self, slot: &Slot, state: &mut [f32; PATHS], whole: &mut [f32; PATHS]) -> u32 {
+    fn walk(
+        &self,
+        slot: &Slot,
+        windows: &[f32; PATHS],
+        state: &mut [f32; PATHS],
+        whole: &mut [f32; PATHS],
+    ) -> u32 {
         let [lasting, noise] = self.shares;
         let mut first = 0.0;
         for i in 0..PATHS {
             let score = self.kept * state[i] + self.new * slot.innovations[i];
             state[i] = score;
-            let value = lasting * score + noise * slot.noise[i];
+            let value = lasting * score + noise * windows[i];
             let breached = if value > self.limit { whole[i] } else { 0.0 };
             whole[i] -= breached;
             first += breached;

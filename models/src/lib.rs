@@ -58,6 +58,7 @@ mod level;
 mod model;
 mod outlook;
 mod params;
+pub mod pressure;
 pub mod recalibration;
 mod refit;
 mod regression;

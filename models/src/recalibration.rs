@@ -175,6 +175,8 @@ struct Claim {
     threshold: f32,
     /// Windows until now in which nothing could be seen.
     unseen: u16,
+    /// Newest windows in a row above the threshold.
+    above: u8,
 }
 
 /// How far the breach probabilities of one objective of one series can be believed.
@@ -187,7 +189,7 @@ struct Claim {
 ///
 /// let params = Params::default().validate()?;
 /// let objective = Objective {
-///     target: Target::P99, threshold: 0.1, horizon_secs: 300, budget_events: None,
+///     target: Target::P99, threshold: 0.1, horizon_secs: 300, windows: 1, budget_events: None,
 /// }.validate().unwrap();
 /// let said = |probability| Breach { probability, eta: None, budget_exhausted_in_secs: None };
 /// let (mut recalibration, mut pool) = (Recalibration::default(), Pool::default());
@@ -208,6 +210,8 @@ pub struct Recalibration {
     /// `None` before the first outcome: that of the pool.
     line: Option<Line>,
     in_flight: VecDeque<Claim>,
+    /// Newest windows in a row above the objective's threshold.
+    above: u8,
 }
 
 impl Recalibration {
@@ -243,10 +247,12 @@ impl Recalibration {
         let (ahead, every) = rhythm(params, objective);
         // Claims that overlap see the same breach.
         let weight = (every as f64 / ahead as f64).min(1.0);
+        self.above = next(self.above, observed, objective.log_threshold);
         let mut kept = 0;
         for i in 0..self.in_flight.len() {
             let claim = &mut self.in_flight[i];
-            let came = observed.is_some_and(|value| value > f64::from(claim.threshold));
+            claim.above = next(claim.above, observed, claim.threshold.into());
+            let came = u32::from(claim.above) >= objective.windows();
             claim.unseen = claim.unseen.saturating_add(u16::from(observed.is_none()));
             if !came && claim.due > step {
                 self.in_flight.swap(kept, i);
@@ -300,12 +306,23 @@ impl Recalibration {
             logit: logit(breach.probability) as f32,
             threshold: objective.log_threshold as f32,
             unseen: 0,
+            above: self.above,
         });
     }
 
     /// Memory on the heap in bytes.
     pub fn heap_bytes(&self) -> usize {
         self.in_flight.capacity() * size_of::<Claim>()
+    }
+}
+
+/// How many windows in a row are above a threshold, one later. What could not be
+/// seen ends nothing.
+fn next(above: u8, observed: Option<f64>, threshold: f64) -> u8 {
+    match observed {
+        Some(value) if value > threshold => above.saturating_add(1),
+        Some(_) => 0,
+        None => above,
     }
 }
 

@@ -5,6 +5,7 @@ use honeyguide_models::{
     ValidParams,
     attribution::{Cause, Reason, Subject, attribute},
     breach::{Breach, ValidObjective, breach},
+    pressure::pressure,
     recalibration::observed,
 };
 use honeyguide_proto::v1;
@@ -169,7 +170,12 @@ impl Pipeline {
             if let Some(valid) = objective.with_usual(usual) {
                 let breach = match service.series[at].facts.idle_steps {
                     AT_REST_STEPS.. => AT_REST,
-                    _ => breach(forecast, &valid, &self.config.paths),
+                    _ => {
+                        let own = &service.series[at].ring;
+                        let waits = waits(&service.series, at);
+                        breach(forecast, &valid, &self.config.paths, valid.above(own))
+                            .under(pressure(own, &waits, &valid))
+                    }
                 };
                 risks.push(Risk {
                     objective,
@@ -393,6 +399,18 @@ fn series_key(service: &Service, at: usize) -> v1::SeriesKey {
         service: service.key.clone(),
         signal: service.series[at].signal.name().to_owned(),
     }
+}
+
+/// What the work of a series waits for: what its service asks of others, and the way
+/// there.
+fn waits(series: &[Series], at: usize) -> Vec<&Ring> {
+    if role(series[at].signal) != Role::Work {
+        return Vec::new();
+    }
+    let others = series.iter().enumerate().filter(|(other, _)| *other != at);
+    let waits =
+        others.filter(|(_, other)| matches!(other.signal, Signal::ClientRequest | Signal::TcpRtt));
+    waits.map(|(_, series)| &series.ring).collect()
 }
 
 /// Series as drivers of another one; of all but the one at `but`.

@@ -14,7 +14,7 @@ use honeyguide_analyzer::{
 };
 use honeyguide_bus::{Delivery, Topic, range::Range, recording};
 use honeyguide_evaluation::incidents::{
-    Cause, HORIZON, REQUESTS_MIN, Replayed, Seen, ServiceTruth, Truth,
+    BREACH_RUN, Cause, HORIZON, REQUESTS_MIN, Replayed, Seen, ServiceTruth, Truth,
 };
 use honeyguide_proto::v1;
 use prost::Message;
@@ -122,6 +122,7 @@ fn config(truth: &Truth, step: Duration) -> anyhow::Result<ValidConfig> {
             times_usual: None,
             floor: None,
             horizon: step * HORIZON as u32,
+            fire_after: BREACH_RUN as u32,
             ..defaults
         }
     };

@@ -168,7 +168,12 @@ impl<'a> Walk<'a> {
         if at < subject.judged_from {
             return;
         }
-        let said = breach(&forecast, objective, paths);
+        let said = breach(
+            &forecast,
+            objective,
+            paths,
+            objective.above(&self.windows[..=at]),
+        );
         let value = subject.values[at];
         let observed = self.windows[at].value(Target::Rate);
         self.recalibration
@@ -249,6 +254,7 @@ fn objective(threshold: f64) -> Option<ValidObjective> {
         target: Target::Rate,
         threshold,
         horizon_secs: HORIZON_SECS,
+        windows: 1,
         budget_events: None,
     };
     objective.validate().ok()

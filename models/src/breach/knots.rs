@@ -15,6 +15,9 @@ const UPPER_80: usize = 5;
 const UPPER_95: usize = 7;
 /// A threshold so many 95 % half-widths away at every horizon is out of reach.
 const OUT_OF_REACH: f64 = 4.0;
+/// The upper end of the 80 % interval is at most so far, in logs, above the median:
+/// a series that was seen for minutes, or had one stall, says nothing of more.
+const REACH_MAX: f64 = 1.5;
 /// The persistent part keeps at least this share of the variance.
 const PERSISTENT_MIN: f64 = 0.02;
 /// What lasts is at least so correlated over a minute: whatever puts a series far
@@ -29,6 +32,20 @@ impl Marginal {
     /// Distances of the ends of the 80 % interval from the median.
     fn reach_80(&self) -> [f64; 2] {
         [LOWER_80, UPPER_80].map(|end| (self.0[end] - self.0[MEDIAN]).abs())
+    }
+
+    /// With the upper quantiles no further out than [`REACH_MAX`] allows.
+    fn believed(self) -> Marginal {
+        let median = self.0[MEDIAN];
+        let reach = self.0[UPPER_80] - median;
+        let share = (REACH_MAX / reach.max(1e-9)).min(1.0);
+        Marginal(self.0.map(|q| {
+            if q > median {
+                median + share * (q - median)
+            } else {
+                q
+            }
+        }))
     }
 
     /// Half the 80 % interval, as a standard deviation.
@@ -95,7 +112,7 @@ impl Knots {
     pub(super) fn new(forecast: &Forecast, target: Target) -> Option<Knots> {
         let mut marginals = [Marginal::default(); HORIZONS];
         for (marginal, row) in marginals.iter_mut().zip(&forecast.quantiles) {
-            *marginal = Marginal(row[target.index()]?.map(f64::from));
+            *marginal = Marginal(row[target.index()]?.map(f64::from)).believed();
         }
         let noise_sd = f64::from(forecast.noise_sd[target.index()]);
         let noise_variance = noise_sd * noise_sd;

@@ -12,11 +12,16 @@ pub(crate) const PATHS: usize = 1024;
 /// windows are longer.
 const SLOT_SECS_MIN: u32 = 60;
 
-/// Random numbers for breach probabilities, about 0.5 MB; make it once.
+/// Windows in a row that may make a breach, at most.
+pub(crate) const RUNS: usize = 5;
+
+/// Random numbers for breach probabilities, about 1.5 MB; make it once.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Paths {
     slot_secs: f64,
     slots: Vec<Slot>,
+    /// The least of the first 1, 2, … windows.
+    first: [Box<[f32; PATHS]>; RUNS],
 }
 
 /// One slot of all paths.
@@ -24,25 +29,50 @@ pub struct Paths {
 pub(crate) struct Slot {
     /// Standard normal.
     pub(crate) innovations: Box<[f32; PATHS]>,
-    /// The largest of as many standard normals as the slot has windows.
-    pub(crate) noise: Box<[f32; PATHS]>,
+    /// Of as many standard normals as the slot has windows, for runs of 1, 2, …:
+    /// the largest least of a run that ends in the slot.
+    noise: [Box<[f32; PATHS]>; RUNS],
+}
+
+impl Slot {
+    /// The noise that all windows of some run of this length exceed.
+    pub(crate) fn noise(&self, run: usize) -> &[f32; PATHS] {
+        &self.noise[run - 1]
+    }
 }
 
 impl Paths {
     /// Draws the paths from the seed in the parameters.
     pub fn new(params: &ValidParams) -> Self {
         let slot_secs = params.get().step_secs.max(SLOT_SECS_MIN);
-        let windows = f64::from(slot_secs) / params.step_secs();
-        let mut uniform = SplitMix64(params.get().seed);
-        let slots = (0..HORIZON_SECS[HORIZONS - 1] / slot_secs)
+        let windows = (slot_secs / params.get().step_secs) as usize;
+        let mut random = SplitMix64(params.get().seed);
+        let empty = || Box::new([f32::NEG_INFINITY; PATHS]);
+        let mut slots: Vec<Slot> = (0..HORIZON_SECS[HORIZONS - 1] / slot_secs)
             .map(|_| Slot {
-                innovations: antithetic(&mut uniform, 1.0),
-                noise: antithetic(&mut uniform, windows),
+                innovations: antithetic(&mut random),
+                noise: std::array::from_fn(|_| empty()),
             })
             .collect();
+        let mut first = std::array::from_fn(|_| empty());
+        for at in 0..PATHS / 2 {
+            let path: Vec<f32> = (0..slots.len() * windows)
+                .map(|_| random.normal() as f32)
+                .collect();
+            for (at, sign) in [(at, 1.0), (at + PATHS / 2, -1.0)] {
+                note(
+                    &mut slots,
+                    &mut first,
+                    at,
+                    |window| sign * path[window],
+                    windows,
+                );
+            }
+        }
         Paths {
             slot_secs: f64::from(slot_secs),
             slots,
+            first,
         }
     }
 
@@ -54,17 +84,43 @@ impl Paths {
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
     }
+
+    /// The first slot's noise, where a run that began before needs `missing` more.
+    pub(crate) fn begun(&self, missing: usize, run: usize) -> [f32; PATHS] {
+        let (first, whole) = (&self.first[missing - 1], self.slots[0].noise(run));
+        std::array::from_fn(|i| first[i].max(whole[i]))
+    }
 }
 
-/// Largest of `windows` normals per path; the second half of the paths mirrors
-/// the first.
-fn antithetic(uniform: &mut SplitMix64, windows: f64) -> Box<[f32; PATHS]> {
+/// Notes what the windows of one path are worth.
+fn note(
+    slots: &mut [Slot],
+    first: &mut [Box<[f32; PATHS]>; RUNS],
+    at: usize,
+    path: impl Fn(usize) -> f32,
+    windows: usize,
+) {
+    for window in 0..slots.len() * windows {
+        let noise = &mut slots[window / windows].noise;
+        let runs = noise.iter_mut().zip(first.iter_mut()).take(window + 1);
+        let mut least = f32::INFINITY;
+        for (run, (largest, first)) in runs.enumerate() {
+            least = least.min(path(window - run));
+            largest[at] = largest[at].max(least);
+            if run == window {
+                first[at] = least;
+            }
+        }
+    }
+}
+
+/// Standard normals; the second half of the paths mirrors the first.
+fn antithetic(random: &mut SplitMix64) -> Box<[f32; PATHS]> {
     let mut values = Box::new([0.0; PATHS]);
     let (first, second) = values.split_at_mut(PATHS / 2);
     for (value, mirrored) in first.iter_mut().zip(second) {
-        let u = uniform.next();
-        *value = inverse_normal(u.powf(1.0 / windows)) as f32;
-        *mirrored = inverse_normal((1.0 - u).powf(1.0 / windows)) as f32;
+        *value = random.normal() as f32;
+        *mirrored = -*value;
     }
     values
 }
@@ -82,25 +138,18 @@ impl SplitMix64 {
         z ^= z >> 31;
         ((z >> 12) as f64 + 0.5) / (1u64 << 52) as f64
     }
-}
 
-/// Quantile function of the standard normal for 0 < `p` < 1, by bisection of
-/// the distribution function's expansion; good to 1e-7, called at start only.
-fn inverse_normal(p: f64) -> f64 {
-    let (mut low, mut high) = (-9.0, 9.0);
-    for _ in 0..60 {
-        let middle = 0.5 * (low + high);
-        if normal_cdf(middle) < p {
-            low = middle;
-        } else {
-            high = middle;
-        }
+    /// Standard normal (Box and Muller 1958).
+    fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * self.next().ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.next()).cos()
     }
-    0.5 * (low + high)
 }
 
 /// Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.2.17; error
 /// below 7.5e-8.
+#[cfg(test)]
+#[cfg(test)]
 pub(crate) fn normal_cdf(x: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.231_641_9 * x.abs());
     let poly = t
@@ -115,21 +164,6 @@ pub(crate) fn normal_cdf(x: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::Params;
-
-    #[test]
-    fn quantiles_of_the_normal() {
-        // R: qnorm(c(0.025, 0.1, 0.5, 0.9, 0.999))
-        let cases = [
-            (0.025, -1.959_964),
-            (0.1, -1.281_552),
-            (0.5, 0.0),
-            (0.9, 1.281_552),
-            (0.999, 3.090_232),
-        ];
-        for (p, z) in cases {
-            assert!((inverse_normal(p) - z).abs() < 1e-4, "{p}");
-        }
-    }
 
     #[test]
     fn paths_are_those_of_their_seed() {
@@ -160,6 +194,6 @@ mod tests {
         assert_eq!(paths.slots().len(), 60);
         assert!(mean(&|slot| of(&slot.innovations)).abs() < 1e-6);
         // Expected largest of six standard normals (Teichroew 1956): 1.26721.
-        assert!((mean(&|slot| of(&slot.noise)) - 1.267_21).abs() < 0.01);
+        assert!((mean(&|slot| of(slot.noise(1))) - 1.267_21).abs() < 0.01);
     }
 }

@@ -17,6 +17,7 @@ fn objective(log_threshold: f64, horizon_secs: u32) -> ValidObjective {
         target,
         threshold,
         horizon_secs,
+        windows: 1,
         budget_events: None,
     }
     .validate()
@@ -60,7 +61,7 @@ fn a_random_walk_breaches_as_the_reflection_principle_says() {
             let n = f64::from(horizon_secs) / 60.0;
             let z = (a + 0.5826 * sigma) / (sigma * n.sqrt());
             let expected = 2.0 * (1.0 - normal_cdf(z));
-            let found = breach(&forecast, &objective(a, horizon_secs), &paths).probability;
+            let found = breach(&forecast, &objective(a, horizon_secs), &paths, 0).probability;
             assert!(
                 (found - expected).abs() < 0.035,
                 "{horizon_secs} s, {a}: {found} {expected}"
@@ -77,7 +78,7 @@ fn white_noise_breaches_as_independent_windows_do() {
     for (a, horizon_secs) in [(0.9, 900), (0.8, 300), (1.0, 3600)] {
         let windows = f64::from(horizon_secs) / 10.0;
         let expected = 1.0 - normal_cdf(a / 0.303).powf(windows);
-        let found = breach(&forecast, &objective(a, horizon_secs), &paths).probability;
+        let found = breach(&forecast, &objective(a, horizon_secs), &paths, 0).probability;
         assert!((found - expected).abs() < 0.06, "{a}: {found} {expected}");
     }
 }
@@ -86,7 +87,7 @@ fn white_noise_breaches_as_independent_windows_do() {
 fn risk_grows_with_the_horizon_and_falls_with_the_threshold() {
     let paths = paths();
     let forecast = forecast(|minutes| 0.2 + 0.05 * minutes.sqrt(), 0.1);
-    let risk = |a, secs| breach(&forecast, &objective(a, secs), &paths).probability;
+    let risk = |a, secs| breach(&forecast, &objective(a, secs), &paths, 0).probability;
     let by_horizon: Vec<f64> = [60, 300, 900, 1800, 3600]
         .map(|secs| risk(0.8, secs))
         .to_vec();
@@ -109,7 +110,7 @@ fn a_rising_forecast_says_when() {
             *quantile += up;
         }
     }
-    let breach = breach(&rising, &objective(0.5, 3600), &paths());
+    let breach = breach(&rising, &objective(0.5, 3600), &paths(), 0);
     assert!(breach.probability > 0.99, "{breach:?}");
     let eta = breach.eta.unwrap();
     assert!((600.0..1020.0).contains(&eta.secs), "{eta:?}");
@@ -123,7 +124,7 @@ fn a_rising_forecast_says_when() {
 fn what_is_breached_is_breached_now() {
     let mut now = forecast(|_| 0.1, 0.1);
     now.y[Target::P99.index()] = Some(9.0);
-    let breach = breach(&now, &objective(1.0, 900), &paths());
+    let breach = breach(&now, &objective(1.0, 900), &paths(), 1);
     assert_eq!((breach.probability, breach.eta), (1.0, Some(Eta::NOW)));
 }
 
@@ -133,7 +134,7 @@ fn what_was_never_observed_has_no_risk() {
     unknown.points = [[None; TARGETS]; HORIZONS];
     unknown.quantiles = [[None; TARGETS]; HORIZONS];
     unknown.y = [None; TARGETS];
-    let breach = breach(&unknown, &objective(0.0, 900), &paths());
+    let breach = breach(&unknown, &objective(0.0, 900), &paths(), 0);
     assert_eq!((breach.probability, breach.eta), (0.0, None));
 }
 
@@ -170,7 +171,7 @@ fn probabilities_of_simulated_walks_are_calibrated() {
             if i < 400 || i % 10 != 0 || exceeds(&windows[i]) {
                 continue;
             }
-            let probability = breach(&forecast, &objective, &paths).probability;
+            let probability = breach(&forecast, &objective, &paths, 0).probability;
             let bin = &mut bins[((probability * 10.0) as usize).min(9)];
             bin.0 += 1;
             bin.1 += probability;
@@ -224,9 +225,10 @@ fn a_budget_runs_out_at_the_forecast_pace() {
             target: Target::P99,
             threshold,
             horizon_secs: 900,
+            windows: 1,
             budget_events: Some(budget_events),
         };
-        breach(&steady, &objective.validate().unwrap(), &paths()).budget_exhausted_in_secs
+        breach(&steady, &objective.validate().unwrap(), &paths(), 0).budget_exhausted_in_secs
     };
     // One event per second is slower than 0.4 s.
     assert!((exhausted(0.4, 1200.0).unwrap() - 1200.0).abs() < 2.0);
@@ -241,6 +243,7 @@ fn objectives_out_of_range_are_refused() {
         target: Target::P99,
         threshold: 0.3,
         horizon_secs: 900,
+        windows: 1,
         budget_events: None,
     };
     assert!(good.validate().is_ok());
@@ -258,6 +261,7 @@ fn objectives_out_of_range_are_refused() {
     for events in [-1.0, f64::NAN, f64::INFINITY] {
         assert!(
             Objective {
+                windows: 1,
                 budget_events: Some(events),
                 ..good
             }
@@ -324,7 +328,7 @@ fn a_rising_saturation_raises_the_risk_before_latency_moves() {
                 }
             }
             let threshold = f64::from(window_of(1.2).y[2]);
-            breach(&forecast.unwrap(), &objective(threshold, 300), &paths).probability
+            breach(&forecast.unwrap(), &objective(threshold, 300), &paths, 0).probability
         };
         let [calm, rising] = [0.0, 2.5].map(risk);
         println!("seed {seed}: {calm} {rising}");

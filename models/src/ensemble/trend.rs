@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 const MEMORY: f64 = 20.0;
 /// Standard errors that a slope must have to be one at all.
 const SIGNIFICANT: f64 = 3.0;
-/// Steps for which a trend is expected to go on: as long as it was seen.
-const ONWARD: f64 = 3.6 * MEMORY;
+/// Steps for which a trend is expected to go on, in weights of what was seen: half as
+/// long as it was.
+const ONWARD: f64 = 1.8;
 /// Weight of what was seen until the line says something: that of one memory.
 const SEEN: f64 = 0.6 * MEMORY;
 /// What a line did not foresee counts as so many usual such errors at most.
@@ -96,7 +97,8 @@ impl Trend {
         let Some(fit) = self.fit().filter(|_| seen) else {
             return median;
         };
-        let lasting = ONWARD * (1.0 - (-(steps as f64) / ONWARD).exp());
+        let onward = ONWARD * f64::from(self.weights[0]);
+        let lasting = onward * (1.0 - (-(steps as f64) / onward).exp());
         let then = f64::from(self.origin) + fit.level + fit.slope * lasting;
         let further = then - median;
         if further * fit.slope > 0.0 {

@@ -18,6 +18,7 @@ fn objective() -> ValidObjective {
         target: Target::P99,
         threshold: 1.0,
         horizon_secs: 300,
+        windows: 1,
         budget_events: None,
     };
     objective.validate().unwrap()
@@ -183,6 +184,7 @@ fn a_real_rise_is_announced_before_it_breaks() {
         target: Target::P99,
         threshold: f64::from(window_of(1.5).y[2]).exp(),
         horizon_secs: 900,
+        windows: 1,
         budget_events: None,
     };
     let objective = objective.validate().unwrap();
@@ -211,7 +213,7 @@ fn a_real_rise_is_announced_before_it_breaks() {
             if model.refit_due(&params) {
                 model.refit(&params, input);
             }
-            let raw = breach(&forecast, &objective, &paths);
+            let raw = breach(&forecast, &objective, &paths, objective.above(own));
             let observed = observed(&windows[step], Target::P99, 20);
             recalibration.settle(&params, &objective, step as u64, observed, &mut pool);
             pool.learn();

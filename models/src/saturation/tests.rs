@@ -145,6 +145,7 @@ fn announced(seed: u64, horizon_secs: u32) -> ([Option<usize>; 2], usize) {
         target: Target::P99,
         threshold: log_threshold.exp(),
         horizon_secs,
+        windows: 1,
         budget_events: None,
     };
     let objective = objective.validate().unwrap();
@@ -165,7 +166,7 @@ fn announced(seed: u64, horizon_secs: u32) -> ([Option<usize>; 2], usize) {
                     model.forget_saturation();
                 }
             }
-            *step >= calm && breach(&forecast, &objective, &paths).probability >= 0.5
+            *step >= calm && breach(&forecast, &objective, &paths, 0).probability >= 0.5
         })
     });
     (alarms, breach_at)

@@ -115,8 +115,8 @@ impl Said {
         }
     }
 
-    /// Whether one of the next windows is above the objective, which is what a
-    /// probability says, at windows up to the one that `until` names for a service.
+    /// Whether a breach, as many windows in a row above the objective as are one, is
+    /// complete within the next windows, which is what a probability says, at windows up to the one that `until` names for a service.
     fn reliability(
         &self,
         runs: &[Replayed],
@@ -125,15 +125,15 @@ impl Said {
         let mut judged = Judged::default();
         for (run, raw) in runs.iter().zip(&self.raw) {
             for (service, said) in raw.iter().enumerate() {
-                let above = run.truth.services[service].above();
+                let breached = run.truth.services[service].breached();
                 judged.begin(run.truth.window_secs);
                 for at in WARM_UP..until(run, service) {
-                    if above[at] || said[at].is_nan() {
+                    if breached[at] || said[at].is_nan() {
                         judged.pause();
                         continue;
                     }
-                    let next = &above[at + 1..above.len().min(at + 1 + HORIZON)];
-                    let comes_in = next.iter().position(|above| *above);
+                    let next = &breached[at + 1..breached.len().min(at + 1 + HORIZON)];
+                    let comes_in = next.iter().position(|breached| *breached);
                     judged.add(
                         said[at].clamp(0.0, 1.0),
                         comes_in.map(|windows| windows + 1),

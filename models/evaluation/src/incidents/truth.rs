@@ -101,6 +101,19 @@ impl ServiceTruth {
     pub fn above(&self) -> Vec<bool> {
         above(&self.p99_us, self.objective_secs)
     }
+
+    /// Whether a window and those before it are [`BREACH_RUN`] in a row above the
+    /// objective.
+    pub fn breached(&self) -> Vec<bool> {
+        let above = self.above();
+        let is_breached = |at: usize| {
+            let row = (at + 1)
+                .checked_sub(BREACH_RUN)
+                .map(|from| &above[from..=at]);
+            row.is_some_and(|row| !row.contains(&false))
+        };
+        (0..above.len()).map(is_breached).collect()
+    }
 }
 
 fn above(p99_us: &[u32], objective_secs: f64) -> Vec<bool> {
