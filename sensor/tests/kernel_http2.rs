@@ -14,8 +14,8 @@ use honeyguide_proto::v1::{
     WatchForecastsRequest, forecast_service_client::ForecastServiceClient,
 };
 use requests::{
-    Copy, LOCATIONS, Server, check_sampled, client_config, config, load_http2, name_of, own_name,
-    published, sampled_config,
+    Copy, LOCATIONS, Running, Server, check_sampled, client_config, config, load_http2, name_of,
+    own_name, published, sampled_config,
 };
 use tonic::transport::Channel;
 
@@ -188,4 +188,25 @@ async fn sampled_requests_stand_for_all() {
     check_sampled(routes[&("GET /api/v1/status", 2)], 16_000, 16_000);
     check_sampled(routes[&("GET /error", 5)], 16_000, 16_000);
     found.check_whole();
+}
+
+/// The tables of a connection's begin are not known.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_older_than_the_sensor_is_timed_without_routes() {
+    let _turn = requests::turn().await;
+    const CALLS: u64 = 50;
+    let address = grpc::serve().await;
+    let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
+    let mut client = ForecastServiceClient::new(endpoint.connect().await.unwrap());
+    let request = ListSeriesRequest::default;
+    client.list_series(request()).await.unwrap();
+    let running = Running::start(config());
+    for _ in 0..CALLS {
+        client.list_series(request()).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let found = running.stop(&own_name()).await;
+    assert_eq!(found.by_route, BTreeMap::new());
+    // Window updates and answers to pings may begin an exchange, too.
+    assert!(found.requests >= CALLS, "{}", found.requests);
 }

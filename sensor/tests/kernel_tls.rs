@@ -16,8 +16,8 @@ use honeyguide_sensor::{
 };
 
 use requests::{
-    LOCATIONS, Published, Running, Server, config, free_port, load_http2, name_of, published,
-    wait_for,
+    Copy, LOCATIONS, Published, Running, Server, client_config, config, free_port, load_http2,
+    name_of, published, wait_for,
 };
 
 mod grpc;
@@ -141,14 +141,13 @@ func main() {
 }
 "#;
 
-/// It has a TLS library of its own, of which the plaintext is not seen.
-async fn check_go(version: &'static str) {
-    let directory = tempfile::tempdir().unwrap();
-    certify(directory.path());
-    let program = directory.path().join("hg-go-tls");
-    std::fs::write(directory.path().join("main.go"), GO).unwrap();
+/// A server in Go, which has a TLS library of its own.
+fn go(directory: &Path) -> Server {
+    certify(directory);
+    let program = directory.join("hg-go-tls");
+    std::fs::write(directory.join("main.go"), GO).unwrap();
     let mut go = Command::new("go");
-    let built = go.current_dir(directory.path()).args(["build", "-o"]);
+    let built = go.current_dir(directory).args(["build", "-o"]);
     assert!(
         built
             .arg(&program)
@@ -158,8 +157,14 @@ async fn check_go(version: &'static str) {
             .success()
     );
     let mut command = Command::new(&program);
-    command.current_dir(directory.path());
-    let found = check_server(Server::start(command), version).await;
+    command.current_dir(directory);
+    Server::start(command)
+}
+
+/// The plaintext is not seen.
+async fn check_go(version: &'static str) {
+    let directory = tempfile::tempdir().unwrap();
+    let found = check_server(go(directory.path()), version).await;
     assert_eq!(found.routes(), BTreeMap::new());
 }
 
@@ -558,4 +563,50 @@ async fn calls_of_grpc_are_seen_inside_tls() {
             .collect();
     assert_eq!(found.by_route, expected);
     found.check_whole();
+}
+
+/// Where the plaintext is not seen, what is multiplexed is timed together.
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_inside_tls_of_another_library_is_timed_as_a_connection() {
+    let _turn = requests::turn().await;
+    let directory = tempfile::tempdir().unwrap();
+    let server = go(directory.path());
+    let address = server.address;
+    wait_for(address);
+    let work = move || load(address, 2000, 10, &["/api", "/error"]);
+    let found = published(config(), &name_of(&server.child), work).await;
+    assert_eq!(found.routes(), BTreeMap::new());
+    assert!((1..2000).contains(&found.requests), "{}", found.requests);
+}
+
+/// Of the side that asks nothing but the time is seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_inside_tls_are_timed() {
+    let _turn = requests::turn().await;
+    const REQUESTS: u64 = 20;
+    let directory = tempfile::tempdir().unwrap();
+    let server = nginx(directory.path());
+    let address = server.address;
+    let client = Copy::of("curl", "hg-tls-client");
+    let mut curl = client.command();
+    curl.args(["-sS", "--insecure"]);
+    for number in 0..REQUESTS {
+        curl.args([
+            "-o",
+            "/dev/null",
+            &format!("https://{address}/api/{number}"),
+        ]);
+    }
+    let work = move || {
+        assert!(curl.status().unwrap().success());
+        thread::sleep(Duration::from_millis(100));
+    };
+    let found = published(client_config(), &client.service(), work).await;
+    assert_eq!(found.client_routes(), BTreeMap::new());
+    // Session tickets may seem to be the begin of the first response.
+    let counted = found.client_requests;
+    assert!(
+        (REQUESTS - 1..=REQUESTS + 1).contains(&counted),
+        "{counted}"
+    );
 }
