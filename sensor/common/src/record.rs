@@ -143,7 +143,8 @@ pub enum Loss {
     /// has no route, or no status.
     BufferUnknown = 7,
     /// A request line came in pieces: the request counts for its service only. Or
-    /// a status line did: the status is not known.
+    /// a status line did, or the error code of a response is out of reach: the
+    /// outcome is not known.
     RequestIncomplete = 8,
 }
 
