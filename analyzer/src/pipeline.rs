@@ -4,6 +4,7 @@
 
 mod causes;
 mod hinting;
+mod messages;
 mod outlook;
 mod requests;
 mod restore;

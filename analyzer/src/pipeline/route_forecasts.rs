@@ -2,10 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{
-    Pipeline,
-    outlook::{drivers, points},
-};
+use super::{Pipeline, messages::points, outlook::drivers};
 use crate::{routes::ClosingStep, series::IDLE_STEPS_MAX};
 
 /// Requests in the last closed steps from which a route is forecast: fewer have
