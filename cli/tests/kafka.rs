@@ -280,9 +280,11 @@ impl Group {
         }
     }
 
-    /// Waits until all analyzers together have counted exactly this.
+    /// Waits until all analyzers together have counted exactly this. After a network
+    /// that was away, sessions, transactions and reconnections time out one after the
+    /// other, which takes half a minute, and longer where cores are few.
     async fn counts(&self, published: &BTreeMap<String, u64>) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(180);
         let mut equal_for = 0;
         let mut last: BTreeMap<String, u64> = BTreeMap::new();
         // Stays equal: nothing comes twice afterwards.
