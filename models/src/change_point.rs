@@ -136,29 +136,31 @@ impl Runs {
                 .map_or(f64::MIN, |run| run.log_density(value, usual))
         });
         let most = logs.into_iter().fold(f64::MIN, f64::max);
-        let mut total = 0.0;
+        // Before they are shares, too small for single precision.
+        let mut masses = [0.0; RUNS + 1];
         for (i, (run, log)) in all.iter_mut().zip(logs).enumerate() {
             let prior = match (i == count, count) {
                 (true, 0) => 1.0,
                 (true, _) => HAZARD,
                 (false, _) => f64::from(run.mass) * (1.0 - HAZARD),
             };
-            let mass = prior * (log - most).exp();
-            total += mass;
-            run.mass = mass as f32;
+            masses[i] = prior * (log - most).exp();
             run.learn(value);
-        }
-        for run in all.iter_mut() {
-            run.mass = (f64::from(run.mass) / total) as f32;
         }
         let mut kept = count + 1;
         if kept > RUNS {
             // In the order of age: the oldest first.
             let candidates = all.iter().enumerate().filter(|(_, run)| run.windows > NEW);
-            let least = candidates.min_by(|(_, a), (_, b)| a.mass.total_cmp(&b.mass));
-            let least = least.map_or(0, |(at, _)| at);
+            let candidates = candidates.map(|(at, _)| at);
+            let least = candidates.min_by(|a, b| masses[*a].total_cmp(&masses[*b]));
+            let least = least.unwrap_or(0);
             all.copy_within(least + 1.., least);
+            masses.copy_within(least + 1.., least);
             kept = RUNS;
+        }
+        let total: f64 = masses[..kept].iter().sum();
+        for (run, mass) in all.iter_mut().zip(&masses[..kept]) {
+            run.mass = (mass / total) as f32;
         }
         self.runs.copy_from_slice(&runs[..RUNS]);
         self.count = kept as u8;

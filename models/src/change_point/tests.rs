@@ -183,3 +183,20 @@ proptest! {
         prop_assert_eq!(told(8.0).1, found);
     }
 }
+
+/// The run that is left out may have had a share.
+#[test]
+fn shares_of_the_runs_that_are_kept_are_shares() {
+    let usual = Usual {
+        level: 0.0,
+        sd: 1.9,
+    };
+    let mut runs = Runs::default();
+    for value in [
+        0.0, 0.0, 23.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -11.0, 0.0, -21.0, -20.0,
+    ] {
+        runs.update(value, usual);
+        let mass: f32 = runs.runs().iter().map(|run| run.mass).sum();
+        assert!((mass - 1.0).abs() < 1e-5, "{mass}");
+    }
+}
