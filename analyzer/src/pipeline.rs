@@ -22,7 +22,7 @@ use std::{
 };
 
 use honeyguide_bus::{Delivery, PartitionId, Position};
-use honeyguide_models::{Window, recalibration::Pool};
+use honeyguide_models::{Window, recalibration::Pool, similar::Groups};
 use honeyguide_proto::{
     ServiceId,
     batch::{Batch, DecodeError, SeriesWindow},
@@ -257,6 +257,8 @@ pub struct Pipeline {
     judge: Judge,
     /// How far breach probabilities can be believed, by and large.
     breach_pool: Pool,
+    /// What series without a history can learn from others.
+    groups: Groups,
     /// How closely sensors are to look; `None` where they are told nothing.
     policy: Option<Policy>,
     /// Rows of closed steps not yet handed over, and handed over but not stored.
@@ -294,6 +296,7 @@ impl Pipeline {
             next_offset: 0,
             judge: Judge::default(),
             breach_pool: Pool::default(),
+            groups: Groups::default(),
             rows: Vec::new(),
             storing: false,
             stored_step: None,

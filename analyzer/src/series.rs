@@ -90,6 +90,8 @@ pub struct Facts {
     pub idle_steps: u32,
     /// Closed steps that had events.
     pub observed_steps: u32,
+    /// Whether an alert of it fires.
+    pub incident: bool,
     /// The usual value of each target that an objective needs, and its age in steps.
     usual: [Option<f64>; TARGETS],
     usual_age: u32,
@@ -101,6 +103,7 @@ impl Default for Facts {
             last: LastWindow::default(),
             idle_steps: 0,
             observed_steps: 0,
+            incident: false,
             usual: [None; TARGETS],
             usual_age: USUAL_KEEP_STEPS,
         }

@@ -21,7 +21,7 @@ pub(crate) use topic::Claimed;
 pub use topic::StateTopic;
 
 /// Of everything here and in `models`; another is refused.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// Bytes of a piece, about: below what brokers accept as a record.
 pub(crate) const PIECE_LEN: usize = 800_000;
 /// Series, or routes, of one encoded batch.

@@ -6,7 +6,7 @@
 //! freedom) worth `PRIOR_RESIDUALS` residuals: in cold start the interval is
 //! the prior's, wide and honest, and it blends into the empirical one as
 //! residuals arrive (conformal prediction with a Dirichlet-smoothed score
-//! distribution).
+//! distribution). Where the laws of similar series are known, the prior is theirs.
 
 use std::sync::LazyLock;
 
@@ -18,6 +18,8 @@ const BINS: usize = 32;
 const EDGE: f64 = 3.466_711_037_884_725_4;
 /// Residuals that the prior is worth.
 const PRIOR_RESIDUALS: f64 = 12.0;
+/// Residuals that a law must have counted to say something of another series.
+const POOLED_FROM: f64 = 24.0;
 /// E|x| of a standard normal is √(2/π): turns a mean absolute residual into an sd.
 pub(crate) const SD_PER_MEAN_ABS: f64 = 1.253_314_137_315_5;
 
@@ -96,12 +98,24 @@ impl ResidualLaw {
         }
     }
 
-    /// Quantiles at ascending levels in 0..=1, in scales: of the mixture,
-    /// interpolated within bins, and of n residuals further out by `finite` / n.
-    pub(crate) fn at<const N: usize>(&self, levels: [f64; N], finite: f64) -> [f64; N] {
+    /// How many of the newest residuals its bins hold, and in their units.
+    fn counted(&self) -> (u32, f64) {
         let total: u32 = self.bins.iter().map(|mass| u32::from(*mass)).sum();
-        let counted = f64::from(total) / f64::from(self.newest);
+        (total, f64::from(total) / f64::from(self.newest))
+    }
+
+    /// Quantiles at ascending levels in 0..=1, in scales: of the mixture with the
+    /// prior or with the residuals of similar series, interpolated within bins, and
+    /// of n residuals further out by `finite` / n.
+    pub(crate) fn at<const N: usize>(
+        &self,
+        levels: [f64; N],
+        finite: f64,
+        similar: Option<&PooledLaw>,
+    ) -> [f64; N] {
+        let (total, counted) = self.counted();
         let prior = PRIOR_RESIDUALS / (PRIOR_RESIDUALS + counted);
+        let believed = |i: usize| similar.map_or(PRIOR[i], |pooled| pooled.share(i));
         let mut below = 0.0;
         let mut bins = (0..BINS).map(|i| {
             let empirical = if total > 0 {
@@ -109,7 +123,7 @@ impl ResidualLaw {
             } else {
                 0.0
             };
-            prior * PRIOR[i] + (1.0 - prior) * empirical
+            prior * believed(i) + (1.0 - prior) * empirical
         });
         let (mut position, mut mass) = (0, bins.next().unwrap_or(0.0));
         let finite = finite * counted / (counted + PRIOR_RESIDUALS).powi(2);
@@ -132,6 +146,36 @@ impl ResidualLaw {
     }
 }
 
+/// The law of the residuals of several series, each by its own scale: what each bin has
+/// of 65,535.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PooledLaw([u16; BINS]);
+
+const WHOLE: f64 = 65_535.0;
+
+impl PooledLaw {
+    /// All that these laws have counted; `None` if none of them has seen enough.
+    pub(crate) fn of<'a>(laws: impl Iterator<Item = &'a ResidualLaw>) -> Option<PooledLaw> {
+        let mut masses = PRIOR.map(|share| PRIOR_RESIDUALS * share);
+        let mut known = false;
+        for law in laws {
+            let (_, counted) = law.counted();
+            if counted >= POOLED_FROM {
+                known = true;
+                for (mass, bin) in masses.iter_mut().zip(law.bins) {
+                    *mass += f64::from(bin) / f64::from(law.newest);
+                }
+            }
+        }
+        let all: f64 = masses.iter().sum();
+        known.then(|| PooledLaw(masses.map(|mass| (mass / all * WHOLE).round() as u16)))
+    }
+
+    fn share(&self, bin: usize) -> f64 {
+        f64::from(self.0[bin]) / WHOLE
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,7 +187,7 @@ mod tests {
             assert!((student_4(t) - p).abs() < 1e-6, "{t}");
         }
         assert!((PRIOR.iter().sum::<f64>() - 1.0).abs() < 1e-12);
-        let [lower, upper] = ResidualLaw::default().at([0.025, 0.975], 0.0);
+        let [lower, upper] = ResidualLaw::default().at([0.025, 0.975], 0.0, None);
         let expected = 2.776_445 / SD_PER_MEAN_ABS;
         assert!((upper - expected).abs() < 0.1, "{upper}");
         assert!((upper + lower).abs() < 1e-4);

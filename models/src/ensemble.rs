@@ -20,6 +20,7 @@
 //! a day of forecasts.
 
 mod lead;
+mod pooled;
 mod season;
 mod stretch;
 mod trend;
@@ -27,6 +28,7 @@ mod trend;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::lead::{Ahead, IN_FLIGHT, Lead, Opinion, Outcome, share_of_drift, typical};
+pub(crate) use self::pooled::PooledLead;
 pub(crate) use self::season::{Fixed, Observed, SEASONS, Seasons};
 pub(crate) use self::trend::Trend;
 use crate::level::Level;
@@ -79,6 +81,9 @@ const CREDIBLE: f64 = 10.0;
 const UNUSUAL: f64 = 20.0;
 /// … but this much at least: what stays is a season.
 const TRUST_MIN: f64 = 0.1;
+/// In an incident so many usual distances are enough, and it may say nothing. What comes
+/// at its usual time is near to its season all the same, and is learned.
+const UNUSUAL_INCIDENT: f64 = 4.0;
 
 /// What every expert says of one step; NaN where it says nothing.
 pub(crate) type Says = [f64; EXPERTS];
@@ -152,10 +157,22 @@ impl Quantity {
 
     /// Takes the newest value, observed with a weight in (0..=1]; `shapes` are
     /// those of its step before it was known, `size` is how large residuals are
-    /// at its phase, relative to the usual. Returns how much it says of
-    /// seasons to come, 0..=1: little, if it is unusually far from those before.
-    pub(crate) fn learn(&mut self, value: f64, weight: f64, shapes: &Shapes, size: f64) -> f64 {
-        let mut trust = 1.0;
+    /// at its phase, relative to the usual, `incident` whether one is open. Returns
+    /// how much it says of seasons to come, 0..=1: little, if it is unusually far from
+    /// those before.
+    pub(crate) fn learn(
+        &mut self,
+        value: f64,
+        weight: f64,
+        (shapes, size): (&Shapes, f64),
+        incident: bool,
+    ) -> f64 {
+        let mut trust: f64 = 1.0;
+        let (unusual, least) = if incident {
+            (UNUSUAL_INCIDENT, 0.0)
+        } else {
+            (UNUSUAL, TRUST_MIN)
+        };
         // Of variances: on a flank, where they are large, values say little.
         let calm = weight / size.max(SIZE_MIN).powi(2);
         if let Some(last) = self.last {
@@ -181,7 +198,7 @@ impl Quantity {
                 }
                 let gap = (distances[0].or(0.0) - distances[SPANS - 1].or(0.0)).abs();
                 let most = clip(usual, change);
-                let reach = UNUSUAL * (usual.or(gap) + change);
+                let reach = unusual * (usual.or(gap) + change);
                 trust = 1.0 / (1.0 + (gap / reach.max(f64::MIN_POSITIVE)).powi(2));
                 usual.update((-1.0 / CHANGE_STEPS).exp(), gap.min(most), weight);
             } else {
@@ -193,7 +210,7 @@ impl Quantity {
         self.repeats = if self.last == Some(value) { repeats } else { 0 };
         self.last = Some(value);
         self.observed = self.observed.saturating_add(1);
-        trust.max(TRUST_MIN)
+        trust.max(least)
     }
 
     /// How much the quantity changes from value to value: the unit of all

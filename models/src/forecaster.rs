@@ -79,7 +79,7 @@ impl Forecaster {
             let observed = Observed {
                 value,
                 weight: 1.0,
-                trust: self.quantity.learn(value, 1.0, &shapes, size),
+                trust: self.quantity.learn(value, 1.0, (&shapes, size), false),
             };
             self.seasons.learn(self.step, &[observed]);
             self.trend.learn(value);
@@ -103,7 +103,7 @@ impl Forecaster {
         let offsets = self
             .leads
             .iter()
-            .map(|(ahead, lead)| lead.offsets(*ahead, levels));
+            .map(|(ahead, lead)| lead.offsets(*ahead, levels, None));
         let offsets: Vec<[f64; N]> = offsets.collect();
         (1..=horizon)
             .map(|steps| self.quantiles(&origin, steps, levels, |lead| offsets[lead]))
@@ -113,7 +113,10 @@ impl Forecaster {
     /// Quantiles of the value `steps` (at least 1) ahead, see [`Self::path`].
     pub fn at<const N: usize>(&self, steps: usize, levels: [f64; N]) -> Option<[f64; N]> {
         let origin = self.origin()?;
-        let offsets = |lead: usize| self.leads[lead].1.offsets(self.leads[lead].0, levels);
+        let offsets = |lead: usize| {
+            let (ahead, lead) = &self.leads[lead];
+            lead.offsets(*ahead, levels, None)
+        };
         Some(self.quantiles(&origin, steps.max(1), levels, offsets))
     }
 
@@ -170,7 +173,7 @@ impl Forecaster {
         };
         let share = 1.0 / self.leads.len() as f64;
         for (ahead, lead) in &mut self.leads {
-            if let Some(size) = lead.settle(*ahead, &outcome) {
+            if let Some(size) = lead.settle(*ahead, &outcome, None) {
                 self.seasons.learn_size(0, self.step, size, share);
             }
         }
@@ -207,7 +210,7 @@ impl Forecaster {
         let last = self.quantity.last()?;
         let belief = self.belief();
         let unit = self.quantity.unit(&belief);
-        let leads = self.leads.iter().map(|(ahead, lead)| (*ahead, lead));
+        let leads = self.leads.iter().map(|(ahead, lead)| (*ahead, lead, None));
         Some(Origin {
             last,
             unit,

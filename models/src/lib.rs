@@ -66,13 +66,14 @@ mod sampling;
 mod saturation;
 mod season;
 mod series;
+pub mod similar;
 #[cfg(test)]
 mod testing;
 
 pub use ensemble::season_steps;
 pub use error::{ObjectiveError, ParamsError};
 pub use forecast::{Forecast, Interval, QUANTILE_LEVELS};
-pub use model::{RefitReport, SeriesModel};
+pub use model::{Context, RefitReport, SeriesModel};
 pub use params::{Params, ValidParams};
 pub use series::{
     Driver, DriverId, HORIZON_SECS, HORIZONS, History, Role, SeriesInput, TARGETS, Target, Window,

@@ -17,6 +17,7 @@ use crate::params::ValidParams;
 use crate::refit::{Regressions, refit};
 use crate::sampling::window_variance;
 use crate::series::{HORIZONS, History, SeriesInput, TARGETS, Target, Window};
+use crate::similar::Group;
 
 /// Missed windows that are caught up with; a longer gap is a new start for
 /// forecasts in flight, while levels keep.
@@ -69,6 +70,9 @@ impl Default for NoiseTrack {
     }
 }
 
+/// An incident that is open for more windows is how it is now.
+const INCIDENT_WINDOWS_MAX: u16 = 360;
+
 /// What a refit found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RefitReport {
@@ -78,6 +82,16 @@ pub struct RefitReport {
     pub drivers: usize,
     /// Regressions worth having, of `HORIZONS · TARGETS`.
     pub regressions: usize,
+}
+
+/// What is known of a series beside its histories.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Context<'a> {
+    /// What similar series have learned, for as long as this one has not.
+    pub similar: Option<&'a Group>,
+    /// Whether an incident of it is open: what it does then is not what it usually does,
+    /// unless it goes on for an hour of windows.
+    pub incident: bool,
 }
 
 /// The model of one series. At most 16 KB, and 8 KB for what it keeps of past
@@ -111,6 +125,8 @@ pub struct SeriesModel {
     step: Option<u64>,
     learned_windows: u32,
     windows_since_refit: u32,
+    /// Windows that an incident has been open for; 0 for none.
+    incident_windows: u16,
     refitted: bool,
     tracks: Tracks,
     noise: [NoiseTrack; TARGETS],
@@ -143,6 +159,16 @@ impl SeriesModel {
         params: &ValidParams,
         input: SeriesInput<'_, H>,
     ) -> Forecast {
+        self.refresh_in(params, input, Context::default())
+    }
+
+    /// [`Self::refresh`] with what is known beside the histories.
+    pub fn refresh_in<H: History + ?Sized>(
+        &mut self,
+        params: &ValidParams,
+        input: SeriesInput<'_, H>,
+        context: Context<'_>,
+    ) -> Forecast {
         let drivers = self.structure.drivers_in(&input);
         let missed = self.missed(&input);
         for ago in (1..missed).rev() {
@@ -158,20 +184,24 @@ impl SeriesModel {
             });
             let drivers = drivers.each_ref().map(Option::as_ref);
             let step = input.step - ago;
-            self.learn(params, step, &past, &drivers);
+            self.learn(params, step, (&past, &drivers), context);
             if self.outlook.follows(params, step) {
-                self.forecast(params, step, &past, &drivers);
+                self.forecast(params, step, (&past, &drivers), context);
             }
         }
         if missed > 0 {
-            self.learn(params, input.step, input.own, &drivers);
+            self.learn(params, input.step, (input.own, &drivers), context);
         }
-        let points = self.forecast(params, input.step, input.own, &drivers);
+        let points = self.forecast(params, input.step, (input.own, &drivers), context);
         self.answer(&input.own.window(0), &points)
     }
 
-    /// Whether enough was seen since the last refit for another one.
+    /// Whether enough was seen since the last refit for another one, and no incident is
+    /// open that it would take for usual.
     pub fn refit_due(&self, params: &ValidParams) -> bool {
+        if self.is_frozen() {
+            return false;
+        }
         let needed = if self.refitted {
             params.get().refit_windows
         } else {
@@ -201,6 +231,20 @@ impl SeriesModel {
             drivers: self.structure.drivers.iter().flatten().count(),
             regressions: self.regressions.iter().flatten().flatten().count(),
         }
+    }
+
+    /// Windows with data that it has learned from.
+    pub(crate) fn history_windows(&self) -> u32 {
+        self.learned_windows
+    }
+
+    /// The level of a target over an hour.
+    pub(crate) fn level(&self, target: Target) -> Option<f64> {
+        self.tracks.own.levels[target.index()].get(LONG)
+    }
+
+    pub(crate) fn outlook(&self) -> &Outlook {
+        &self.outlook
     }
 
     /// As if load said nothing of latency, until the next refit.
@@ -233,13 +277,14 @@ impl SeriesModel {
         &mut self,
         params: &ValidParams,
         step: u64,
-        own: &H,
-        drivers: &[Option<&D>; DRIVERS],
+        (own, drivers): (&H, &[Option<&D>; DRIVERS]),
+        context: Context<'_>,
     ) {
         let window = own.window(0);
         let drivers = drivers.map(|driver| driver.map_or(Window::MISSING, |h| h.window(0)));
         let before = self.tracks.own;
-        self.outlook.learn(params, step, &window);
+        let context = self.attend(context);
+        self.outlook.learn(params, step, &window, context);
         self.tracks.update(params.decays(), &window, &drivers);
         let extra: [f64; TARGETS] = Target::ALL
             .map(|target| self.noise[target.index()].learn(params, target, &window, &before));
@@ -251,6 +296,22 @@ impl SeriesModel {
             .learned_windows
             .saturating_add(u32::from(window.completeness > 0.0));
         self.windows_since_refit = self.windows_since_refit.saturating_add(1);
+    }
+
+    /// Counts how long an incident has been open; one that is too long is none.
+    fn attend<'a>(&mut self, context: Context<'a>) -> Context<'a> {
+        self.incident_windows = match context.incident {
+            true => self.incident_windows.saturating_add(1),
+            false => 0,
+        };
+        Context {
+            incident: self.is_frozen(),
+            ..context
+        }
+    }
+
+    fn is_frozen(&self) -> bool {
+        (1..=INCIDENT_WINDOWS_MAX).contains(&self.incident_windows)
     }
 
     fn find_change(
@@ -324,8 +385,8 @@ impl SeriesModel {
         &mut self,
         params: &ValidParams,
         step: u64,
-        own: &H,
-        drivers: &[Option<&D>; DRIVERS],
+        (own, drivers): (&H, &[Option<&D>; DRIVERS]),
+        context: Context<'_>,
     ) -> [[Option<Point>; TARGETS]; HORIZONS] {
         let horizons = params.horizon_windows();
         let ahead = Ahead::read(&self.structure, horizons, step, own, drivers);
@@ -333,6 +394,7 @@ impl SeriesModel {
             params,
             step,
             &crate::outlook::Evidence {
+                similar: context.similar,
                 tracks: &self.tracks,
                 noise: &self.noise,
                 regressions: &self.regressions,

@@ -10,18 +10,18 @@ use crate::ensemble::{
 use crate::features::{self, Snapshot, Tracks, row};
 use crate::forecast::QUANTILE_LEVELS;
 use crate::level::FAST;
-use crate::model::NoiseTrack;
+use crate::model::{Context, NoiseTrack};
 use crate::params::ValidParams;
 use crate::refit::Regressions;
 use crate::saturation::Saturation;
 use crate::series::{HORIZONS, TARGETS, Target, Window};
+use crate::similar::Group;
 
-/// What is believed of every target before it was seen: windows differ by a
-/// fifth, and a difference below 1 % is within a histogram bucket.
-const BELIEF: Belief = Belief {
-    change: 0.2,
-    least: 0.01,
-};
+/// What is believed of every target before it was seen: windows differ by a fifth,
+/// or as much as those of similar series, …
+const CHANGE_BELIEF: f64 = 0.2;
+/// … and a difference below 1 % is within a histogram bucket.
+const CHANGE_LEAST: f64 = 0.01;
 /// Longest season in windows that is followed: a week of the shortest windows.
 const SEASON_WINDOWS_MAX: usize = 604_800;
 /// Horizons that a stale series' uncertainty may grow to.
@@ -60,6 +60,7 @@ impl Point {
 
 /// What a forecast is made from, beside what is learned here.
 pub(crate) struct Evidence<'a> {
+    pub(crate) similar: Option<&'a Group>,
     pub(crate) tracks: &'a Tracks,
     pub(crate) noise: &'a [NoiseTrack; TARGETS],
     pub(crate) regressions: &'a Regressions,
@@ -95,8 +96,28 @@ impl Outlook {
         params.ahead().iter().any(|ahead| ahead.follows(step))
     }
 
+    /// The usual change of a target from window to window, once nothing believed is in
+    /// it any more.
+    pub(crate) fn known_change(&self, target: Target) -> Option<f64> {
+        let quantity = &self.quantities[target.index()];
+        quantity
+            .is_known()
+            .then(|| quantity.unit(&belief(target.index(), None)))
+    }
+
+    /// What was learned of a target at a horizon.
+    pub(crate) fn lead(&self, k: usize, h: usize) -> &Lead {
+        &self.leads[k][h]
+    }
+
     /// Learns from the forecasts of a window, and then from the window.
-    pub(crate) fn learn(&mut self, params: &ValidParams, step: u64, window: &Window) {
+    pub(crate) fn learn(
+        &mut self,
+        params: &ValidParams,
+        step: u64,
+        window: &Window,
+        context: Context<'_>,
+    ) {
         if self.seasons.is_empty() {
             self.seasons = Seasons::new(season_steps(params.get().step_secs), SEASON_WINDOWS_MAX);
         }
@@ -105,12 +126,18 @@ impl Outlook {
         for target in Target::ALL {
             let (k, weight) = (target.index(), window.weight(target));
             if let Some(value) = window.value(target).filter(|_| weight > 0.0) {
-                self.settle(params, k, (step, value), f64::from(window.completeness));
+                let seen = (value, f64::from(window.completeness));
+                self.settle(params, k, step, seen, context.similar);
                 let size = self.seasons.size(k, step, step);
                 observed[k] = Observed {
                     value,
                     weight,
-                    trust: self.quantities[k].learn(value, weight, &shapes[k], size),
+                    trust: self.quantities[k].learn(
+                        value,
+                        weight,
+                        (&shapes[k], size),
+                        context.incident,
+                    ),
                 };
             }
         }
@@ -125,18 +152,26 @@ impl Outlook {
         }
     }
 
-    fn settle(&mut self, params: &ValidParams, k: usize, (step, value): (u64, f64), weight: f64) {
+    fn settle(
+        &mut self,
+        params: &ValidParams,
+        k: usize,
+        step: u64,
+        (value, weight): (f64, f64),
+        similar: Option<&Group>,
+    ) {
         let weight = weight.clamp(0.0, 1.0);
         let outcome = Outcome {
             step,
             value,
             weight,
-            unit: self.quantities[k].unit(&BELIEF),
+            unit: self.quantities[k].unit(&belief(k, similar)),
             memory: self.seasons.memory(step),
             stands_still: self.quantities[k].stands_still(value),
         };
-        for (ahead, lead) in params.ahead().iter().zip(&mut self.leads[k]) {
-            if let Some(size) = lead.settle(*ahead, &outcome) {
+        for (h, (ahead, lead)) in params.ahead().iter().zip(&mut self.leads[k]).enumerate() {
+            let similar = similar.map(|group| group.lead(k, h));
+            if let Some(size) = lead.settle(*ahead, &outcome, similar) {
                 let share = weight / HORIZONS as f64;
                 self.seasons.learn_size(k, step, size, share);
             }
@@ -151,7 +186,8 @@ impl Outlook {
         evidence: &Evidence<'_>,
     ) -> [[Option<Point>; TARGETS]; HORIZONS] {
         let snapshot = evidence.tracks.snapshot();
-        let origins: [Option<Origin>; TARGETS] = std::array::from_fn(|k| self.origin(params, k));
+        let origins: [Option<Origin>; TARGETS] =
+            std::array::from_fn(|k| self.origin(params, k, evidence.similar));
         let mut points = [[None; TARGETS]; HORIZONS];
         for (h, (ahead, points)) in params.ahead().iter().zip(&mut points).enumerate() {
             let shapes = self.seasons.shapes(step + ahead.steps as u64);
@@ -211,9 +247,10 @@ impl Outlook {
         };
         let scale = observed_scale(opinion.scale, ahead, k, evidence);
         let at = |level, offset| opinion.median + scale * offset + share_of_drift(drift, level);
-        let offsets = lead.offsets(ahead, QUANTILE_LEVELS);
+        let similar = evidence.similar.map(|group| group.lead(k, h));
+        let offsets = lead.offsets(ahead, QUANTILE_LEVELS, similar);
         let quantiles = std::array::from_fn(|i| at(QUANTILE_LEVELS[i], offsets[i]) as f32);
-        let offsets = lead.offsets(ahead, LEVELS);
+        let offsets = lead.offsets(ahead, LEVELS, similar);
         let at: [f64; LEVELS.len()] = std::array::from_fn(|i| at(LEVELS[i], offsets[i]));
         Point {
             lower_95: at[0],
@@ -225,17 +262,31 @@ impl Outlook {
         }
     }
 
-    fn origin(&self, params: &ValidParams, k: usize) -> Option<Origin> {
+    fn origin(&self, params: &ValidParams, k: usize, similar: Option<&Group>) -> Option<Origin> {
         let quantity = &self.quantities[k];
-        let unit = quantity.unit(&BELIEF);
-        let leads = params.ahead().iter().copied().zip(&self.leads[k]);
+        let belief = belief(k, similar);
+        let unit = quantity.unit(&belief);
+        let leads = params.ahead().iter().zip(&self.leads[k]).enumerate();
+        let leads = leads.map(|(h, (ahead, lead))| {
+            let similar = similar.map(|group| group.lead(k, h));
+            (*ahead, lead, similar)
+        });
         let mut typical = typical(leads, unit);
         Some(Origin {
             last: quantity.last()?,
             unit,
             typical: std::array::from_fn(|_| typical.next().unwrap_or(unit)),
-            credibility: quantity.credibility(&BELIEF),
+            credibility: quantity.credibility(&belief),
         })
+    }
+}
+
+/// What is believed of a target before it was seen.
+fn belief(k: usize, similar: Option<&Group>) -> Belief {
+    let change = similar.and_then(|group| group.change(k));
+    Belief {
+        change: change.unwrap_or(CHANGE_BELIEF),
+        least: CHANGE_LEAST,
     }
 }
 

@@ -1,11 +1,12 @@
 //! What a closed step means: forecasts, risks, reasons, alerts.
 
 use honeyguide_models::{
-    Driver, DriverId, Forecast, History, Role, SeriesInput, SeriesModel, Target, ValidParams,
+    Context, Driver, DriverId, Forecast, History, Role, SeriesInput, SeriesModel, Target,
     attribution::{Cause, Reason, Subject, attribute},
     breach::{Breach, ValidObjective, breach},
     pressure::pressure,
     recalibration::observed,
+    similar::Groups,
 };
 use honeyguide_proto::v1;
 use sensor_common::Signal;
@@ -26,6 +27,8 @@ use crate::{
 const REFITS_MIN: u64 = 8;
 /// Steps over which refits of all series are spread.
 const REFIT_SPREAD_STEPS: u64 = 30;
+/// Steps from one look at which series are similar to the next.
+const GROUP_STEPS: u64 = 60;
 /// Reasons are looked for from this probability on.
 const REASONS_FROM: f64 = 0.2;
 /// Reasons told at most, and the smallest share that is.
@@ -46,6 +49,11 @@ const AT_REST: Breach = Breach {
     budget_exhausted_in_secs: None,
 };
 
+/// Series of one signal may be similar.
+pub(super) fn class(signal: Signal) -> u32 {
+    u32::from(signal.number())
+}
+
 /// Whether a signal is waiting for a resource or work that suffers from it.
 fn role(signal: Signal) -> Role {
     match signal {
@@ -61,6 +69,12 @@ fn role(signal: Signal) -> Role {
 impl Pipeline {
     /// Forecasts and judges every series that had events lately.
     pub(super) fn forecast(&mut self, step: u64) {
+        if step.is_multiple_of(GROUP_STEPS) {
+            self.groups = Groups::fit(self.services.values().flat_map(|service| {
+                let models = service.series.iter();
+                models.filter_map(|series| Some((class(series.signal), series.model.as_deref()?)))
+            }));
+        }
         let mut forecasts = Vec::new();
         let mut memo = Memo::default();
         let mut services = std::mem::take(&mut self.services);
@@ -73,7 +87,7 @@ impl Pipeline {
                 let Some(mut model) = service.series[at].model.take() else {
                     continue;
                 };
-                let forecast = refresh(&self.config.params, &mut model, service, at, step);
+                let forecast = self.refresh(&mut model, service, at, step);
                 service.series[at].model = Some(model);
                 let place = Place { number, at, step };
                 let message = self.judge_series(&mut services, place, &forecast, &mut memo);
@@ -87,6 +101,24 @@ impl Pipeline {
         self.breach_pool.learn();
         self.commands.push_back(Command::Forecasts(forecasts));
         self.refit_step = Some(step);
+    }
+
+    /// The model's forecast after `step`.
+    fn refresh(
+        &self,
+        model: &mut SeriesModel,
+        service: &Service,
+        at: usize,
+        step: u64,
+    ) -> Forecast {
+        let series = &service.series[at];
+        let context = Context {
+            similar: self.groups.of(class(series.signal), model),
+            incident: series.facts.incident,
+        };
+        with_input(service, at, step, |input| {
+            model.refresh_in(&self.config.params, input, context)
+        })
     }
 
     /// Refits the models that are due since the last step, as many as a step
@@ -138,7 +170,7 @@ impl Pipeline {
                     continue;
                 };
                 let facts = service.series[at].facts;
-                let forecast = refresh(&self.config.params, &mut model, service, at, step);
+                let forecast = self.refresh(&mut model, service, at, step);
                 let risks = self.risks(service, at, &forecast);
                 let mut message = self.message(service, at, at_ns, &forecast, &risks);
                 message.reasons = self.reason_messages(service, at);
@@ -335,6 +367,7 @@ impl Pipeline {
         message.reasons = self.reason_messages(service, at);
         let series = &service.series[at];
         let key = series_key(service, at);
+        let mut incident = false;
         for (risk, breach) in risks.into_iter().zip(&message.breaches) {
             let Risk {
                 objective,
@@ -369,7 +402,9 @@ impl Pipeline {
             if let Some(alert) = self.judge.consider(evidence) {
                 self.commands.push_back(Command::Alert(Box::new(alert)));
             }
+            incident |= self.judge.is_firing(&objective.config.name, &key);
         }
+        services[number].series[at].facts.incident = incident;
         message
     }
 }
@@ -439,16 +474,6 @@ fn with_input<T>(
         own: &service.series[at].ring,
         drivers: &drivers,
     })
-}
-
-fn refresh(
-    params: &ValidParams,
-    model: &mut SeriesModel,
-    service: &Service,
-    at: usize,
-    step: u64,
-) -> Forecast {
-    with_input(service, at, step, |input| model.refresh(params, input))
 }
 
 /// How many windows of history a ring holds.

@@ -82,6 +82,7 @@ impl Pipeline {
             routes: self.routes_state(),
             addresses: self.addresses.stored(),
             breach_pool: to_bytes(&self.breach_pool),
+            groups: to_bytes(&self.groups),
         }
     }
 
@@ -198,6 +199,7 @@ impl Pipeline {
             self.stored_step = self.next_step.map(|next| next - 1);
             self.judge.restore(state.watched, state.resolved);
             (self.breach_pool, _) = take_from_bytes(&state.breach_pool, "breach pool")?;
+            (self.groups, _) = take_from_bytes(&state.groups, "groups of similar series")?;
         }
         for (service, signal, histogram) in decode_series(&state.cumulative)? {
             if let Some(series) = self.series(&service, signal) {

@@ -2,7 +2,14 @@
 
 use std::cmp::Reverse;
 
-use super::{Pipeline, messages::points, outlook::drivers};
+use honeyguide_models::Context;
+use sensor_common::Signal;
+
+use super::{
+    Pipeline,
+    messages::points,
+    outlook::{class, drivers},
+};
 use crate::{routes::ClosingStep, series::IDLE_STEPS_MAX};
 
 /// Requests in the last closed steps from which a route is forecast: fewer have
@@ -49,13 +56,20 @@ impl Pipeline {
     /// Forecasts with the models that there are; once more for the same step
     /// gives the same.
     pub(super) fn refresh_routes(&mut self, step: u64) {
-        let params = &self.config.params;
+        let (params, groups) = (&self.config.params, &self.groups);
         let services = self.services.values_mut();
         for service in services.filter(|service| service.routes.models() > 0) {
             let drivers = drivers(&service.series, None);
             for route in service.routes.models_mut() {
-                let forecast =
-                    route.read(step, &drivers, |model, input| model.refresh(params, input));
+                let forecast = route.read(step, &drivers, |model, input| {
+                    // What a service answers by and large is what its routes are.
+                    let similar = groups.of(class(Signal::ServerRequest), model);
+                    let context = Context {
+                        similar,
+                        incident: false,
+                    };
+                    model.refresh_in(params, input, context)
+                });
                 route.points = points(&forecast);
             }
         }

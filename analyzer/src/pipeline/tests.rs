@@ -22,6 +22,19 @@ fn pipeline() -> Pipeline {
     Pipeline::new(config.validate().unwrap())
 }
 
+/// Of a window that fills a step.
+fn header() -> Header {
+    Header {
+        sensor_id: "node".to_owned(),
+        boot_id: [1; 16],
+        seq: 1,
+        partition: 0,
+        window_start_ns: 0,
+        window_duration_ns: STEP_NS,
+        more: false,
+    }
+}
+
 /// The batch of the window that fills step number `step` after the epoch:
 /// `latency_ns` for 1000 events of the run queue of one service.
 fn delivery(step: u64, seq: u64, latency_ns: u64) -> Delivery {
@@ -30,13 +43,9 @@ fn delivery(step: u64, seq: u64, latency_ns: u64) -> Delivery {
         histogram.record(latency_ns + event * latency_ns / 1000);
     }
     let header = Header {
-        sensor_id: "node".to_owned(),
-        boot_id: [1; 16],
         seq,
-        partition: 0,
         window_start_ns: (EPOCH_STEP + step) * STEP_NS,
-        window_duration_ns: STEP_NS,
-        more: false,
+        ..header()
     };
     let services = [ServiceId::named(ServiceKind::Process, "x")];
     let series = vec![SeriesRef {
@@ -125,6 +134,29 @@ fn contention_fires_with_the_run_queue_as_reason_and_resolves() {
 }
 
 #[test]
+fn an_incident_is_open_as_long_as_an_alert_fires() {
+    let mut pipeline = pipeline();
+    let open = |pipeline: &Pipeline| pipeline.services[0].series[0].facts.incident;
+    let mut opened = Vec::new();
+    for step in 0..70 {
+        let slow = (30..40).contains(&step);
+        let latency_ns = if slow { 40_000_000 } else { 100_000 };
+        run(&mut pipeline, &[delivery(step, step + 1, latency_ns)]);
+        let fires = |alert: &v1::Alert| alert.state() == v1::AlertState::Firing;
+        assert_eq!(
+            open(&pipeline),
+            pipeline.alerts().iter().any(fires),
+            "{step}"
+        );
+        opened.extend(open(&pipeline).then_some(step));
+    }
+    assert!(
+        opened.contains(&39) && !opened.contains(&20) && !opened.contains(&69),
+        "{opened:?}"
+    );
+}
+
+#[test]
 fn series_that_stopped_in_the_middle_of_trouble_is_calm() {
     let latency = |step| if step >= 30 { 40_000_000 } else { 100_000 };
     let deliveries: Vec<_> = (0..40)
@@ -164,6 +196,73 @@ fn what_was_said_and_did_not_come_lowers_what_is_said() {
     };
     let means = recalibration.recalibrated(&pipeline.breach_pool, said);
     assert!(means.probability < 0.1, "{means:?}");
+}
+
+/// Four services with the same restless run queue, and a fifth that begins after six
+/// hundred steps.
+#[test]
+fn a_new_service_is_believed_to_be_like_others() {
+    let deliveries: Vec<_> = (0..610).map(|step| alike(step, 600)).collect();
+    let mut pipeline = pipeline();
+    let commands = run(&mut pipeline, &deliveries);
+    assert_eq!(pipeline.groups.len(), 1);
+    let all = commands.iter().filter_map(|command| match command {
+        Command::Forecasts(forecasts) => Some(forecasts),
+        _ => None,
+    });
+    // Of the first forecast for the shortest horizon.
+    let first_width = |service: &str| {
+        let mut forecasts = all.clone().flatten();
+        let of_service = |one: &&v1::Forecast| {
+            let key = one.key.as_ref();
+            key.is_some_and(|key| key.service == service) && one.now.is_some()
+        };
+        let forecast = forecasts.find(of_service).unwrap();
+        let p99 = |point: &&v1::ForecastPoint| point.target() == v1::Target::P99;
+        let nearest = forecast.points.iter().find(p99).unwrap();
+        (nearest.yhat_upper_80 / nearest.yhat_lower_80).ln()
+    };
+    let (old, young) = (first_width("process/s0"), first_width("process/s4"));
+    assert!(young < 0.5 * old, "{young} {old}");
+}
+
+/// A batch of four services, of five from step `from` on, whose latencies are within
+/// ten percent of each other.
+fn alike(step: u64, from: u64) -> Delivery {
+    let count = if step < from { 4 } else { 5 };
+    let services: Vec<_> = (0..count)
+        .map(|number| ServiceId::named(ServiceKind::Process, &format!("s{number}")))
+        .collect();
+    let histograms: Vec<_> = (0..count)
+        .map(|number| {
+            let mut histogram = Histogram::new();
+            let latency_ns = 100_000 + 1000 * ((step * 7919 + number * 104_729) % 11);
+            (0..1000).for_each(|event| histogram.record(latency_ns + event * latency_ns / 1000));
+            histogram
+        })
+        .collect();
+    let series = (0u32..)
+        .zip(&histograms)
+        .map(|(service, histogram)| SeriesRef {
+            service,
+            signal: Signal::RunQueue,
+            histogram,
+        });
+    let header = Header {
+        seq: step + 1,
+        window_start_ns: (EPOCH_STEP + step) * STEP_NS,
+        ..header()
+    };
+    Delivery {
+        offset: step,
+        record: Record {
+            topic: Topic::Histograms,
+            partition: 0,
+            key: Vec::new(),
+            timestamp_ns: header.window_end_ns(),
+            payload: encode(&header, &services, series.collect(), &[], None),
+        },
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EXPERTS, REGRESSION, Says, Trend};
+use super::{EXPERTS, PooledLead, REGRESSION, Says, Trend};
 use crate::combination::Combination;
 use crate::conformal::{ResidualLaw, SD_PER_MEAN_ABS, ZERO};
 use crate::level::Level;
@@ -235,9 +235,15 @@ impl Lead {
     /// Quantiles of residuals at ascending levels in 0..=1, in scales. What the
     /// experts say is the median: that of the few residuals there are at a long
     /// lead is no better.
-    pub(crate) fn offsets<const N: usize>(&self, ahead: Ahead, levels: [f64; N]) -> [f64; N] {
-        let offsets = self.law.at(levels, ahead.finite());
-        let [middle] = self.law.at([0.5], 0.0);
+    pub(crate) fn offsets<const N: usize>(
+        &self,
+        ahead: Ahead,
+        levels: [f64; N],
+        similar: Option<&PooledLead>,
+    ) -> [f64; N] {
+        let pooled = similar.and_then(PooledLead::law);
+        let offsets = self.law.at(levels, ahead.finite(), pooled);
+        let [middle] = self.law.at([0.5], 0.0, pooled);
         let mut least = f64::NEG_INFINITY;
         std::array::from_fn(|i| {
             let tail = levels[i].min(1.0 - levels[i]);
@@ -318,7 +324,12 @@ impl Lead {
 
     /// Learns from the forecast that was followed, if one was; returns the
     /// residual's size relative to the typical one, once that is known.
-    pub(crate) fn settle(&mut self, ahead: Ahead, outcome: &Outcome) -> Option<f64> {
+    pub(crate) fn settle(
+        &mut self,
+        ahead: Ahead,
+        outcome: &Outcome,
+        similar: Option<&PooledLead>,
+    ) -> Option<f64> {
         let step = outcome.step.checked_sub(ahead.steps as u64)?;
         let place = ahead.place(step);
         let claim = self.in_flight[place];
@@ -326,11 +337,17 @@ impl Lead {
             return None;
         }
         self.in_flight[place] = Claim::NONE;
-        let keep = (-(ahead.every as f64) / outcome.memory).exp();
-        self.learn(ahead, &claim, outcome, keep)
+        self.learn(ahead, &claim, outcome, similar)
     }
 
-    fn learn(&mut self, ahead: Ahead, claim: &Claim, outcome: &Outcome, keep: f64) -> Option<f64> {
+    fn learn(
+        &mut self,
+        ahead: Ahead,
+        claim: &Claim,
+        outcome: &Outcome,
+        similar: Option<&PooledLead>,
+    ) -> Option<f64> {
+        let keep = (-(ahead.every as f64) / outcome.memory).exp();
         let Outcome {
             value,
             unit,
@@ -378,12 +395,24 @@ impl Lead {
             return relative;
         }
         let gain = if ahead.every == 1 { GAIN_SHORT } else { GAIN };
-        let ends = self.law.at(TAILS, ahead.finite());
+        let ends = self
+            .law
+            .at(TAILS, ahead.finite(), similar.and_then(PooledLead::law));
         self.tracker.learn(normalised, ends, gain, weight);
         let trust = cauchy(normalised / SURPRISE_LAW);
         let normalised = normalised.clamp(-NORMALISED_MAX, NORMALISED_MAX);
         self.law.settle(normalised, KEEP_LAW, weight * trust);
         relative
+    }
+
+    /// Mean absolute residual, once there were enough to tell.
+    pub(super) fn seen_size(&self) -> Option<f64> {
+        let settled = self.size.weight() > SIZE_RESIDUALS;
+        self.size.get().filter(|_| settled)
+    }
+
+    pub(super) fn law(&self) -> &ResidualLaw {
+        &self.law
     }
 
     /// Mean absolute residual; as long as there were few, what is believed.
@@ -394,15 +423,21 @@ impl Lead {
 }
 
 /// Mean absolute residuals of leads, the shorter first. Where there were few, it
-/// is believed to have grown since the next shorter lead; `unit` is believed of
-/// one step.
+/// is believed to have grown since the next shorter lead as it has for similar series,
+/// or as anything may; `unit` is believed of one step.
 pub(crate) fn typical<'a>(
-    leads: impl IntoIterator<Item = (Ahead, &'a Lead)>,
+    leads: impl IntoIterator<Item = (Ahead, &'a Lead, Option<&'a PooledLead>)>,
     unit: f64,
 ) -> impl Iterator<Item = f64> {
     let (mut before, mut believed) = (1, unit);
-    leads.into_iter().map(move |(ahead, lead)| {
-        let growth = (ahead.steps as f64 / before as f64).powf(GROWTH);
+    let mut pooled_before = Some(1.0);
+    leads.into_iter().map(move |(ahead, lead, similar)| {
+        let pooled = similar.and_then(PooledLead::size);
+        let growth = match (pooled_before, pooled) {
+            (Some(before), Some(pooled)) => pooled / before,
+            _ => (ahead.steps as f64 / before as f64).powf(GROWTH),
+        };
+        pooled_before = pooled;
         (before, believed) = (ahead.steps, lead.typical(believed * growth));
         believed
     })
@@ -520,7 +555,7 @@ mod tests {
         let ahead = Ahead::new(1);
         let mut says = [f64::NAN; EXPERTS];
         says[0] = 0.0;
-        let typical = typical([(ahead, &*lead)], 0.2).next().unwrap();
+        let typical = typical([(ahead, &*lead, None)], 0.2).next().unwrap();
         let opinion = lead.opinion((&says, &[1.0; EXPERTS]), 0.0, typical, 0.2, 1.0);
         lead.follow((step, ahead), &says, &opinion, true);
         let outcome = Outcome {
@@ -531,7 +566,7 @@ mod tests {
             memory: 1440.0,
             stands_still: false,
         };
-        lead.settle(ahead, &outcome);
+        lead.settle(ahead, &outcome, None);
         opinion
     }
 
@@ -551,7 +586,7 @@ mod tests {
             let (mut inside_80, mut inside_95) = (0, 0);
             for step in 0..6000 {
                 let residual = law(&mut noise);
-                let ends = lead.offsets(Ahead::new(1), [0.025, 0.1, 0.9, 0.975]);
+                let ends = lead.offsets(Ahead::new(1), [0.025, 0.1, 0.9, 0.975], None);
                 let opinion = learn(&mut lead, step, residual);
                 if step >= 1000 {
                     let r = (residual - opinion.median) / opinion.scale;
@@ -569,7 +604,7 @@ mod tests {
     fn a_burst_of_misses_widens() {
         let (mut lead, mut step) = (Lead::default(), 0);
         let mut width = |lead: &mut Lead, residual: f64| {
-            let [low, high] = lead.offsets(Ahead::new(1), [0.025, 0.975]);
+            let [low, high] = lead.offsets(Ahead::new(1), [0.025, 0.975], None);
             step += 1;
             (high - low) * learn(lead, step, residual).scale
         };
@@ -587,7 +622,7 @@ mod tests {
             let spread = if step % 300 < 20 { 30.0 } else { 0.3 };
             learn(&mut lead, step, spread * noise.normal());
             assert!(
-                lead.offsets(Ahead::new(1), [0.025, 0.1, 0.5, 0.9, 0.975])
+                lead.offsets(Ahead::new(1), [0.025, 0.1, 0.5, 0.9, 0.975], None)
                     .is_sorted()
             );
         }

@@ -401,3 +401,76 @@ fn a_day_is_a_season_though_the_history_holds_hours() {
     assert!(ends < 1.5, "{ends}");
     assert!(model.history_bytes() < 8192, "{}", model.history_bytes());
 }
+
+/// Hours with a shape; in the third, an incident of ten minutes makes everything ten
+/// times as slow.
+fn with_an_incident(begin: usize, length: usize, windows: usize) -> Vec<Window> {
+    let mut noise = Noise::new(11);
+    (0..windows)
+        .map(|i| {
+            let season = (i as f64 / 360.0 * std::f64::consts::TAU).sin();
+            let incident = if (begin..begin + length).contains(&i) {
+                2.3
+            } else {
+                0.0
+            };
+            window_of(0.4 * season + 0.05 * noise.normal() + incident)
+        })
+        .collect()
+}
+
+/// A model that has seen all of it, and whether it was to be refitted in each window.
+fn attended(windows: &[Window], incident: std::ops::Range<usize>) -> (SeriesModel, Vec<bool>) {
+    let (params, mut model) = (params(), SeriesModel::new());
+    let due = (0..windows.len()).map(|i| {
+        let input = SeriesInput {
+            step: 360_000 + i as u64,
+            own: &windows[..=i],
+            drivers: &[],
+        };
+        let context = Context {
+            incident: incident.contains(&i),
+            ..Context::default()
+        };
+        model.refresh_in(&params, input, context);
+        let due = model.refit_due(&params);
+        if due {
+            model.refit(&params, input);
+        }
+        due
+    });
+    let due = due.collect();
+    (model, due)
+}
+
+#[test]
+fn what_an_incident_does_is_no_season() {
+    let (begin, length) = (800, 60);
+    // Half an hour before the same place of the next hour.
+    let windows = with_an_incident(begin, length, begin + 30 + 180);
+    let error = |incident: std::ops::Range<usize>| {
+        let (mut model, _) = attended(&windows[..windows.len() - 1], incident);
+        let input = SeriesInput {
+            step: 360_000 + windows.len() as u64 - 1,
+            own: &windows[..],
+            drivers: &[],
+        };
+        let forecast = model.refresh(&params(), input);
+        let usual = with_an_incident(0, 0, begin + 60 + 360)[begin + 30 + 360];
+        let point = forecast.point(3, Target::P99).unwrap();
+        f64::from(point.yhat.ln() - usual.y[Target::P99.index()]).abs()
+    };
+    let (open, unknown) = (error(begin..begin + length), error(0..0));
+    assert!(open < 0.5 * unknown, "{open} {unknown}");
+    assert!(open < 0.25, "{open}");
+}
+
+#[test]
+fn nothing_is_refitted_in_an_incident_unless_it_stays() {
+    let windows = with_an_incident(700, 600, 1300);
+    let (_, due) = attended(&windows, 700..1300);
+    let in_incident = |range: std::ops::Range<usize>| due[range].iter().any(|due| *due);
+    assert!(in_incident(600..700));
+    assert!(!in_incident(700..1060));
+    assert!(in_incident(1060..1130));
+}
