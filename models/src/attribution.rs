@@ -28,9 +28,11 @@ use crate::series::{DriverId, History, Role, SeriesInput, Target};
 
 /// Windows read per series.
 const WINDOWS_MAX: usize = 720;
-/// Windows at the end that may be the incident and do not count as usual; at
-/// most half of what there is.
+/// Windows at the end that may be the incident and do not count as usual, …
 const RECENT_WINDOWS: usize = 30;
+/// … at most this share of what there is: the first windows of a young series are no
+/// more usual than the newest.
+const RECENT_SHARE: f64 = 0.25;
 /// "Now" is the mean of at most so many windows …
 const NOW_WINDOWS: usize = 3;
 /// … among the newest so many.
@@ -104,7 +106,7 @@ struct Deviation {
     ratio: f64,
 }
 
-/// Ranks the reasons, the largest share first; ties in the order of [`Cause`].
+/// Ranks the reasons, see [`rank_by`]; ties in the order of [`Cause`].
 ///
 /// Empty when the subject was hardly observed, or nothing moved at all. Reads
 /// up to 720 windows per series, so call it for what is shown or at risk:
@@ -225,6 +227,18 @@ fn itself(subject: Subject, deviation: Deviation, others: &[Reason]) -> Option<R
     })
 }
 
+/// Sorts reasons: first those that push to where all of them together do, then those
+/// that push against it, the larger contributions first. Equals stay as they are.
+pub fn rank_by<T>(reasons: &mut [T], contribution: impl Fn(&T) -> f64) {
+    let sum: f64 = reasons.iter().map(&contribution).sum();
+    let is_against = |reason: &T| contribution(reason) * sum < 0.0;
+    reasons.sort_by(|a, b| {
+        let by_side = is_against(a).cmp(&is_against(b));
+        let by_size = contribution(b).abs().total_cmp(&contribution(a).abs());
+        by_side.then(by_size)
+    });
+}
+
 /// Turns contributions into shares, drops what is negligible, sorts.
 fn rank(mut reasons: Vec<Reason>) -> Vec<Reason> {
     let total: f64 = reasons.iter().map(|reason| reason.contribution.abs()).sum();
@@ -235,10 +249,8 @@ fn rank(mut reasons: Vec<Reason>) -> Vec<Reason> {
         reason.contribution /= total;
     }
     reasons.retain(|reason| reason.contribution.abs() >= SHARE_MIN);
-    reasons.sort_by(|a, b| {
-        let by_size = b.contribution.abs().total_cmp(&a.contribution.abs());
-        by_size.then(a.cause.cmp(&b.cause))
-    });
+    reasons.sort_by_key(|reason| reason.cause);
+    rank_by(&mut reasons, |reason| reason.contribution);
     reasons.truncate(REASONS_MAX);
     reasons
 }
@@ -248,7 +260,7 @@ fn deviation(values: &[f64], target: Target) -> Option<Deviation> {
     if values.len() < WINDOWS_MIN {
         return None;
     }
-    let recent = RECENT_WINDOWS.min(values.len() / 2);
+    let recent = RECENT_WINDOWS.min((RECENT_SHARE * values.len() as f64) as usize);
     let mut usual: Vec<f64> = values[..values.len() - recent].to_vec();
     usual.retain(|value| value.is_finite());
     let newest = values

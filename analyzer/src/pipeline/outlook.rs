@@ -2,7 +2,7 @@
 
 use honeyguide_models::{
     Context, Driver, DriverId, Forecast, History, Role, SeriesInput, SeriesModel, Target,
-    attribution::{Cause, Reason, Subject, attribute},
+    attribution::{Cause, Reason, Subject, attribute, rank_by},
     breach::{Breach, ValidObjective, breach},
     pressure::pressure,
     recalibration::observed,
@@ -304,11 +304,8 @@ impl Pipeline {
                 ..reason
             })
         }));
-        // Stable: of equals, other services first.
-        reasons.sort_by(|a, b| {
-            let [a, b] = [a, b].map(|reason| reason.contribution().abs());
-            b.total_cmp(&a)
-        });
+        // Of equals, other services first.
+        rank_by(&mut reasons, Because::contribution);
         reasons.retain(|reason| reason.contribution().abs() >= SHARE_MIN);
         reasons.truncate(REASONS_MAX);
         reasons

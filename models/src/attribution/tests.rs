@@ -178,3 +178,32 @@ fn nothing_observed_or_moved_has_no_reason() {
     assert!(explain(WORK, &constant, &[(1, Role::Work, &missing)]).is_empty());
     assert!(explain(WORK, &constant[..2], &[]).is_empty());
 }
+
+/// Contention after half a minute of calm, in a series whose first windows were busy.
+#[test]
+fn the_first_windows_of_a_young_series_are_not_what_is_usual() {
+    let (n, from) = (24, 18);
+    let mut runq = series(1, n, from, 3.0);
+    for window in &mut runq[..7] {
+        window.y[Target::Rate.index()] += 1.0;
+        window.y[Target::P99.index()] += 1.0;
+    }
+    let reasons = explain(SATURATION, &runq, &[]);
+    assert_eq!(reasons[0].cause, Cause::Own, "{reasons:?}");
+    assert!(reasons[0].ratio_to_usual > 12.0, "{reasons:?}");
+    let load = reasons.iter().find(|reason| reason.cause == Cause::Load);
+    assert!(
+        load.is_none_or(|load| load.contribution.abs() < 0.1),
+        "{reasons:?}"
+    );
+}
+
+#[test]
+fn what_pushes_against_the_rest_comes_last() {
+    let mut contributions = [0.1, -0.5, 0.4, -0.05, 0.3, 0.1];
+    rank_by(&mut contributions, |contribution| *contribution);
+    assert_eq!(contributions, [0.4, 0.3, 0.1, 0.1, -0.5, -0.05]);
+    let mut falling = [0.2, -0.3, -0.4];
+    rank_by(&mut falling, |contribution| *contribution);
+    assert_eq!(falling, [-0.4, -0.3, 0.2]);
+}
