@@ -2,9 +2,9 @@
 //!
 //! For each candidate — the series itself, its load, its drivers — three things
 //! are taken from the histories: how far it is from its usual value now, in
-//! robust units (median and interquartile range of the windows before the last
-//! five minutes, as BARO does for root causes; Pham et al., FSE 2024); how well
-//! the series follows it, and after how many windows (best lagged correlation);
+//! robust units (median and the quartile on its other side, of the windows before the
+//! last five minutes, much as BARO does for root causes; Pham et al., FSE 2024); how
+//! well the series follows it, and after how many windows (best lagged correlation);
 //! and by how much the series moves when it moves (least-squares slope). A
 //! reason's contribution is slope × its deviation, discounted by the
 //! correlation and for small deviations.
@@ -32,7 +32,7 @@ const WINDOWS_MAX: usize = 720;
 const RECENT_WINDOWS: usize = 30;
 /// … at most this share of what there is: the first windows of a young series are no
 /// more usual than the newest.
-const RECENT_SHARE: f64 = 0.25;
+const RECENT_SHARE: f64 = 1.0 / 3.0;
 /// "Now" is the mean of at most so many windows …
 const NOW_WINDOWS: usize = 3;
 /// … among the newest so many.
@@ -274,8 +274,14 @@ fn deviation(values: &[f64], target: Target) -> Option<Deviation> {
     }
     let now = now.iter().sum::<f64>() / now.len() as f64;
     let [quarter, median, three_quarters] = quartiles(&mut usual);
-    let spread = ((three_quarters - quarter) / SDS_PER_IQR).max(SPREAD_MIN);
     let change = now - median;
+    // On the other side: what is usual of a young series has the incident in it, too.
+    let half = if change > 0.0 {
+        median - quarter
+    } else {
+        three_quarters - median
+    };
+    let spread = (2.0 * half / SDS_PER_IQR).max(SPREAD_MIN);
     Some(Deviation {
         change,
         sds: change / spread,

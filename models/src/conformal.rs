@@ -154,16 +154,16 @@ pub(crate) struct PooledLaw([u16; BINS]);
 const WHOLE: f64 = 65_535.0;
 
 impl PooledLaw {
-    /// All that these laws have counted; `None` if none of them has seen enough.
+    /// All that these laws have counted, each beside its prior; `None` if none of them has seen enough.
     pub(crate) fn of<'a>(laws: impl Iterator<Item = &'a ResidualLaw>) -> Option<PooledLaw> {
-        let mut masses = PRIOR.map(|share| PRIOR_RESIDUALS * share);
+        let mut masses = [0.0; BINS];
         let mut known = false;
         for law in laws {
             let (_, counted) = law.counted();
             if counted >= POOLED_FROM {
                 known = true;
-                for (mass, bin) in masses.iter_mut().zip(law.bins) {
-                    *mass += f64::from(bin) / f64::from(law.newest);
+                for ((mass, bin), prior) in masses.iter_mut().zip(law.bins).zip(*PRIOR) {
+                    *mass += PRIOR_RESIDUALS * prior + f64::from(bin) / f64::from(law.newest);
                 }
             }
         }

@@ -40,7 +40,8 @@ pub struct Group {
     centre: [f64; TRAITS],
     /// Of the traits among the series of the class.
     spread: [f64; TRAITS],
-    /// Usual change from window to window.
+    /// Usual change from window to window, of a rather restless one: intervals that are
+    /// too narrow tell what is not true.
     changes: [Option<f32>; TARGETS],
     leads: [[PooledLead; HORIZONS]; TARGETS],
 }
@@ -62,9 +63,9 @@ impl Group {
         });
         let changes = Target::ALL.map(|target| {
             let known = models().filter_map(|model| model.outlook().known_change(target));
-            let (sum, count) =
-                known.fold((0.0, 0), |(sum, count), change| (sum + change, count + 1));
-            (count > 0).then(|| (sum / f64::from(count)) as f32)
+            let known: Vec<f64> = known.collect();
+            let (mean, deviation) = moments(known.iter().copied());
+            (!known.is_empty()).then(|| (mean + deviation) as f32)
         });
         let leads = Target::ALL.map(|target| {
             std::array::from_fn(|h| {
@@ -180,7 +181,10 @@ impl Groups {
 fn add_class(groups: &mut Vec<Group>, of_class: &[(u32, Member<'_>)]) {
     let class = of_class[0].0;
     let members: Vec<&Member<'_>> = of_class.iter().map(|(_, member)| member).collect();
-    let spread = std::array::from_fn(|i| spread(members.iter().map(|member| member.traits[i])));
+    let spread = std::array::from_fn(|i| {
+        let (_, deviation) = moments(members.iter().map(|member| member.traits[i]));
+        deviation.max(SPREAD_MIN)
+    });
     let count = (members.len() / MEMBERS_PER_GROUP).clamp(1, GROUPS_MAX);
     let assigned = cluster(&members, &spread, count);
     for group in 0..count {
@@ -218,12 +222,12 @@ fn traits(model: &SeriesModel) -> [Option<f64>; TRAITS] {
     ]
 }
 
-/// The standard deviation.
-fn spread(values: impl Iterator<Item = f64> + Clone) -> f64 {
+/// Mean and standard deviation.
+fn moments(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let count = values.clone().count() as f64;
     let mean = values.clone().sum::<f64>() / count;
     let variance = values.map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-    variance.sqrt().max(SPREAD_MIN)
+    (mean, variance.sqrt())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use honeyguide_evaluation::{
     coverage,
     forecast::{Part, evaluate, evaluate_own},
     report::Outcome,
+    young,
 };
 
 use super::{Common, progress, series::SeriesArgs};
@@ -57,5 +58,8 @@ fn public(common: &Common, development: bool) -> anyhow::Result<Outcome> {
             outcome.skip(key, "ms-cloud/ is not in the data folder");
         }
     }
+    young::evaluate(common.data(), &mut outcome, |set| {
+        progress(&format!("first intervals: {set}"));
+    })?;
     Ok(outcome)
 }

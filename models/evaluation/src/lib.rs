@@ -26,6 +26,7 @@ pub mod score;
 pub mod speed;
 pub mod table;
 pub mod vus;
+pub mod young;
 
 pub use bootstrap::Interval;
 pub use error::Error;
