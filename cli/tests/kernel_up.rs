@@ -76,8 +76,8 @@ fn contention_raises_the_tail_fires_an_alert_with_the_reason_and_resolves() {
     let _victim = victim(directory.path());
     let up = Running::up(directory.path(), CONFIG, &[]);
     let usual = calm_p99(&up, Duration::from_secs(180));
-    // What is usual is told by the older half of a young series, and this one began
-    // with the start of everything else.
+    // This series began with the start of everything else, and after a short past it is
+    // long until another such time seems unlikely.
     wait_for("a past that is calm for the most part", 90, || {
         up.history_windows() >= 75
     });
@@ -100,7 +100,6 @@ fn contention_raises_the_tail_fires_an_alert_with_the_reason_and_resolves() {
     assert_eq!(alert["key"]["service"], "process/hg-victim");
     assert_eq!(alert["reasons"][0]["key"]["signal"], "runq", "{alert}");
     drop(hogs);
-    // After so short a past it is long until another such time seems unlikely.
     wait_for("the alert to resolve", 60, || {
         newest_alert(&up).is_some_and(|alert| alert["firing"] == false)
     });

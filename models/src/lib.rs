@@ -20,7 +20,8 @@
 //! 30 s to 15 min, seasons of 5 minutes to a week, and a regression on levels,
 //! season, load and the service's other signals — weighted by their recent
 //! errors (`ensemble.rs`). Its intervals are conformal: quantiles of its own past
-//! residuals, with a prior that makes the very first forecast wide and honest.
+//! residuals, with a prior that makes the very first forecast wide and honest, or that
+//! of series of the same kind ([`similar`]).
 //!
 //! How unusual a window is has two sides: how far it is from usual (`anomaly.rs`),
 //! and whether anything like it was ever seen ([`detector`], which serves any
