@@ -149,7 +149,6 @@ impl SplitMix64 {
 /// Abramowitz and Stegun, *Handbook of Mathematical Functions*, 26.2.17; error
 /// below 7.5e-8.
 #[cfg(test)]
-#[cfg(test)]
 pub(crate) fn normal_cdf(x: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.231_641_9 * x.abs());
     let poly = t
