@@ -1,0 +1,211 @@
+//! Stalls of services, from the files of their cgroups into the window.
+//!
+//! Of each service that owns rows: no group is read that nobody is named after.
+//! Executables that share a group are told apart in no file, so theirs count
+//! for the machine as a whole only.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use sensor_common::{
+    Signal,
+    histogram::{Totals, position},
+    record::Loss,
+};
+use tracing::warn;
+
+use super::Drained;
+use crate::stalls::{
+    Places,
+    counters::{some_total_us, throttled},
+    meters::{FileId, Pressure, Throttling},
+    read,
+};
+
+/// Groups read at each flush at most; a group takes some 30 µs.
+pub const GROUPS_MAX: usize = 1024;
+
+/// Which files are read.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Where they are.
+    pub places: Places,
+    /// PSI of the machine.
+    pub machine: bool,
+    /// PSI of services.
+    pub pressure: bool,
+    /// Quotas of services.
+    pub throttling: bool,
+}
+
+/// Reads the files of the groups it is told of.
+#[derive(Debug)]
+pub struct Stalls {
+    wanted: Wanted,
+    machine: Option<Group>,
+    groups: BTreeMap<PathBuf, Group>,
+    /// What was read last.
+    text: Vec<u8>,
+    warned: Warned,
+}
+
+#[derive(Debug, Default)]
+struct Warned {
+    full: bool,
+    unreadable: bool,
+}
+
+/// The files of one service.
+#[derive(Debug)]
+struct Group {
+    /// Number of the service's name.
+    service: u32,
+    /// Kernel services in it.
+    users: u32,
+    pressure: Vec<(Signal, PathBuf, Pressure)>,
+    /// The first that tells it counts.
+    throttling: (Vec<PathBuf>, Throttling),
+}
+
+impl Group {
+    fn new(
+        service: u32,
+        pressure: Option<[(Signal, PathBuf); 3]>,
+        throttling: Vec<PathBuf>,
+    ) -> Self {
+        let pressure = pressure.into_iter().flatten();
+        Self {
+            service,
+            users: 0,
+            pressure: pressure
+                .map(|(signal, path)| (signal, path, Pressure::default()))
+                .collect(),
+            throttling: (throttling, Throttling::default()),
+        }
+    }
+}
+
+impl Stalls {
+    /// Reads what is `wanted`; `machine` is the number of the machine's name.
+    pub fn new(wanted: Wanted, machine: u32) -> Self {
+        let of_machine = || Group::new(machine, Some(Places::of_machine()), Vec::new());
+        Self {
+            machine: wanted.machine.then(of_machine),
+            wanted,
+            groups: BTreeMap::new(),
+            text: Vec::new(),
+            warned: Warned::default(),
+        }
+    }
+
+    /// A kernel service of the group at `path`, whose name has the number `service`.
+    /// Returns whether it is to [`leave`](Self::leave) some time.
+    pub fn join(&mut self, path: &Path, service: u32) -> bool {
+        let wanted = &self.wanted;
+        if !wanted.pressure && !wanted.throttling {
+            return false;
+        }
+        if self.groups.len() == GROUPS_MAX && !self.groups.contains_key(path) {
+            if !std::mem::replace(&mut self.warned.full, true) {
+                warn!(
+                    GROUPS_MAX,
+                    "pressure and throttling of more services are not read"
+                );
+            }
+            return false;
+        }
+        let group = self.groups.entry(path.to_owned()).or_insert_with(|| {
+            let pressure = wanted.pressure.then(|| wanted.places.pressure(path));
+            let throttling = wanted.throttling.then(|| wanted.places.throttling(path));
+            Group::new(service, pressure.flatten(), throttling.unwrap_or_default())
+        });
+        group.users += 1;
+        true
+    }
+
+    /// The kernel service is no more.
+    pub fn leave(&mut self, path: &Path) {
+        if let Some(group) = self.groups.get_mut(path) {
+            group.users -= 1;
+            if group.users == 0 {
+                self.groups.remove(path);
+            }
+        }
+    }
+
+    /// Adds what happened since the last time to the window.
+    pub fn read(&mut self, window: &mut Drained) {
+        for group in self.machine.iter_mut().chain(self.groups.values_mut()) {
+            for (signal, path, meter) in &mut group.pressure {
+                let Some(file) = look(path, &mut self.text, &mut self.warned) else {
+                    continue;
+                };
+                let total_us = some_total_us(&self.text).ok();
+                let stalled = total_us.map(|us| meter.advance(file, Instant::now(), us));
+                match stalled {
+                    Some(Ok(Some(of_second))) => {
+                        let value_ns = of_second.as_nanos() as u64;
+                        window.add(group.service, *signal, (1, value_ns), value_ns);
+                    }
+                    Some(Ok(None)) => {}
+                    Some(Err(_)) | None => window.lose(Loss::ReadError, 1),
+                }
+            }
+            let (paths, meter) = &mut group.throttling;
+            for path in paths {
+                let Some(file) = look(path, &mut self.text, &mut self.warned) else {
+                    continue;
+                };
+                let added = match throttled(&self.text) {
+                    // The cpu controller is elsewhere.
+                    Ok(None) => continue,
+                    Ok(Some(value)) => meter.advance(file, Instant::now(), value).ok(),
+                    Err(_) => None,
+                };
+                match added {
+                    Some(Some(added)) => {
+                        let value_ns = added.time_ns / added.periods;
+                        let counted = (added.periods, added.time_ns);
+                        window.add(group.service, Signal::CpuThrottled, counted, value_ns);
+                    }
+                    Some(None) => {}
+                    None => window.lose(Loss::ReadError, 1),
+                }
+                break;
+            }
+        }
+    }
+}
+
+/// Reads a file that may not be there: the group is gone, has no such controller, or
+/// its pressure is not followed.
+fn look(path: &Path, text: &mut Vec<u8>, warned: &mut Warned) -> Option<FileId> {
+    match read(path, text) {
+        Ok(file) => Some(file),
+        Err(error) => {
+            let is_expected = error.kind() == io::ErrorKind::NotFound
+                || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EOPNOTSUPP));
+            if !is_expected && !std::mem::replace(&mut warned.unreadable, true) {
+                warn!(path = %path.display(), %error, "not read; others may not be either");
+            }
+            None
+        }
+    }
+}
+
+impl Drained {
+    /// Adds so many events with this sum in nanoseconds, all of the same value.
+    fn add(&mut self, service: u32, signal: Signal, (count, sum_ns): (u64, u64), value_ns: u64) {
+        let histogram = self.histogram(service, signal);
+        histogram.add(position(value_ns) as u8, count);
+        histogram.add_totals(Totals {
+            samples: count,
+            sum_ns,
+            max_ns: value_ns,
+        });
+    }
+}
