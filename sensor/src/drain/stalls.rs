@@ -209,3 +209,120 @@ impl Drained {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, thread, time::Duration};
+
+    use honeyguide_proto::{ServiceId, ServiceKind};
+
+    use super::*;
+    use crate::identity::Hierarchy;
+
+    const GROUP: &str = "x.service";
+
+    fn stalls(root: &Path) -> (Stalls, Drained, u32) {
+        let hierarchy = Hierarchy {
+            root: root.to_owned(),
+            mounts: root.to_owned(),
+            v1_controller: None,
+        };
+        let wanted = Wanted {
+            places: Places::of(&hierarchy),
+            machine: false,
+            pressure: true,
+            throttling: true,
+        };
+        let mut window = Drained::default();
+        let mut take = |name| {
+            window
+                .names
+                .take(ServiceId::named(ServiceKind::Systemd, name))
+        };
+        let (machine, service) = (take("machine"), take(GROUP));
+        (Stalls::new(wanted, machine), window, service)
+    }
+
+    fn write(root: &Path, file: &str, text: &str) {
+        fs::write(root.join(GROUP).join(file), text).unwrap();
+    }
+
+    /// Reads once more; returns signal, count and longest of each series.
+    fn read_again(stalls: &mut Stalls, window: &mut Drained) -> Vec<(Signal, u64, u64)> {
+        thread::sleep(Duration::from_millis(150));
+        window.clear();
+        stalls.read(window);
+        let of = |series: &super::super::DrainedSeries| {
+            let totals = series.histogram.totals();
+            (series.signal, totals.samples, totals.max_ns)
+        };
+        window.series().iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_group_is_read_while_somebody_is_in_it() {
+        let tree = tempfile::tempdir().unwrap();
+        let root = tree.path();
+        fs::create_dir(root.join(GROUP)).unwrap();
+        let (mut stalls, mut window, service) = stalls(root);
+        let path = Path::new(GROUP);
+        assert!(stalls.join(path, service) && stalls.join(path, service));
+        let throttled = |periods, us| format!("nr_throttled {periods}\nthrottled_usec {us}\n");
+
+        write(root, "memory.pressure", "some avg10=0.00 total=1000\n");
+        write(root, "cpu.stat", &throttled(5, 100));
+        assert_eq!(read_again(&mut stalls, &mut window), []);
+        write(root, "memory.pressure", "some avg10=0.00 total=81000\n");
+        write(root, "cpu.stat", &throttled(9, 500));
+        let read = read_again(&mut stalls, &mut window);
+        let [(Signal::MemoryPressure, 1, stalled_ns), throttled_now] = read[..] else {
+            panic!("{read:?}");
+        };
+        assert!(
+            (1_000_000..=80_000_000 * 1000 / 150).contains(&stalled_ns),
+            "{stalled_ns}"
+        );
+        assert_eq!(throttled_now, (Signal::CpuThrottled, 4, 100_000));
+        assert!(window.losses.is_empty());
+
+        // A file that cannot be, one that is empty, and one without a controller.
+        write(root, "memory.pressure", "some avg10=0.00 total=7\n");
+        write(root, "io.pressure", "");
+        write(root, "cpu.stat", "usage_usec 7\n");
+        assert_eq!(read_again(&mut stalls, &mut window), []);
+        assert_eq!(window.losses, [(Loss::ReadError, 2)]);
+
+        stalls.leave(path);
+        write(root, "memory.pressure", "some avg10=0.00 total=8\n");
+        fs::remove_file(root.join(GROUP).join("io.pressure")).unwrap();
+        let read = read_again(&mut stalls, &mut window);
+        assert_eq!(read.len(), 1, "zeros follow a stall: {read:?}");
+        stalls.leave(path);
+        assert_eq!(read_again(&mut stalls, &mut window), []);
+        assert!(window.losses.is_empty());
+    }
+
+    #[test]
+    fn a_group_that_is_gone_is_no_error() {
+        let tree = tempfile::tempdir().unwrap();
+        let (mut stalls, mut window, service) = stalls(tree.path());
+        assert!(stalls.join(Path::new("gone.service"), service));
+        assert_eq!(read_again(&mut stalls, &mut window), []);
+        assert!(window.losses.is_empty());
+        assert!(!stalls.warned.unreadable);
+    }
+
+    #[test]
+    fn groups_are_bounded() {
+        let tree = tempfile::tempdir().unwrap();
+        let (mut stalls, _, service) = stalls(tree.path());
+        let path = |number: usize| PathBuf::from(format!("{number}.service"));
+        for number in 0..GROUPS_MAX {
+            assert!(stalls.join(&path(number), service));
+        }
+        assert!(!stalls.join(&path(GROUPS_MAX), service));
+        assert!(stalls.join(&path(0), service));
+        stalls.leave(&path(1));
+        assert!(stalls.join(&path(GROUPS_MAX), service));
+    }
+}
