@@ -26,7 +26,7 @@ use crate::stalls::{
     read,
 };
 
-/// Groups read at each flush at most; a group takes some 30 µs.
+/// Groups read at each flush at most; a group takes some 50 µs (see `stall_cost`).
 pub const GROUPS_MAX: usize = 1024;
 
 /// Which files are read.
