@@ -354,7 +354,7 @@ impl Drain {
     fn forget(&mut self, service: &KnownService) {
         self.window.names.release(service.number);
         if let (Some(group), Some(stalls)) = (&service.group, &mut self.stalls) {
-            stalls.leave(group);
+            stalls.leave(group, service.number);
         }
     }
 

@@ -100,12 +100,19 @@ async fn secs(secs: f64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn pressure_is_what_the_file_says_and_the_service_s_own() {
     let mut group = Group::new("busy", "service");
-    // Executables that share a group are not told apart by it.
-    let mut shared = Group::new("shared", "scope");
     for _ in 0..=std::thread::available_parallelism().unwrap().get() {
         group.run("while :; do :; done");
     }
+    // Executables that share a group are not told apart by it; one that has a
+    // group for itself is.
+    let mut shared = Group::new("shared", "scope");
     shared.run("while :; do :; done");
+    shared.run("exec yes > /dev/null");
+    let directory = tempfile::tempdir().unwrap();
+    let own = directory.path().join("hg-alone");
+    fs::copy("/bin/sh", &own).unwrap();
+    let mut alone = Group::new("alone", "scope");
+    alone.run(&format!("exec {} -c 'while :; do :; done'", own.display()));
     let mut expected = 0.0;
     let batches = batches_during(async {
         secs(1.0).await;
@@ -134,11 +141,11 @@ async fn pressure_is_what_the_file_says_and_the_service_s_own() {
         services.iter().any(|key| key.starts_with("host/")),
         "the machine"
     );
-    assert!(
-        services.iter().all(|key| !key.starts_with("process/")),
-        "{services:?}"
-    );
-    assert!(!windows(&batches, "process/sh", Signal::RunQueue).is_empty());
+    assert!(services.iter().any(|key| key == "process/hg-alone"));
+    for name in ["process/sh", "process/yes"] {
+        assert!(!windows(&batches, name, Signal::RunQueue).is_empty());
+        assert!(services.iter().all(|key| key != name), "{services:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

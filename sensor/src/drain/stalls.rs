@@ -1,8 +1,8 @@
 //! Stalls of services, from the files of their cgroups into the window.
 //!
-//! Of each service that owns rows: no group is read that nobody is named after.
-//! Executables that share a group are told apart in no file, so theirs count
-//! for the machine as a whole only.
+//! Of services that own rows: no other group is read. What several services share
+//! is told of none of them: executables in one group, or in the root, count for
+//! the machine as a whole only.
 
 use std::{
     collections::BTreeMap,
@@ -19,11 +19,14 @@ use sensor_common::{
 use tracing::warn;
 
 use super::Drained;
-use crate::stalls::{
-    Places,
-    counters::{some_total_us, throttled},
-    meters::{FileId, Pressure, Throttling},
-    read,
+use crate::{
+    identity::{Owner, owner},
+    stalls::{
+        Places,
+        counters::{some_total_us, throttled},
+        meters::{FileId, Pressure, Throttling},
+        read,
+    },
 };
 
 /// Groups read at each flush at most; a group takes some 50 µs (see `stall_cost`).
@@ -59,13 +62,13 @@ struct Warned {
     unreadable: bool,
 }
 
-/// The files of one service.
+/// The files of one group.
 #[derive(Debug)]
 struct Group {
-    /// Number of the service's name.
-    service: u32,
-    /// Kernel services in it.
-    users: u32,
+    /// Number of each service's name, and how many kernel services have it.
+    services: BTreeMap<u32, u32>,
+    /// Who is in a group below is another service.
+    is_executable: bool,
     pressure: Vec<(Signal, PathBuf, Pressure)>,
     /// The first that tells it counts.
     throttling: (Vec<PathBuf>, Throttling),
@@ -73,26 +76,45 @@ struct Group {
 
 impl Group {
     fn new(
-        service: u32,
         pressure: Option<[(Signal, PathBuf); 3]>,
         throttling: Vec<PathBuf>,
+        is_executable: bool,
     ) -> Self {
         let pressure = pressure.into_iter().flatten();
         Self {
-            service,
-            users: 0,
+            services: BTreeMap::new(),
+            is_executable,
             pressure: pressure
                 .map(|(signal, path)| (signal, path, Pressure::default()))
                 .collect(),
             throttling: (throttling, Throttling::default()),
         }
     }
+
+    /// The only service in it.
+    fn alone(&self) -> Option<u32> {
+        let mut services = self.services.keys();
+        let first = services.next().copied();
+        first.filter(|_| services.next().is_none())
+    }
+
+    /// Forgets what was read: it will be of another time.
+    fn reset(&mut self) {
+        for (.., meter) in &mut self.pressure {
+            *meter = Pressure::default();
+        }
+        self.throttling.1 = Throttling::default();
+    }
 }
 
 impl Stalls {
     /// Reads what is `wanted`; `machine` is the number of the machine's name.
     pub fn new(wanted: Wanted, machine: u32) -> Self {
-        let of_machine = || Group::new(machine, Some(Places::of_machine()), Vec::new());
+        let of_machine = || {
+            let mut group = Group::new(Some(Places::of_machine()), Vec::new(), false);
+            group.services.insert(machine, 1);
+            group
+        };
         Self {
             machine: wanted.machine.then(of_machine),
             wanted,
@@ -121,62 +143,114 @@ impl Stalls {
         let group = self.groups.entry(path.to_owned()).or_insert_with(|| {
             let pressure = wanted.pressure.then(|| wanted.places.pressure(path));
             let throttling = wanted.throttling.then(|| wanted.places.throttling(path));
-            Group::new(service, pressure.flatten(), throttling.unwrap_or_default())
+            let is_executable = owner(path) == Owner::Executable;
+            Group::new(
+                pressure.flatten(),
+                throttling.unwrap_or_default(),
+                is_executable,
+            )
         });
-        group.users += 1;
+        *group.services.entry(service).or_default() += 1;
         true
     }
 
     /// The kernel service is no more.
-    pub fn leave(&mut self, path: &Path) {
-        if let Some(group) = self.groups.get_mut(path) {
-            group.users -= 1;
-            if group.users == 0 {
-                self.groups.remove(path);
+    pub fn leave(&mut self, path: &Path, service: u32) {
+        let Some(group) = self.groups.get_mut(path) else {
+            return;
+        };
+        if let Some(users) = group.services.get_mut(&service) {
+            *users -= 1;
+            if *users == 0 {
+                group.services.remove(&service);
             }
+        }
+        if group.services.is_empty() {
+            self.groups.remove(path);
         }
     }
 
     /// Adds what happened since the last time to the window.
     pub fn read(&mut self, window: &mut Drained) {
-        for group in self.machine.iter_mut().chain(self.groups.values_mut()) {
-            for (signal, path, meter) in &mut group.pressure {
-                let Some(file) = look(path, &mut self.text, &mut self.warned) else {
-                    continue;
-                };
-                let total_us = some_total_us(&self.text).ok();
-                let stalled = total_us.map(|us| meter.advance(file, Instant::now(), us));
-                match stalled {
-                    Some(Ok(Some(of_second))) => {
-                        let value_ns = of_second.as_nanos() as u64;
-                        window.add(group.service, *signal, (1, value_ns), value_ns);
-                    }
-                    Some(Ok(None)) => {}
-                    Some(Err(_)) | None => window.lose(Loss::ReadError, 1),
-                }
+        let mut reader = Reader {
+            text: &mut self.text,
+            warned: &mut self.warned,
+            window,
+        };
+        if let Some(machine) = &mut self.machine {
+            reader.group(machine);
+        }
+        let mut groups = self.groups.iter_mut().peekable();
+        while let Some((path, group)) = groups.next() {
+            // Those below a path come right after it.
+            let has_below = groups
+                .peek()
+                .is_some_and(|(next, _)| next.starts_with(path));
+            match group.is_executable && has_below {
+                true => group.reset(),
+                false => reader.group(group),
             }
-            let (paths, meter) = &mut group.throttling;
-            for path in paths {
-                let Some(file) = look(path, &mut self.text, &mut self.warned) else {
-                    continue;
-                };
-                let added = match throttled(&self.text) {
-                    // The cpu controller is elsewhere.
-                    Ok(None) => continue,
-                    Ok(Some(value)) => meter.advance(file, Instant::now(), value).ok(),
-                    Err(_) => None,
-                };
-                match added {
-                    Some(Some(added)) => {
-                        let value_ns = added.time_ns / added.periods;
-                        let counted = (added.periods, added.time_ns);
-                        window.add(group.service, Signal::CpuThrottled, counted, value_ns);
-                    }
-                    Some(None) => {}
-                    None => window.lose(Loss::ReadError, 1),
-                }
-                break;
+        }
+    }
+}
+
+/// Reads into a window.
+struct Reader<'a> {
+    text: &'a mut Vec<u8>,
+    warned: &'a mut Warned,
+    window: &'a mut Drained,
+}
+
+impl Reader<'_> {
+    fn group(&mut self, group: &mut Group) {
+        let Some(service) = group.alone() else {
+            group.reset();
+            return;
+        };
+        for (signal, path, meter) in &mut group.pressure {
+            self.pressure((service, *signal), path, meter);
+        }
+        let (paths, meter) = &mut group.throttling;
+        self.throttling(service, paths, meter);
+    }
+
+    fn pressure(&mut self, (service, signal): (u32, Signal), path: &Path, meter: &mut Pressure) {
+        let Some(file) = look(path, self.text, self.warned) else {
+            return;
+        };
+        let total_us = some_total_us(self.text).ok();
+        match total_us.map(|total_us| meter.advance(file, Instant::now(), total_us)) {
+            Some(Ok(Some(of_second))) => {
+                let value_ns = of_second.as_nanos() as u64;
+                self.window.add(service, signal, (1, value_ns), value_ns);
             }
+            Some(Ok(None)) => {}
+            Some(Err(_)) | None => self.window.lose(Loss::ReadError, 1),
+        }
+    }
+
+    fn throttling(&mut self, service: u32, paths: &[PathBuf], meter: &mut Throttling) {
+        for path in paths {
+            let Some(file) = look(path, self.text, self.warned) else {
+                continue;
+            };
+            let added = match throttled(self.text) {
+                // The cpu controller is elsewhere.
+                Ok(None) => continue,
+                Ok(Some(value)) => meter.advance(file, Instant::now(), value).ok(),
+                Err(_) => None,
+            };
+            match added {
+                Some(Some(added)) => {
+                    let value_ns = added.time_ns / added.periods;
+                    let counted = (added.periods, added.time_ns);
+                    self.window
+                        .add(service, Signal::CpuThrottled, counted, value_ns);
+                }
+                Some(None) => {}
+                None => self.window.lose(Loss::ReadError, 1),
+            }
+            return;
         }
     }
 }
@@ -292,14 +366,57 @@ mod tests {
         assert_eq!(read_again(&mut stalls, &mut window), []);
         assert_eq!(window.losses, [(Loss::ReadError, 2)]);
 
-        stalls.leave(path);
+        stalls.leave(path, service);
         write(root, "memory.pressure", "some avg10=0.00 total=8\n");
         fs::remove_file(root.join(GROUP).join("io.pressure")).unwrap();
         let read = read_again(&mut stalls, &mut window);
         assert_eq!(read.len(), 1, "zeros follow a stall: {read:?}");
-        stalls.leave(path);
+        stalls.leave(path, service);
         assert_eq!(read_again(&mut stalls, &mut window), []);
         assert!(window.losses.is_empty());
+    }
+
+    #[test]
+    fn what_executables_share_is_told_of_none() {
+        let tree = tempfile::tempdir().unwrap();
+        let root = tree.path();
+        let (mut stalls, mut window, service) = stalls(root);
+        let other = window
+            .names
+            .take(ServiceId::named(ServiceKind::Process, "y"));
+        let mut total_us = 0;
+        let mut told = |stalls: &mut Stalls, names: &[&str]| {
+            total_us += 50_000;
+            for name in names {
+                let line = format!("some avg10=0.00 total={total_us}\n");
+                fs::create_dir_all(root.join(name)).unwrap();
+                fs::write(root.join(name).join("io.pressure"), line).unwrap();
+            }
+            read_again(stalls, &mut window).len()
+        };
+        let (whole, below) = (Path::new("x"), Path::new("x/y"));
+        stalls.join(whole, service);
+        assert_eq!(
+            [told(&mut stalls, &["x"]), told(&mut stalls, &["x"])],
+            [0, 1]
+        );
+        stalls.join(whole, other);
+        assert_eq!(told(&mut stalls, &["x"]), 0, "two in one group");
+        stalls.leave(whole, other);
+        assert_eq!(
+            told(&mut stalls, &["x"]),
+            0,
+            "since when it is alone is not known"
+        );
+        assert_eq!(told(&mut stalls, &["x"]), 1);
+        stalls.join(below, other);
+        let both = ["x", "x/y"];
+        assert_eq!(
+            told(&mut stalls, &both),
+            0,
+            "the upper group has the lower one's"
+        );
+        assert_eq!(told(&mut stalls, &both), 1, "of the lower one");
     }
 
     #[test]
@@ -322,7 +439,7 @@ mod tests {
         }
         assert!(!stalls.join(&path(GROUPS_MAX), service));
         assert!(stalls.join(&path(0), service));
-        stalls.leave(&path(1));
+        stalls.leave(&path(1), service);
         assert!(stalls.join(&path(GROUPS_MAX), service));
     }
 }

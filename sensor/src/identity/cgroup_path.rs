@@ -65,14 +65,13 @@ pub fn owner(path: &Path) -> Owner {
 
 /// The group that is the service as a whole of which the group at `path` is
 /// part: the topmost with the same owner, where limits are set and which has
-/// the times of all groups below it. `None` where executables tell services
-/// apart, which may share a group.
+/// the times of all groups below it. Where executables tell services apart it is
+/// the group itself, which they may share; `None` for the root, which all do.
 pub fn service_group(path: &Path) -> Option<&Path> {
-    let of = owner(path);
-    if of == Owner::Executable {
-        return None;
+    match owner(path) {
+        Owner::Executable => Some(path).filter(|path| !path.as_os_str().is_empty()),
+        of => path.ancestors().filter(|above| owner(above) == of).last(),
     }
-    path.ancestors().filter(|above| owner(above) == of).last()
 }
 
 /// `<id>`, `docker-<id>.scope`, `cri-containerd-<id>.scope`, `crio-<id>`, `libpod-<id>.scope`, ….
@@ -171,7 +170,10 @@ mod tests {
                 "system.slice/nginx.service/workers",
                 Some("system.slice/nginx.service"),
             ),
-            ("user.slice/user-1000.slice/session-3.scope", None),
+            (
+                "user.slice/session-3.scope",
+                Some("user.slice/session-3.scope"),
+            ),
             ("", None),
         ] {
             let [path, group] = [Some(path), group]
