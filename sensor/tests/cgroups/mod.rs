@@ -91,13 +91,18 @@ impl Group {
         values.next().unwrap().trim().parse().unwrap()
     }
 
-    /// For how long some task waited for a CPU.
-    pub fn cpu_stalled(&self) -> Duration {
-        let text = fs::read_to_string(self.v2.join("cpu.pressure")).unwrap();
-        let some = text.lines().next().unwrap();
-        let (_, total) = some.rsplit_once("total=").unwrap();
-        Duration::from_micros(total.parse().unwrap())
+    /// The file with its CPU pressure.
+    pub fn cpu_pressure(&self) -> PathBuf {
+        self.v2.join("cpu.pressure")
     }
+}
+
+/// For how long some task was stalled, by a file of PSI.
+pub fn stalled(pressure: &Path) -> Duration {
+    let text = fs::read_to_string(pressure).unwrap();
+    let some = text.lines().next().unwrap();
+    let (_, total) = some.rsplit_once("total=").unwrap();
+    Duration::from_micros(total.parse().unwrap())
 }
 
 impl Drop for Group {
