@@ -168,9 +168,15 @@ fn probes(settings: &Settings, config: &honeyguide_sensor::ValidConfig) -> Vec<F
             _ => Finding {
                 ok: !wanted,
                 what: format!("probe {probe}: {}{off}", status.describe()),
-                fix: Some(format!(
-                    "remove {probe} from sensor.probes, or use a newer kernel"
-                )),
+                fix: Some(match probe {
+                    Probe::Pressure => {
+                        format!("boot with psi=1, or remove {probe} from sensor.probes")
+                    }
+                    Probe::Throttling => format!(
+                        "enable the cpu controller of cgroups, or remove {probe} from sensor.probes"
+                    ),
+                    _ => format!("remove {probe} from sensor.probes, or use a newer kernel"),
+                }),
             },
         };
         kernel.detach(probe);

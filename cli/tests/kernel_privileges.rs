@@ -124,6 +124,11 @@ fn check(user: &[&str], capabilities: &[String]) {
         let best = format!("\"{probe}\"}} 2");
         assert!(levels.contains(&best.as_str()), "{probe}: {levels:?}");
     }
+    // How well depends on how this machine mounts cgroups.
+    for probe in ["pressure", "throttling"] {
+        let refused = format!("\"{probe}\"}} 0");
+        assert!(!levels.contains(&refused.as_str()), "{probe}: {levels:?}");
+    }
 }
 
 fn events(metrics: &str) -> f64 {

@@ -84,6 +84,8 @@ impl Default for Config {
                 Probe::Tcp,
                 Probe::TcpRetransmit,
                 Probe::Reclaim,
+                Probe::Pressure,
+                Probe::Throttling,
             ],
             sampling_shift: BTreeMap::new(),
             sensor_id: String::new(),
@@ -128,6 +130,9 @@ pub enum ConfigError {
         "sensor.sampling_shift names the unknown signal {0:?} (signals: runq, blkio, server_request, …)"
     )]
     UnknownSignal(String),
+    /// A signal of which every event is counted anyway.
+    #[error("sensor.sampling_shift names {0}, which is read once per flush and cannot be sampled")]
+    NotSampled(Signal),
 }
 
 /// A checked configuration.
@@ -202,6 +207,9 @@ impl Config {
         for (name, shift) in &self.sampling_shift {
             let signal =
                 Signal::from_name(name).ok_or_else(|| ConfigError::UnknownSignal(name.clone()))?;
+            if !Probe::of_signal(signal).is_sampled() {
+                return Err(ConfigError::NotSampled(signal));
+            }
             if *shift > SAMPLING_SHIFT_MAX {
                 let expected = format!("0 to {SAMPLING_SHIFT_MAX}");
                 return Err(range("sampling_shift", shift, expected));
@@ -262,7 +270,7 @@ mod tests {
     #[test]
     fn wrong_values_are_errors_that_name_the_key() {
         type Change = fn(&mut Config);
-        let cases: [(&str, Change); 13] = [
+        let cases: [(&str, Change); 14] = [
             ("flush_interval", |c| {
                 c.flush_interval = Duration::from_millis(999)
             }),
@@ -287,6 +295,9 @@ mod tests {
             ("idle_timeout", |c| c.idle_timeout = Duration::ZERO),
             ("nope", |c| {
                 c.sampling_shift = [("nope".to_owned(), 1)].into()
+            }),
+            ("cpu_pressure", |c| {
+                c.sampling_shift = [("cpu_pressure".to_owned(), 1)].into()
             }),
         ];
         for (name, change) in cases {

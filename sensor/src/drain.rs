@@ -3,22 +3,24 @@
 //! Counters are cumulative; the difference from the last snapshot is the
 //! window. Only rows whose sample count moved are read.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use honeyguide_proto::{Route, ServiceId, SparseHistogram};
 use sensor_common::{
     Signal,
     histogram::Totals,
-    record::{FIRST_SERVICE, Loss, RowOwner},
+    record::{FIRST_SERVICE, HOST_SERVICE, Loss, RowOwner, ServiceKey},
     signal::SIGNALS,
 };
 
 mod names;
 mod peers;
 mod routes;
+mod stalls;
 
 pub use peers::DrainedEndpoint;
 pub use routes::DrainedRoute;
+pub use stalls::Wanted as WantedStalls;
 
 use crate::{
     identity,
@@ -85,6 +87,14 @@ impl Drained {
         &self.endpoints
     }
 
+    fn lose(&mut self, reason: Loss, count: u64) {
+        match self.losses.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, sum)) => *sum += count,
+            None if count > 0 => self.losses.push((reason, count)),
+            None => {}
+        }
+    }
+
     fn clear(&mut self) {
         self.used = 0;
         self.routes.clear();
@@ -145,6 +155,7 @@ pub struct Drain {
     names: identity::Names,
     routes: routes::Routes,
     peers: peers::Peers,
+    stalls: Option<stalls::Stalls>,
     services: BTreeMap<u32, KnownService>,
     losses: [u64; Loss::ALL.len()],
     /// Windows without events after which a service is retired.
@@ -163,6 +174,8 @@ struct KnownService {
     number: u32,
     rows: Vec<u32>,
     idle_windows: u32,
+    /// Its cgroup, if stalls of it are read.
+    group: Option<PathBuf>,
 }
 
 impl Drain {
@@ -179,6 +192,7 @@ impl Drain {
             names,
             routes: routes::Routes::new(tables.routes().rows(), routes_per_service, rules),
             peers: peers::Peers::default(),
+            stalls: None,
             services: BTreeMap::new(),
             losses: [0; Loss::ALL.len()],
             idle_windows_max,
@@ -186,6 +200,14 @@ impl Drain {
             retired: Vec::new(),
             window: Drained::default(),
         }
+    }
+
+    /// Reads stalls from files as well.
+    pub fn with_stalls(mut self, wanted: WantedStalls) -> Self {
+        let machine = self.names.name(HOST_SERVICE, &ServiceKey::default(), 0);
+        let machine = self.window.names.take(machine);
+        self.stalls = Some(stalls::Stalls::new(wanted, machine));
+        self
     }
 
     /// Number of routes that own rows.
@@ -257,6 +279,9 @@ impl Drain {
             .drain(tables, epoch, &mut self.window, service_of);
         self.peers
             .drain(kernel, &self.routes, &self.services, &mut self.window);
+        if let Some(stalls) = &mut self.stalls {
+            stalls.read(&mut self.window);
+        }
         self.retire_and_recycle(kernel);
         Ok(())
     }
@@ -306,14 +331,30 @@ impl Drain {
         }
         self.named += 1;
         let id = self.names.name(owner.service, &record.key, record.tgid);
+        let number = self.window.names.take(id);
+        let named_after = (owner.service >= FIRST_SERVICE).then_some(&record.key);
+        let group = named_after.and_then(|key| self.names.group(key));
+        let stalls = self.stalls.as_mut();
+        let group = group.zip(stalls).and_then(|(group, stalls)| {
+            let joined = stalls.join(&group, number);
+            joined.then_some(group)
+        });
         let service = KnownService {
             generation: record.generation,
-            number: self.window.names.take(id),
+            number,
             rows: vec![row],
             idle_windows: 0,
+            group,
         };
         if let Some(before) = self.services.insert(owner.service, service) {
-            self.window.names.release(before.number);
+            self.forget(&before);
+        }
+    }
+
+    fn forget(&mut self, service: &KnownService) {
+        self.window.names.release(service.number);
+        if let (Some(group), Some(stalls)) = (&service.group, &mut self.stalls) {
+            stalls.leave(group, service.number);
         }
     }
 
@@ -321,13 +362,7 @@ impl Drain {
     fn lose(&mut self, losses: [u64; Loss::ALL.len()]) {
         let before = std::mem::replace(&mut self.losses, losses);
         for (reason, (now, before)) in Loss::ALL.into_iter().zip(losses.into_iter().zip(before)) {
-            let count = now.wrapping_sub(before);
-            let losses = &mut self.window.losses;
-            match losses.iter_mut().find(|(known, _)| *known == reason) {
-                Some((_, sum)) => *sum += count,
-                None if count > 0 => losses.push((reason, count)),
-                None => {}
-            }
+            self.window.lose(reason, now.wrapping_sub(before));
         }
     }
 
@@ -338,7 +373,7 @@ impl Drain {
             if let Some(service) = self.services.remove(&index) {
                 self.routes.forget_service(kernel, index);
                 kernel.recycle(index, &service.rows);
-                self.window.names.release(service.number);
+                self.forget(&service);
             }
         }
         let idle = self.services.iter().filter(|(index, service)| {

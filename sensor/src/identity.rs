@@ -17,7 +17,7 @@ use std::{
 use honeyguide_proto::{ServiceId, ServiceKind};
 use sensor_common::record::{HOST_SERVICE, OTHER_SERVICE, ServiceKey};
 
-pub use cgroup_path::{Owner, owner};
+pub use cgroup_path::{Owner, owner, service_group};
 
 /// Directories of a cgroup tree visited at most in one scan.
 const DIRECTORIES_MAX: usize = 65_536;
@@ -31,6 +31,8 @@ const COMM_CUT: usize = 15;
 pub struct Hierarchy {
     /// Where it is mounted.
     pub root: PathBuf,
+    /// Where all hierarchies are mounted.
+    pub mounts: PathBuf,
     /// The version 1 controller it belongs to; `None` for version 2.
     pub v1_controller: Option<&'static str>,
 }
@@ -38,9 +40,9 @@ pub struct Hierarchy {
 impl Hierarchy {
     /// The hierarchy of this machine: version 2 if it holds groups, else the
     /// version 1 `memory` or `cpu` controller, else version 2 even if empty.
-    /// `root` replaces `/sys/fs/cgroup` (in a container, the host's tree).
-    pub fn find(root: &Path) -> Hierarchy {
-        let v2_root = [root.to_owned(), root.join("unified")]
+    /// `mounts` replaces `/sys/fs/cgroup` (in a container, the host's tree).
+    pub fn find(mounts: &Path) -> Hierarchy {
+        let v2_root = [mounts.to_owned(), mounts.join("unified")]
             .into_iter()
             .find(|candidate| candidate.join("cgroup.controllers").exists());
         let has_groups = |path: &Path| {
@@ -51,21 +53,23 @@ impl Hierarchy {
         };
         let v2 = |root: PathBuf| Hierarchy {
             root,
+            mounts: mounts.to_owned(),
             v1_controller: None,
         };
         if let Some(found) = v2_root.clone().filter(|path| has_groups(path)) {
             return v2(found);
         }
         for controller in ["memory", "cpu"] {
-            let path = root.join(controller);
+            let path = mounts.join(controller);
             if path.join("cgroup.procs").exists() && has_groups(&path) {
                 return Hierarchy {
                     root: path,
+                    mounts: mounts.to_owned(),
                     v1_controller: Some(controller),
                 };
             }
         }
-        v2(v2_root.unwrap_or_else(|| root.to_owned()))
+        v2(v2_root.unwrap_or_else(|| mounts.to_owned()))
     }
 }
 
@@ -115,6 +119,16 @@ impl Names {
     /// Whether the group is one that the last scan saw.
     pub fn knows(&self, cgroup_id: u64) -> bool {
         self.paths.contains_key(&cgroup_id)
+    }
+
+    /// The cgroup that is the service with `key` as a whole, relative to the root
+    /// of the hierarchy, if there is one.
+    pub fn group(&self, key: &ServiceKey) -> Option<PathBuf> {
+        if key.comm.starts_with(KERNEL_COMM) {
+            return None;
+        }
+        let path = self.paths.get(&key.cgroup_id)?;
+        service_group(path.strip_prefix(&self.hierarchy.root).ok()?).map(Path::to_owned)
     }
 
     /// The name of the kernel service `index` with `key`; `tgid` is a process
@@ -215,6 +229,11 @@ mod tests {
         ] {
             assert_eq!(names.name(index, &key, 0).key(), expected);
         }
+        let group = |path: &Path, comm| names.group(&key(inode(path), comm));
+        let whole = Path::new("system.slice/nginx.service");
+        assert_eq!(group(&unit, "nginx").as_deref(), Some(whole));
+        assert_eq!(group(&unit, "[kernel]"), None);
+        assert_eq!(group(root, "postgres"), None);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`program`] loads and attaches the kernel programs and
 //! shares memory with them; [`drain`] takes one window; [`identity`] names
-//! services and [`routes`] requests; [`tls`] finds what is to be seen inside TLS;
+//! services and [`routes`] requests; [`stalls`] is what is read from files;
+//! [`tls`] finds what is to be seen inside TLS;
 //! [`batches`] numbers and encodes; [`sensor`] runs it all;
 //! [`cost`] measures what it takes; [`hints`] says how closely to look, and
 //! [`ceiling`] how closely at most; [`service`] is what `honeyguide-sensor` runs.
@@ -24,6 +25,7 @@ pub mod program;
 pub mod routes;
 pub mod sensor;
 pub mod service;
+pub mod stalls;
 mod steering;
 mod syscall_buffer;
 mod syscall_class;

@@ -31,7 +31,7 @@ use self::{
     probe::{OFFSETS, Probe, ProbeState},
     tables::Tables,
 };
-use crate::{identity::Hierarchy, routes::Lessons, syscall_buffer, syscall_class};
+use crate::{identity::Hierarchy, routes::Lessons, stalls::Places, syscall_buffer, syscall_class};
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sensor-ebpf.o"));
@@ -124,6 +124,8 @@ pub struct Kernel {
     lessons: HashMap<MapData, LessonKey, u8>,
     peers: Peers,
     unseen_tls: openssl::Unseen,
+    /// Where the files are of probes without programs.
+    places: Places,
 }
 
 impl Kernel {
@@ -216,11 +218,17 @@ impl Kernel {
             lessons,
             peers,
             unseen_tls,
+            places: Places::of(hierarchy),
         };
         kernel.fill_syscall_tables()?;
         kernel.fill_listening_ports()?;
         kernel.seed_random()?;
         Ok(kernel)
+    }
+
+    /// Where the files are of probes without programs.
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Who answers where, if that changed since the last time.

@@ -33,7 +33,7 @@ use crate::{
     clock::{WindowClock, clock_now},
     config::ValidConfig,
     cost::{KernelCost, ProbeEvents, measurement_overhead},
-    drain::Drain,
+    drain::{Drain, WantedStalls},
     hints::{self, Follower, Owner, Shared},
     identity::{Hierarchy, Names},
     metrics::{Metrics, ReasonLabels},
@@ -207,7 +207,8 @@ impl AttachedSensor {
                 self.names,
                 self.config.rules.clone(),
                 idle_windows(idle_timeout, flush),
-            ),
+            )
+            .with_stalls(wanted_stalls(&self.kernel)),
             kernel: self.kernel,
             batches: Batches::new(self.sensor_id, boot_id, partitions),
             clock: WindowClock::new(clock_now()),
@@ -350,6 +351,21 @@ async fn publish<P: Producer>(
                 tokio::time::sleep(PUBLISH_RETRY).await;
             }
         }
+    }
+}
+
+/// What of stalls the probes that run read.
+fn wanted_stalls(kernel: &Kernel) -> WantedStalls {
+    let level = |probe| match kernel.status(probe).state {
+        ProbeState::Running { level, .. } => Some(level),
+        _ => None,
+    };
+    let pressure = level(Probe::Pressure);
+    WantedStalls {
+        places: kernel.places().clone(),
+        machine: pressure.is_some(),
+        pressure: pressure == Some(0),
+        throttling: level(Probe::Throttling).is_some(),
     }
 }
 

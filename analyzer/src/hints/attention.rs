@@ -65,6 +65,11 @@ pub fn deciders(signal: Signal) -> &'static [Signal] {
         Signal::SyscallOther => &[Signal::SyscallOther],
         // Decided with an exchange of either side, or too rare to matter.
         Signal::TcpRtt | Signal::TcpRetransmit | Signal::Reclaim => &[],
+        // Read at every flush, never sampled.
+        Signal::CpuPressure
+        | Signal::IoPressure
+        | Signal::MemoryPressure
+        | Signal::CpuThrottled => &[],
     }
 }
 

@@ -61,7 +61,11 @@ fn role(signal: Signal) -> Role {
         | Signal::BlockIo
         | Signal::BlockIoDevice
         | Signal::TcpRetransmit
-        | Signal::Reclaim => Role::Saturation,
+        | Signal::Reclaim
+        | Signal::CpuPressure
+        | Signal::IoPressure
+        | Signal::MemoryPressure
+        | Signal::CpuThrottled => Role::Saturation,
         _ => Role::Work,
     }
 }

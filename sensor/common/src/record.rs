@@ -130,7 +130,7 @@ pub enum Loss {
     RowsFull = 1,
     /// An end without its begin (begun before the sensor, or its state was evicted).
     UnmatchedEnd = 2,
-    /// Kernel memory could not be read, or held what cannot be.
+    /// Kernel memory could not be read, or it or a cgroup file held what cannot be.
     ReadError = 3,
     /// Task, socket or request state could not be allocated.
     StateFull = 4,

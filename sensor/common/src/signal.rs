@@ -59,10 +59,20 @@ pub enum Signal {
     SyscallSleep = 22,
     /// All other system calls.
     SyscallOther = 23,
+    /// CPU pressure: time within a second in which a task of the service waited
+    /// for a CPU; one event per cgroup and flush, as of the next two.
+    CpuPressure = 24,
+    /// The same of I/O.
+    IoPressure = 25,
+    /// The same of memory.
+    MemoryPressure = 26,
+    /// Period in which the CPU quota was used up: how long its tasks were
+    /// kept from running then, the sum over CPUs.
+    CpuThrottled = 27,
 }
 
 /// Number of signals defined.
-pub const SIGNALS: usize = 24;
+pub const SIGNALS: usize = 28;
 const _: () = assert!(SIGNALS <= SIGNALS_MAX);
 
 impl Signal {
@@ -92,6 +102,10 @@ impl Signal {
         Signal::SyscallProcess,
         Signal::SyscallSleep,
         Signal::SyscallOther,
+        Signal::CpuPressure,
+        Signal::IoPressure,
+        Signal::MemoryPressure,
+        Signal::CpuThrottled,
     ];
 
     /// The signal of a number, if there is one.
@@ -136,6 +150,10 @@ impl Signal {
             Signal::SyscallProcess => "syscall_process",
             Signal::SyscallSleep => "syscall_sleep",
             Signal::SyscallOther => "syscall_other",
+            Signal::CpuPressure => "cpu_pressure",
+            Signal::IoPressure => "io_pressure",
+            Signal::MemoryPressure => "memory_pressure",
+            Signal::CpuThrottled => "cpu_throttled",
         }
     }
 

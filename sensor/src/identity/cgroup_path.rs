@@ -63,6 +63,17 @@ pub fn owner(path: &Path) -> Owner {
     }
 }
 
+/// The group that is the service as a whole of which the group at `path` is
+/// part: the topmost with the same owner, where limits are set and which has
+/// the times of all groups below it. Where executables tell services apart it is
+/// the group itself, which they may share; `None` for the root, which all do.
+pub fn service_group(path: &Path) -> Option<&Path> {
+    match owner(path) {
+        Owner::Executable => Some(path).filter(|path| !path.as_os_str().is_empty()),
+        of => path.ancestors().filter(|above| owner(above) == of).last(),
+    }
+}
+
 /// `<id>`, `docker-<id>.scope`, `cri-containerd-<id>.scope`, `crio-<id>`, `libpod-<id>.scope`, ….
 fn container_id(part: &str) -> Option<String> {
     // CRI-O's monitor of a container is not the container.
@@ -140,6 +151,38 @@ mod tests {
             "user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{id}.scope",
         ] {
             check(path, container.clone());
+        }
+    }
+
+    #[test]
+    fn a_service_is_the_topmost_group_of_its_owner() {
+        for (path, group) in [
+            ("docker/{id}/init/deep", Some("docker/{id}")),
+            (
+                "kubepods/pod{uid}/{id}/init",
+                Some("kubepods/pod{uid}/{id}"),
+            ),
+            (
+                "kubepods/burstable/pod{uid}",
+                Some("kubepods/burstable/pod{uid}"),
+            ),
+            (
+                "system.slice/nginx.service/workers",
+                Some("system.slice/nginx.service"),
+            ),
+            (
+                "user.slice/session-3.scope",
+                Some("user.slice/session-3.scope"),
+            ),
+            ("", None),
+        ] {
+            let [path, group] = [Some(path), group]
+                .map(|path| path.map(|path| path.replace("{id}", ID).replace("{uid}", UID)));
+            let path = path.unwrap();
+            assert_eq!(
+                service_group(Path::new(&path)),
+                group.as_deref().map(Path::new)
+            );
         }
     }
 

@@ -16,7 +16,8 @@ impl Kernel {
         self.detach(probe);
         let mut refusals = Vec::new();
         for (number, level) in probe.levels().iter().enumerate().skip(best) {
-            match self.attach_programs(level.programs) {
+            let has_files = self.places.check(probe, number);
+            match has_files.and_then(|()| self.attach_programs(level.programs)) {
                 Ok(()) => {
                     if probe == Probe::Tcp {
                         self.forget_begun();

@@ -6,7 +6,8 @@ use sensor_common::Signal;
 
 use super::openssl;
 
-/// A group of programs that measures something users know by name.
+/// What measures something users know by name: a group of programs, or files of
+/// the kernel ([`crate::stalls`]).
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
@@ -24,6 +25,10 @@ pub enum Probe {
     Reclaim,
     /// System calls by class.
     Syscall,
+    /// Pressure stall information; from files, without kernel programs.
+    Pressure,
+    /// CPU quotas used up; likewise.
+    Throttling,
 }
 
 /// One way to measure, best first.
@@ -31,7 +36,7 @@ pub enum Probe {
 pub struct Level {
     /// What it gives, for people.
     pub what: &'static str,
-    /// Its programs; all are needed.
+    /// Its programs; all are needed. None where files are read instead.
     pub programs: &'static [ProgramSpec],
 }
 
@@ -161,13 +166,15 @@ const ENDS: &[&str] = REQUESTS.split_at(10).0;
 
 impl Probe {
     /// Every probe.
-    pub const ALL: [Probe; 6] = [
+    pub const ALL: [Probe; 8] = [
         Probe::Runq,
         Probe::Blkio,
         Probe::Tcp,
         Probe::TcpRetransmit,
         Probe::Reclaim,
         Probe::Syscall,
+        Probe::Pressure,
+        Probe::Throttling,
     ];
 
     /// The name in configuration and reports.
@@ -179,6 +186,8 @@ impl Probe {
             Probe::TcpRetransmit => "tcp_retransmit",
             Probe::Reclaim => "reclaim",
             Probe::Syscall => "syscall",
+            Probe::Pressure => "pressure",
+            Probe::Throttling => "throttling",
         }
     }
 
@@ -189,9 +198,17 @@ impl Probe {
             Signal::BlockIo | Signal::BlockIoDevice => Probe::Blkio,
             Signal::TcpRetransmit => Probe::TcpRetransmit,
             Signal::Reclaim => Probe::Reclaim,
+            Signal::CpuPressure | Signal::IoPressure | Signal::MemoryPressure => Probe::Pressure,
+            Signal::CpuThrottled => Probe::Throttling,
             signal if signal.is_syscall() => Probe::Syscall,
             _ => Probe::Tcp,
         }
+    }
+
+    /// Whether there are kernel programs, whose events can be sampled, and which
+    /// can be detached. Files are read once per flush whatever happens.
+    pub const fn is_sampled(self) -> bool {
+        !matches!(self, Probe::Pressure | Probe::Throttling)
     }
 
     /// The probe that a kernel program belongs to.
@@ -214,6 +231,8 @@ impl Probe {
             Probe::TcpRetransmit => TCP_RETRANSMIT,
             Probe::Reclaim => RECLAIM,
             Probe::Syscall => SYSCALL,
+            Probe::Pressure => PRESSURE,
+            Probe::Throttling => THROTTLING,
         }
     }
 }
@@ -367,6 +386,22 @@ const SYSCALL: &[Level] = &[Level {
         spec("syscall_enter", "sys_enter", SERVICE),
         spec("syscall_exit", "sys_exit", SERVICE),
     ],
+}];
+
+const PRESSURE: &[Level] = &[
+    Level {
+        what: "stalls at every flush, by service and for the machine as a whole",
+        programs: &[],
+    },
+    Level {
+        what: "stalls at every flush, for the machine as a whole",
+        programs: &[],
+    },
+];
+
+const THROTTLING: &[Level] = &[Level {
+    what: "periods in which a CPU quota was used up, at every flush",
+    programs: &[],
 }];
 
 /// A level that does not work here.

@@ -16,6 +16,7 @@ use crate::{
     batches::Window,
     ceiling::{FIXED_NS, Load, ProbeLoad},
     cost::{Measurement, by_probe},
+    drain::DrainedSeries,
     metrics::{RECOVERED, SHED, ShedLabels, TRIAL_FAILED},
     program::probe::Probe,
 };
@@ -158,7 +159,8 @@ impl Worker {
     /// What the window that ends cost; remembers its events.
     pub(super) fn load(&mut self, window: Window, user_space: Duration) -> Load {
         self.events.clear();
-        for series in self.drain.window().series() {
+        let sampled = |series: &&DrainedSeries| Probe::of_signal(series.signal).is_sampled();
+        for series in self.drain.window().series().iter().filter(sampled) {
             let (count, samples) = (series.histogram.count(), series.histogram.totals().samples);
             let ratio = count as f64 / samples.max(1) as f64;
             let events = self.events.entry(Probe::of_signal(series.signal));
