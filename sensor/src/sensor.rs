@@ -132,6 +132,10 @@ impl AttachedSensor {
                 ProbeState::Running { refusals, .. } if refusals.is_empty() => {
                     info!(%probe, "attached: {}", status.describe())
                 }
+                ProbeState::Running { refusals, .. } if !probe.is_sampled() => {
+                    let why = refusals.first().map_or("", |refusal| &refusal.why);
+                    info!(%probe, why, "attached: {}", status.describe());
+                }
                 ProbeState::Running { refusals, .. } => {
                     let why = refusals.first().map_or("", |refusal| &refusal.why);
                     warn!(%probe, why, "attached at a fallback: {}", status.describe());

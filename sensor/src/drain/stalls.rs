@@ -32,6 +32,10 @@ use crate::{
 /// Groups read at each flush at most; a group takes some 50 µs (see `stall_cost`).
 pub const GROUPS_MAX: usize = 1024;
 
+/// Reading takes at most one part in so many of the time of one CPU: with many groups
+/// and a short flush interval, not every flush has them.
+const READ_SHARE: u32 = 200;
+
 /// Which files are read.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -51,6 +55,8 @@ pub struct Stalls {
     wanted: Wanted,
     machine: Option<Group>,
     groups: BTreeMap<PathBuf, Group>,
+    /// Not before this is read again.
+    due: Option<Instant>,
     /// What was read last.
     text: Vec<u8>,
     warned: Warned,
@@ -119,6 +125,7 @@ impl Stalls {
             machine: wanted.machine.then(of_machine),
             wanted,
             groups: BTreeMap::new(),
+            due: None,
             text: Vec::new(),
             warned: Warned::default(),
         }
@@ -170,8 +177,17 @@ impl Stalls {
         }
     }
 
-    /// Adds what happened since the last time to the window.
+    /// Adds what happened since the last time to the window, if there is time for it.
     pub fn read(&mut self, window: &mut Drained) {
+        let begun = Instant::now();
+        if self.due.is_some_and(|due| begun < due) {
+            return;
+        }
+        self.read_all(window);
+        self.due = Some(begun + READ_SHARE * begun.elapsed());
+    }
+
+    fn read_all(&mut self, window: &mut Drained) {
         let mut reader = Reader {
             text: &mut self.text,
             warned: &mut self.warned,
@@ -370,7 +386,7 @@ mod tests {
         write(root, "memory.pressure", "some avg10=0.00 total=8\n");
         fs::remove_file(root.join(GROUP).join("io.pressure")).unwrap();
         let read = read_again(&mut stalls, &mut window);
-        assert_eq!(read.len(), 1, "zeros follow a stall: {read:?}");
+        assert_eq!(read.len(), 1, "calm follows a stall: {read:?}");
         stalls.leave(path, service);
         assert_eq!(read_again(&mut stalls, &mut window), []);
         assert!(window.losses.is_empty());
@@ -417,6 +433,30 @@ mod tests {
             "the upper group has the lower one's"
         );
         assert_eq!(told(&mut stalls, &both), 1, "of the lower one");
+    }
+
+    #[test]
+    fn what_there_was_no_time_for_is_read_later() {
+        let tree = tempfile::tempdir().unwrap();
+        let root = tree.path();
+        fs::create_dir(root.join(GROUP)).unwrap();
+        let (mut stalls, mut window, service) = stalls(root);
+        stalls.join(Path::new(GROUP), service);
+        let throttled = |periods: u64| format!("nr_throttled {periods}\nthrottled_usec 10\n");
+        write(root, "cpu.stat", &throttled(5));
+        assert_eq!(read_again(&mut stalls, &mut window), []);
+        stalls.due = Some(Instant::now() + Duration::from_secs(3600));
+        write(root, "cpu.stat", &throttled(6));
+        assert_eq!(read_again(&mut stalls, &mut window), []);
+        stalls.due = None;
+        write(root, "cpu.stat", &throttled(8));
+        let read = read_again(&mut stalls, &mut window);
+        assert_eq!(read, [(Signal::CpuThrottled, 3, 0)]);
+        assert!(
+            stalls
+                .due
+                .is_some_and(|due| due < Instant::now() + Duration::from_secs(60))
+        );
     }
 
     #[test]

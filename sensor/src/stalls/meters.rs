@@ -6,10 +6,11 @@ use super::counters::Throttled;
 
 /// Readings closer together say nothing: their distance is not known well enough.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// Of a second. A group that was never stalled so much has no series.
+/// Of a second. A group that was never stalled so much has no series, and one that was
+/// tells no less: on a scale of ratios, nothing would be infinitely far from a little.
 pub const STALL_MIN: Duration = Duration::from_millis(1);
-/// For how long after such a stall its pressure is told, zeros included, so that its
-/// history has no holes.
+/// For how long after such a stall its pressure is told, so that its history has no
+/// holes.
 pub const TOLD_AFTER: Duration = Duration::from_secs(60 * 60);
 /// Shortest period of a quota that the kernel accepts.
 const PERIOD_MIN: Duration = Duration::from_millis(1);
@@ -86,7 +87,7 @@ impl Pressure {
         let told = self
             .stalled_at
             .is_some_and(|stalled| at.saturating_duration_since(stalled) <= TOLD_AFTER);
-        Ok(told.then_some(of_second))
+        Ok(told.then_some(of_second.max(STALL_MIN)))
     }
 }
 
@@ -154,7 +155,7 @@ mod tests {
         assert_eq!(at(10.05, 9_050_000), Ok(None), "too early, not lost");
         assert_eq!(at(11.0, 9_500_000), Ok(millis(500)));
         assert_eq!(at(12.0, 10_510_000), Ok(millis(1000)), "never more");
-        assert_eq!(at(13.0, 10_510_000), Ok(millis(0)));
+        assert_eq!(at(13.0, 10_510_000), Ok(millis(1)), "never less");
     }
 
     #[test]
