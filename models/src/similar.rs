@@ -65,7 +65,7 @@ impl Group {
             let known = models().filter_map(|model| model.outlook().known_change(target));
             let known: Vec<f64> = known.collect();
             let (mean, deviation) = moments(known.iter().copied());
-            (!known.is_empty()).then(|| (mean + deviation) as f32)
+            (!known.is_empty()).then_some((mean + deviation) as f32)
         });
         let leads = Target::ALL.map(|target| {
             std::array::from_fn(|h| {
