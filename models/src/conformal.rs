@@ -154,7 +154,8 @@ pub(crate) struct PooledLaw([u16; BINS]);
 const WHOLE: f64 = 65_535.0;
 
 impl PooledLaw {
-    /// All that these laws have counted, each beside its prior; `None` if none of them has seen enough.
+    /// All that these laws have counted, each beside its prior; `None` if none of them
+    /// has seen enough.
     pub(crate) fn of<'a>(laws: impl Iterator<Item = &'a ResidualLaw>) -> Option<PooledLaw> {
         let mut masses = [0.0; BINS];
         let mut known = false;

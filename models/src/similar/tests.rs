@@ -172,3 +172,11 @@ fn groups_survive_storage() {
     let stored = serde_json::to_string(&groups).unwrap();
     assert_eq!(serde_json::from_str::<Groups>(&stored).unwrap(), groups);
 }
+
+#[test]
+fn of_many_series_some_are_enough() {
+    let few = of_noise(&[0.02, 0.05, 0.1, 0.2, 0.4, 0.8]);
+    let many = few.iter().cycle().take(6000);
+    let groups = Groups::fit(many.map(|model| (CLASS, model)));
+    assert_eq!(groups.len(), GROUPS_MAX);
+}
