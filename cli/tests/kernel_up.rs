@@ -100,7 +100,7 @@ fn contention_raises_the_tail_fires_an_alert_with_the_reason_and_resolves() {
     assert_eq!(alert["key"]["service"], "process/hg-victim");
     assert_eq!(alert["reasons"][0]["key"]["signal"], "runq", "{alert}");
     drop(hogs);
-    wait_for("the alert to resolve", 60, || {
+    wait_for("the alert to resolve", 150, || {
         newest_alert(&up).is_some_and(|alert| alert["firing"] == false)
     });
 }
