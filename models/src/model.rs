@@ -253,6 +253,12 @@ impl SeriesModel {
         self.structure.saturation = None;
     }
 
+    /// The rate that is usual at the busiest time of the day or the week, in model space,
+    /// as far as that was seen.
+    pub fn busiest(&self) -> Option<f64> {
+        self.outlook.highest(Target::Rate)
+    }
+
     /// Memory of the model in bytes, without what it keeps of past seasons.
     pub fn bytes(&self) -> usize {
         size_of::<Self>()

@@ -105,6 +105,11 @@ impl Outlook {
             .then(|| quantity.unit(&belief(target.index(), None)))
     }
 
+    /// The highest value that a season of a target has.
+    pub(crate) fn highest(&self, target: Target) -> Option<f64> {
+        self.seasons.highest(target.index())
+    }
+
     /// What was learned of a target at a horizon.
     pub(crate) fn lead(&self, k: usize, h: usize) -> &Lead {
         &self.leads[k][h]

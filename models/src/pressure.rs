@@ -9,7 +9,9 @@
 //! Pareto distributed, so that a far threshold is a little less likely than a near
 //! one. How often it really comes is learned afterwards ([`crate::recalibration`]).
 //!
-//! Read off the histories anew each time; nothing is kept.
+//! Read off the histories anew each time; nothing is kept. What was usual before they
+//! begin, at the busiest time of a day or a week, the caller knows
+//! ([`crate::SeriesModel::busiest`]): the load of every morning is no pressure.
 
 use crate::breach::ValidObjective;
 use crate::series::{History, Target};
@@ -46,14 +48,20 @@ const LOADS: Scale = Scale {
 const TAIL: f64 = 0.02;
 
 /// The probability that pressure leads to a breach: `waits` are histories of what
-/// the service waits for. 0 where there is too little history to say what is usual.
-pub fn pressure<H: History + ?Sized>(own: &H, waits: &[&H], objective: &ValidObjective) -> f64 {
+/// the service waits for, `busiest` is a rate in model space that is usual some time.
+/// 0 where there is too little history to say what is usual.
+pub fn pressure<H: History + ?Sized>(
+    own: &H,
+    waits: &[&H],
+    objective: &ValidObjective,
+    busiest: Option<f64>,
+) -> f64 {
     let target = objective.get().target;
     if target == Target::Rate {
         return 0.0;
     }
     let waiting = WAITS.share(waiting(waits));
-    let loaded = LOADS.share(load(own));
+    let loaded = LOADS.share(load(own, busiest));
     let trouble = waiting.max(loaded);
     if trouble <= 0.0 {
         return 0.0;
@@ -125,9 +133,9 @@ fn above_usual<H: History + ?Sized>(history: &H) -> Option<[f64; LASTING]> {
 }
 
 /// By how much, in logs, the newest load is above all that was seen before it grew.
-fn load<H: History + ?Sized>(own: &H) -> f64 {
+fn load<H: History + ?Sized>(own: &H, busiest: Option<f64>) -> f64 {
     let until = own.len().min(SEEN);
-    let (mut seen, mut count) = (f64::NEG_INFINITY, 0);
+    let (mut seen, mut count) = (busiest.unwrap_or(f64::NEG_INFINITY), 0);
     for mean in means(own, Target::Rate, GROWTH, until) {
         seen = seen.max(mean);
         count += 1;
@@ -205,7 +213,7 @@ mod tests {
     }
 
     fn pressed(own: &[Window], waits: &[&[Window]]) -> f64 {
-        pressure(own, waits, &objective(Target::P99))
+        pressure(own, waits, &objective(Target::P99), None)
     }
 
     /// Nothing, up to 240; then rising by 1 in a minute of 60 windows.
@@ -239,7 +247,13 @@ mod tests {
             assert!(pressed(&swings, &[]) < 0.2, "{seed}");
         }
         let grown = series(1, calm, |i| 0.6 * rising(i));
-        assert_eq!(pressure(&grown[..], &[], &objective(Target::Rate)), 0.0);
+        assert_eq!(
+            pressure(&grown[..], &[], &objective(Target::Rate), None),
+            0.0
+        );
+        // As much as every day.
+        let daily = pressure(&grown[..], &[], &objective(Target::P99), Some(4.7));
+        assert!(daily < 0.2, "{daily}");
     }
 
     #[test]

@@ -175,12 +175,12 @@ impl Pipeline {
                 };
                 let facts = service.series[at].facts;
                 let forecast = self.refresh(&mut model, service, at, step);
+                service.series[at].model = Some(model);
                 let risks = self.risks(service, at, &forecast);
                 let mut message = self.message(service, at, at_ns, &forecast, &risks);
                 message.reasons = self.reason_messages(service, at);
                 forecasts.push(message);
                 service.series[at].facts = facts;
-                service.series[at].model = Some(model);
             }
         }
         self.services = services;
@@ -209,8 +209,10 @@ impl Pipeline {
                     _ => {
                         let own = &service.series[at].ring;
                         let waits = waits(&service.series, at);
+                        let model = service.series[at].model.as_deref();
+                        let busiest = model.and_then(SeriesModel::busiest);
                         breach(forecast, &valid, &self.config.paths, valid.above(own))
-                            .under(pressure(own, &waits, &valid))
+                            .under(pressure(own, &waits, &valid, busiest))
                     }
                 };
                 risks.push(Risk {

@@ -287,6 +287,15 @@ impl<C: Cell, const N: usize> Seasons<C, N> {
         shapes
     }
 
+    /// The highest value of any shape: what a quantity usually reaches some time.
+    pub(crate) fn highest(&self, quantity: usize) -> Option<f64> {
+        let shapes = self.profiles.iter().flat_map(|profile| &profile.shape);
+        let values = shapes.map(|cells| cells[quantity].get());
+        values
+            .filter(|value| value.is_finite())
+            .max_by(f64::total_cmp)
+    }
+
     /// Learns how large a residual of a step was relative to the usual.
     pub(crate) fn learn_size(&mut self, quantity: usize, step: u64, size: f64, weight: f64) {
         for profile in &mut self.profiles {

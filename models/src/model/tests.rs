@@ -474,3 +474,26 @@ fn nothing_is_refitted_in_an_incident_unless_it_stays() {
     assert!(!in_incident(700..1060));
     assert!(in_incident(1060..1130));
 }
+
+#[test]
+fn the_busiest_time_is_that_of_the_day() {
+    let params = params();
+    let day = 8640;
+    let mut windows = Vec::new();
+    let mut model = SeriesModel::new();
+    let rate = |step: usize| 4.0 + (step as f64 / day as f64 * std::f64::consts::TAU).sin();
+    for step in 0..2 * day {
+        let mut window = window_of(0.0);
+        window.y[Target::Rate.index()] = rate(step) as f32;
+        windows.push(window);
+        let input = SeriesInput {
+            step: step as u64,
+            own: &windows[windows.len().saturating_sub(400)..],
+            drivers: &[],
+        };
+        model.refresh(&params, input);
+    }
+    // Though the night is all that is in the newest windows.
+    assert!((model.busiest().unwrap() - 5.0).abs() < 0.05);
+    assert_eq!(SeriesModel::new().busiest(), None);
+}
