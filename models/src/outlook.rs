@@ -24,6 +24,7 @@ const CHANGE_BELIEF: f64 = 0.2;
 const CHANGE_LEAST: f64 = 0.01;
 /// Longest season in windows that is followed: a week of the shortest windows.
 const SEASON_WINDOWS_MAX: usize = 604_800;
+const DAY_SECS: u32 = 86_400;
 /// Horizons that a stale series' uncertainty may grow to.
 const STALE_MAX: f64 = 60.0;
 /// Quantiles of a [`Point`].
@@ -105,9 +106,10 @@ impl Outlook {
             .then(|| quantity.unit(&belief(target.index(), None)))
     }
 
-    /// The highest value that a season of a target has.
-    pub(crate) fn highest(&self, target: Target) -> Option<f64> {
-        self.seasons.highest(target.index())
+    /// The highest value that a day or a week of a target has.
+    pub(crate) fn highest(&self, params: &ValidParams, target: Target) -> Option<f64> {
+        let day = params.windows_in(DAY_SECS);
+        self.seasons.highest(target.index(), day)
     }
 
     /// What was learned of a target at a horizon.

@@ -210,7 +210,7 @@ impl Pipeline {
                         let own = &service.series[at].ring;
                         let waits = waits(&service.series, at);
                         let model = service.series[at].model.as_deref();
-                        let busiest = model.and_then(SeriesModel::busiest);
+                        let busiest = model.and_then(|model| model.busiest(&self.config.params));
                         breach(forecast, &valid, &self.config.paths, valid.above(own))
                             .under(pressure(own, &waits, &valid, busiest))
                     }

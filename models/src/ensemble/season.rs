@@ -287,9 +287,12 @@ impl<C: Cell, const N: usize> Seasons<C, N> {
         shapes
     }
 
-    /// The highest value of any shape: what a quantity usually reaches some time.
-    pub(crate) fn highest(&self, quantity: usize) -> Option<f64> {
-        let shapes = self.profiles.iter().flat_map(|profile| &profile.shape);
+    /// The highest value in the shapes of seasons of so many steps at least: what a
+    /// quantity usually reaches some time.
+    pub(crate) fn highest(&self, quantity: usize, steps: usize) -> Option<f64> {
+        let long = |profile: &&Profile<C, N>| profile.length >= steps as u64;
+        let profiles = self.profiles.iter().filter(long);
+        let shapes = profiles.flat_map(|profile| &profile.shape);
         let values = shapes.map(|cells| cells[quantity].get());
         values
             .filter(|value| value.is_finite())

@@ -494,6 +494,6 @@ fn the_busiest_time_is_that_of_the_day() {
         model.refresh(&params, input);
     }
     // Though the night is all that is in the newest windows.
-    assert!((model.busiest().unwrap() - 5.0).abs() < 0.05);
-    assert_eq!(SeriesModel::new().busiest(), None);
+    assert!((model.busiest(&params).unwrap() - 5.0).abs() < 0.05);
+    assert_eq!(SeriesModel::new().busiest(&params), None);
 }
