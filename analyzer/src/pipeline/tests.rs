@@ -48,19 +48,26 @@ fn delivery(step: u64, seq: u64, latency_ns: u64) -> Delivery {
         ..header()
     };
     let services = [ServiceId::named(ServiceKind::Process, "x")];
-    let series = vec![SeriesRef {
-        service: 0,
-        signal: Signal::RunQueue,
-        histogram: &histogram,
-    }];
+    of_run_queues(&header, &services, &[histogram])
+}
+
+/// A batch of the run queue of each service.
+fn of_run_queues(header: &Header, services: &[ServiceId], histograms: &[Histogram]) -> Delivery {
+    let series = (0u32..)
+        .zip(histograms)
+        .map(|(service, histogram)| SeriesRef {
+            service,
+            signal: Signal::RunQueue,
+            histogram,
+        });
     Delivery {
-        offset: seq - 1,
+        offset: header.seq - 1,
         record: Record {
             topic: Topic::Histograms,
             partition: 0,
             key: Vec::new(),
             timestamp_ns: header.window_end_ns(),
-            payload: encode(&header, &services, series, &[], None),
+            payload: encode(header, services, series.collect(), &[], None),
         },
     }
 }
@@ -241,28 +248,12 @@ fn alike(step: u64, from: u64) -> Delivery {
             histogram
         })
         .collect();
-    let series = (0u32..)
-        .zip(&histograms)
-        .map(|(service, histogram)| SeriesRef {
-            service,
-            signal: Signal::RunQueue,
-            histogram,
-        });
     let header = Header {
         seq: step + 1,
         window_start_ns: (EPOCH_STEP + step) * STEP_NS,
         ..header()
     };
-    Delivery {
-        offset: step,
-        record: Record {
-            topic: Topic::Histograms,
-            partition: 0,
-            key: Vec::new(),
-            timestamp_ns: header.window_end_ns(),
-            payload: encode(&header, &services, series.collect(), &[], None),
-        },
-    }
+    of_run_queues(&header, &services, &histograms)
 }
 
 #[test]
