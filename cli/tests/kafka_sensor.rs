@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(all(feature = "broker-tests", feature = "kernel-tests"))]
 
+#[path = "../../sensor/tests/programs/mod.rs"]
+mod programs;
+
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -110,7 +113,7 @@ fn write_bytes(dd: &Path) {
 async fn a_sensor_killed_while_kafka_is_away_loses_nothing_that_it_drained() {
     let directory = tempfile::tempdir().unwrap();
     let dd = directory.path().join("hg-kafka-dd");
-    std::fs::copy("/bin/dd", &dd).unwrap();
+    programs::copy("/bin/dd", &dd);
     let spool = directory.path().join("spool");
     let kafka = directory.path().join("kafka");
     let mut cluster = Cluster::start(&Jars::find().unwrap(), &kafka, Options::default()).unwrap();
@@ -204,7 +207,7 @@ impl Drop for SmallDisk {
 async fn a_spool_on_a_full_disk_stops_no_drain_and_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let dd = directory.path().join("hg-full-dd");
-    std::fs::copy("/bin/dd", &dd).unwrap();
+    programs::copy("/bin/dd", &dd);
     let disk = SmallDisk::mount(&directory.path().join("spool"));
     let kafka = directory.path().join("kafka");
     let mut cluster = Cluster::start(&Jars::find().unwrap(), &kafka, Options::default()).unwrap();

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(feature = "kernel-tests")]
 
+mod programs;
+
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
@@ -94,7 +96,7 @@ fn workload(directory: &Path, name: &str, cpus: &[usize]) -> Command {
     };
     let path = directory.join(name);
     if !path.exists() {
-        std::fs::copy("/bin/bash", &path).unwrap();
+        programs::copy("/bin/bash", &path);
     }
     let list = cpus
         .iter()

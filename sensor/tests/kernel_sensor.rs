@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(feature = "kernel-tests")]
 
+mod programs;
+
 use std::{sync::Arc, time::Duration};
 
 use honeyguide_bus::{
@@ -61,7 +63,7 @@ fn count(batches: &[Batch], signal: Signal, name: &str) -> u64 {
 /// A copy of an executable under a name of its own, so that its events are its own.
 fn executable(directory: &tempfile::TempDir, of: &str, name: &str) -> std::path::PathBuf {
     let path = directory.path().join(name);
-    std::fs::copy(of, &path).unwrap();
+    programs::copy(of, &path);
     path
 }
 

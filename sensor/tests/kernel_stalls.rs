@@ -4,6 +4,7 @@
 #![cfg(feature = "kernel-tests")]
 
 mod cgroups;
+mod programs;
 
 use std::{
     collections::BTreeSet,
@@ -155,7 +156,7 @@ async fn pressure_is_what_the_file_says_and_the_service_s_own() {
     shared.run("exec yes > /dev/null");
     let directory = tempfile::tempdir().unwrap();
     let own = directory.path().join("hg-alone");
-    fs::copy("/bin/sh", &own).unwrap();
+    programs::copy("/bin/sh", &own);
     let mut alone = Group::new("alone", "scope");
     alone.run(&format!("exec {} -c 'while :; do :; done'", own.display()));
     let watch = Watch::start(&group);

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![allow(dead_code, reason = "each of those who share it uses a part")]
 
+#[path = "../../../sensor/tests/programs/mod.rs"]
+mod programs;
+
 use std::{
     fs,
     io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe},
@@ -33,7 +36,7 @@ impl Drop for Process {
 pub fn pinned_bash(directory: &Path, name: &str, nice: i32, script: &str) -> Process {
     let path: PathBuf = directory.join(name);
     if !path.exists() {
-        fs::copy("/bin/bash", &path).unwrap();
+        programs::copy("/bin/bash", &path);
     }
     let mut command = Command::new(path);
     command.args(["-c", script]).stdin(Stdio::null());
@@ -120,7 +123,7 @@ server.socket = context.wrap_socket(server.socket, server_side=True)
     pub fn start_script(directory: &Path, name: &str, script: &str) -> Self {
         let path = directory.join("shop").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::copy("/usr/bin/python3", &path).unwrap();
+        programs::copy("/usr/bin/python3", &path);
         let mut command = Command::new(path);
         command.args(["-c", script]).env("PYTHONHOME", "/usr");
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();

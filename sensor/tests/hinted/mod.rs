@@ -2,6 +2,9 @@
 //! and the bench `loop`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "../programs/mod.rs"]
+mod programs;
+
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -124,7 +127,7 @@ pub fn config(probes: Vec<Probe>) -> Config {
 /// A copy of an executable under a name of its own, so that its events are its own.
 pub fn executable(directory: &tempfile::TempDir, of: &str, name: &str) -> PathBuf {
     let path = directory.path().join(name);
-    std::fs::copy(of, &path).unwrap();
+    programs::copy(of, &path);
     path
 }
 

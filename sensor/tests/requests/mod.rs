@@ -1,6 +1,9 @@
 //! Servers, clients, and what the sensor published of them.
 #![allow(dead_code, reason = "each test uses a part")]
 
+#[path = "../programs/mod.rs"]
+mod programs;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read, Write},
@@ -118,7 +121,7 @@ impl Copy {
         assert!(name.len() < 16, "longer than names of the kernel");
         let directory = tempfile::tempdir().unwrap();
         let from = Path::new("/usr/bin").join(program);
-        std::fs::copy(from, directory.path().join(name)).unwrap();
+        programs::copy(from, &directory.path().join(name));
         Self { directory, name }
     }
 
