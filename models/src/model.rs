@@ -254,9 +254,9 @@ impl SeriesModel {
     }
 
     /// The rate that is usual at the busiest time of the day or the week, in model space,
-    /// as far as that was seen.
+    /// once a whole one was seen.
     pub fn busiest(&self, params: &ValidParams) -> Option<f64> {
-        self.outlook.highest(params, Target::Rate)
+        self.outlook.highest(params, self.step?, Target::Rate)
     }
 
     /// Memory of the model in bytes, without what it keeps of past seasons.

@@ -107,9 +107,9 @@ impl Outlook {
     }
 
     /// The highest value that a day or a week of a target has.
-    pub(crate) fn highest(&self, params: &ValidParams, target: Target) -> Option<f64> {
+    pub(crate) fn highest(&self, params: &ValidParams, now: u64, target: Target) -> Option<f64> {
         let day = params.windows_in(DAY_SECS);
-        self.seasons.highest(target.index(), day)
+        self.seasons.highest(target.index(), now, day)
     }
 
     /// What was learned of a target at a horizon.

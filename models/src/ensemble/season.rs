@@ -287,11 +287,13 @@ impl<C: Cell, const N: usize> Seasons<C, N> {
         shapes
     }
 
-    /// The highest value in the shapes of seasons of so many steps at least: what a
-    /// quantity usually reaches some time.
-    pub(crate) fn highest(&self, quantity: usize, steps: usize) -> Option<f64> {
-        let long = |profile: &&Profile<C, N>| profile.length >= steps as u64;
-        let profiles = self.profiles.iter().filter(long);
+    /// The highest value in the shapes of seasons of so many steps at least that were
+    /// seen once: what a quantity usually reaches some time.
+    pub(crate) fn highest(&self, quantity: usize, now: u64, steps: usize) -> Option<f64> {
+        let age = now.saturating_sub(self.begun?) + 1;
+        let seen = steps as u64..=age;
+        let profiles = self.profiles.iter();
+        let profiles = profiles.filter(|profile| seen.contains(&profile.length));
         let shapes = profiles.flat_map(|profile| &profile.shape);
         let values = shapes.map(|cells| cells[quantity].get());
         values

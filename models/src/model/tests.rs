@@ -492,6 +492,8 @@ fn the_busiest_time_is_that_of_the_day() {
             drivers: &[],
         };
         model.refresh(&params, input);
+        let known = model.busiest(&params).is_some();
+        assert_eq!(known, step + 1 >= day, "{step}");
     }
     // Though the night is all that is in the newest windows.
     assert!((model.busiest(&params).unwrap() - 5.0).abs() < 0.05);
