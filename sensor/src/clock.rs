@@ -6,6 +6,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use honeyguide_proto::batch::WINDOW_DURATION_NS;
+
 use crate::batches::Window;
 
 /// A difference between the clocks that is a step and not drift.
@@ -55,6 +57,13 @@ impl WindowClock {
     /// Length of the window if it ended now.
     pub fn window_age(&self, now: Instant) -> Duration {
         now.monotonic.saturating_sub(self.last.monotonic)
+    }
+
+    /// Time from `now` until the window is long enough to be told: a sensor may stop
+    /// right after a window ended.
+    pub fn until_shortest(&self, now: Instant) -> Duration {
+        let shortest = Duration::from_nanos(*WINDOW_DURATION_NS.start());
+        shortest.saturating_sub(self.window_age(now))
     }
 
     /// The window that ends now; the next begins.
@@ -125,6 +134,19 @@ mod tests {
         assert_eq!(clock.steps(), 1);
         let next = clock.end_window(at(20_000, 410_000));
         assert_eq!(next.start_ns, 400_000 * 1_000_000);
+    }
+
+    #[test]
+    fn no_window_is_shorter_than_may_be_told() {
+        let clock = WindowClock::new(at(7, 1_000_000));
+        let after = |micros: u64| Instant {
+            monotonic: Duration::from_micros(7000 + micros),
+            wall: Duration::from_secs(1000),
+        };
+        for (micros, left) in [(0, 1000), (690, 310), (1000, 0), (5000, 0)] {
+            let until = clock.until_shortest(after(micros));
+            assert_eq!(until, Duration::from_micros(left), "{micros}");
+        }
     }
 
     #[test]

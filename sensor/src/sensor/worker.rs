@@ -2,6 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -125,6 +126,7 @@ impl Worker {
     /// Drains, ends the window and queues it. The last window waits for a
     /// place. Returns a probe that may be tried again.
     pub(super) fn flush(&mut self, last: bool) -> Option<Probe> {
+        thread::sleep(self.clock.until_shortest(clock_now()));
         let begun = Instant::now();
         if let Err(error) = self.drain.drain(&mut self.kernel) {
             warn!(%error, "not drained; the window goes on");
