@@ -4,11 +4,12 @@
 
 #[path = "kafka/faults.rs"]
 mod faults;
+mod ports;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime},
@@ -26,6 +27,7 @@ use honeyguide_proto::{
     v1,
 };
 use kafka_node::{Cluster, Jars, Lent, Options};
+use ports::free_port;
 use prost::Message as _;
 use sensor_common::{Histogram, Signal};
 use tempfile::TempDir;
@@ -45,11 +47,6 @@ impl Drop for Analyzer {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 impl Analyzer {

@@ -3,11 +3,13 @@
 #![allow(dead_code, reason = "each of those who share it uses a part")]
 
 pub mod loads;
+#[path = "../ports/mod.rs"]
+mod ports;
 
 use std::{
     fs,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -18,11 +20,7 @@ use kafka_node::Lent;
 use serde_json::Value;
 
 use loads::{Process, VICTIM};
-
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
+pub use ports::free_port;
 
 pub fn wait_for(what: &str, secs: u64, mut reached: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(secs);
