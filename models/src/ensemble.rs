@@ -23,6 +23,7 @@ mod lead;
 mod pooled;
 mod season;
 mod stretch;
+mod tracker;
 mod trend;
 
 use serde::{Deserialize, Serialize};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::tracker::Tracker;
 use super::{EXPERTS, PooledLead, REGRESSION, Says, Trend};
 use crate::combination::Combination;
 use crate::conformal::{ResidualLaw, SD_PER_MEAN_ABS, ZERO};
@@ -30,8 +31,8 @@ const KEEP_LAW: f64 = 0.9917;
 const NORMALISED_MAX: f64 = 12.0;
 /// Shares of residuals beyond an end of the 95 % and of the 80 % interval, which
 /// are tracked.
-const TAIL: f64 = 0.025;
-const TAIL_80: f64 = 0.1;
+pub(super) const TAIL: f64 = 0.025;
+pub(super) const TAIL_80: f64 = 0.1;
 const TAILS: [f64; 4] = [TAIL, TAIL_80, 1.0 - TAIL_80, 1.0 - TAIL];
 /// Quantiles of n residuals are read further out by this over n: split conformal
 /// prediction asks for 1, and half of it is the expected shortfall of an
@@ -46,10 +47,6 @@ const GAIN: f64 = 0.03;
 /// … and at leads whose forecasts are all followed, where an end learns at once
 /// that it is missed.
 const GAIN_SHORT: f64 = 0.08;
-/// The same for the 80 % interval, whose ends are missed more often.
-const GAIN_80: f64 = 0.01;
-/// Ends are moved outwards by so many scales at most.
-const OUTWARDS_MAX: f64 = 40.0;
 /// A scale is the typical size times: a part that never changes, one as large
 /// as usual at the phase, one as large as the experts disagree.
 const SHAPE: [f64; 3] = [0.3, 0.4, 0.3];
@@ -443,188 +440,10 @@ pub(crate) fn typical<'a>(
     })
 }
 
-/// How far the ends of intervals are moved outwards, in scales, so that
-/// in the long run each is missed as often as it should be, whatever residuals
-/// do: quantile tracking, the proportional part of conformal PID (Angelopoulos,
-/// Candès and Tibshirani 2023, equation 5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Tracker {
-    /// Of the 95 % and of the 80 % interval, below and above.
-    outwards: [[f32; 2]; 2],
-}
-
-impl Tracker {
-    /// Learns where a residual lay; `ends` are the law's.
-    fn learn(
-        &mut self,
-        normalised: f64,
-        [low, lower, upper, high]: [f64; 4],
-        gain: f64,
-        weight: f64,
-    ) {
-        let intervals = [
-            (gain, TAIL, [low, high]),
-            (GAIN_80, TAIL_80, [lower, upper]),
-        ];
-        for (outwards, (gain, tail, [low, high])) in self.outwards.iter_mut().zip(intervals) {
-            let [below, above] = outwards.map(f64::from);
-            let missed = [normalised < low - below, normalised > high + above];
-            let gain = gain * weight * (high - low).max(1.0);
-            for (outwards, missed) in outwards.iter_mut().zip(missed) {
-                let moved = f64::from(*outwards) + gain * (f64::from(u8::from(missed)) - tail);
-                *outwards = moved.clamp(-0.5 * (high - low), OUTWARDS_MAX) as f32;
-            }
-        }
-    }
-
-    /// Of a quantile: as tracked at the two tails, fading out towards the median.
-    fn shift(&self, level: f64) -> f64 {
-        let side = usize::from(level > 0.5);
-        let [far, near] = self.outwards.map(|outwards| f64::from(outwards[side]));
-        let tail = level.min(1.0 - level).max(0.0);
-        let outwards = if tail < TAIL_80 {
-            let share = ((TAIL_80 - tail) / (TAIL_80 - TAIL)).min(1.0);
-            near + share * (far - near)
-        } else {
-            near * (0.5 - tail) / (0.5 - TAIL_80)
-        };
-        if side == 1 { outwards } else { -outwards }
-    }
-}
-
 /// Weight of a residual so many scales large (Cauchy's, of robust regression).
 fn cauchy(scales: f64) -> f64 {
     1.0 / (1.0 + scales * scales)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::Noise;
-
-    #[test]
-    fn a_drift_leaves_the_near_ends_where_they_hold() {
-        for (level, rising, falling) in [
-            (0.025, 0.0, -2.0),
-            (0.1, 0.0, -2.0),
-            (0.3, 1.0, -2.0),
-            (0.5, 2.0, -2.0),
-            (0.9, 2.0, 0.0),
-            (0.975, 2.0, 0.0),
-        ] {
-            assert!(
-                (share_of_drift(2.0, level) - rising).abs() < 1e-12,
-                "{level}"
-            );
-            assert!(
-                (share_of_drift(-2.0, level) - falling).abs() < 1e-12,
-                "{level}"
-            );
-        }
-    }
-
-    #[test]
-    fn followed_forecasts_meet_every_phase_of_a_season() {
-        for steps in 1..=HORIZON {
-            let ahead = Ahead::new(steps);
-            assert!(ahead.every == 1 || [2, 3, 5].iter().all(|d| !ahead.every.is_multiple_of(*d)));
-            assert!(
-                (steps as u64 / ahead.every) < IN_FLIGHT as u64 + 1,
-                "{ahead:?}"
-            );
-        }
-    }
-
-    const HORIZON: usize = 4096;
-
-    #[test]
-    fn distances_are_kept_to_four_percent() {
-        for scales in [0.0, 0.1, -0.5, 3.0, -20.0, 90.0] {
-            let kept = Distance::new(scales).get();
-            assert!(
-                (kept - scales).abs() <= 0.022 * (1.0 + scales.abs()),
-                "{scales} {kept}"
-            );
-        }
-        assert!(Distance::new(f64::NAN).get().is_nan());
-        assert!(Distance::new(1e300).get() > 90.0);
-    }
-
-    /// One expert that says 0 of a value that is `residual`, one step before.
-    fn learn(lead: &mut Lead, step: u64, residual: f64) -> Opinion {
-        let ahead = Ahead::new(1);
-        let mut says = [f64::NAN; EXPERTS];
-        says[0] = 0.0;
-        let typical = typical([(ahead, &*lead, None)], 0.2).next().unwrap();
-        let opinion = lead.opinion((&says, &[1.0; EXPERTS]), 0.0, typical, 0.2, 1.0);
-        lead.follow((step, ahead), &says, &opinion, true);
-        let outcome = Outcome {
-            step: step + 1,
-            value: residual,
-            weight: 1.0,
-            unit: 0.2,
-            memory: 1440.0,
-            stands_still: false,
-        };
-        lead.settle(ahead, &outcome, None);
-        opinion
-    }
-
-    /// Residual laws the prior knows nothing of: skewed, heavy, and much larger
-    /// or smaller than announced.
-    #[test]
-    fn coverage_reaches_its_level_for_any_law_of_residuals() {
-        type Law = fn(&mut Noise) -> f64;
-        let laws: [(&str, Law); 4] = [
-            ("normal", |n| n.normal()),
-            ("skewed", |n| -n.uniform().ln() - 1.0),
-            ("heavy", |n| n.normal() / n.uniform().max(0.05)),
-            ("tiny", |n| 0.05 * n.normal()),
-        ];
-        for (name, law) in laws {
-            let (mut noise, mut lead) = (Noise::new(17), Lead::default());
-            let (mut inside_80, mut inside_95) = (0, 0);
-            for step in 0..6000 {
-                let residual = law(&mut noise);
-                let ends = lead.offsets(Ahead::new(1), [0.025, 0.1, 0.9, 0.975], None);
-                let opinion = learn(&mut lead, step, residual);
-                if step >= 1000 {
-                    let r = (residual - opinion.median) / opinion.scale;
-                    inside_80 += u32::from((ends[1]..=ends[2]).contains(&r));
-                    inside_95 += u32::from((ends[0]..=ends[3]).contains(&r));
-                }
-            }
-            let (c80, c95) = (f64::from(inside_80) / 5000.0, f64::from(inside_95) / 5000.0);
-            assert!((0.77..=0.84).contains(&c80), "{name}: {c80}");
-            assert!((0.935..=0.975).contains(&c95), "{name}: {c95}");
-        }
-    }
-
-    #[test]
-    fn a_burst_of_misses_widens() {
-        let (mut lead, mut step) = (Lead::default(), 0);
-        let mut width = |lead: &mut Lead, residual: f64| {
-            let [low, high] = lead.offsets(Ahead::new(1), [0.025, 0.975], None);
-            step += 1;
-            (high - low) * learn(lead, step, residual).scale
-        };
-        let calm = (0..500)
-            .map(|i| width(&mut lead, if i % 2 == 0 { 0.1 } else { -0.1 }))
-            .last();
-        let burst = (0..20).map(|_| width(&mut lead, 3.0)).last();
-        assert!(burst > calm.map(|calm| 1.5 * calm), "{burst:?} {calm:?}");
-    }
-
-    #[test]
-    fn quantiles_ascend() {
-        let (mut noise, mut lead) = (Noise::new(8), Lead::default());
-        for step in 0..2000 {
-            let spread = if step % 300 < 20 { 30.0 } else { 0.3 };
-            learn(&mut lead, step, spread * noise.normal());
-            assert!(
-                lead.offsets(Ahead::new(1), [0.025, 0.1, 0.5, 0.9, 0.975], None)
-                    .is_sorted()
-            );
-        }
-    }
-}
+mod tests;
