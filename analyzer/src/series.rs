@@ -2,8 +2,8 @@
 //! it so far.
 
 use honeyguide_models::{
-    History, SeriesModel, TARGETS, Target, Window, attribution::Reason,
-    recalibration::Recalibration,
+    History, SeriesModel, TARGETS, Target, ValidParams, Window, attribution::Reason,
+    recalibration::Recalibration, wasserstein::Wasserstein,
 };
 use sensor_common::{Histogram, Signal};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,8 @@ pub struct Series {
     pub ring: Ring,
     /// Its model; taken out while it reads its neighbours.
     pub model: Option<Box<SeriesModel>>,
+    /// Its usual distribution, and how far the newest window is from it.
+    pub distribution: Box<Wasserstein>,
     /// Steps that still collect, with this series' events in them, by step.
     pub open: Vec<(u64, Box<Collected>)>,
     /// All events ever, for `/metrics`.
@@ -143,6 +145,7 @@ impl Series {
             number,
             ring: Ring::default(),
             model: Some(Box::default()),
+            distribution: Box::default(),
             open: Vec::new(),
             cumulative: Box::default(),
             facts: Facts::default(),
@@ -162,12 +165,19 @@ impl Series {
 
     /// Appends `step`, whose share `completeness` was received: what it has
     /// collected, else `empty`. Returns whether it had events.
-    pub fn close_step(&mut self, step: u64, empty: Window, completeness: f64) -> bool {
+    pub fn close_step(
+        &mut self,
+        params: &ValidParams,
+        step: u64,
+        empty: Window,
+        completeness: f64,
+    ) -> bool {
         // Steps that were skipped after a pause go unused.
         let closed = self.open.partition_point(|(open, _)| *open <= step);
         let last = self.open.drain(..closed).next_back();
         let Some((_, collected)) = last.filter(|(open, _)| *open == step) else {
             self.ring.push(&empty);
+            self.distribution.pass();
             self.facts.idle_steps = self.facts.idle_steps.saturating_add(1);
             return false;
         };
@@ -177,6 +187,7 @@ impl Series {
         let mut window = Window::from_histogram(histogram, covered_secs, 1.0);
         window.completeness = completeness as f32;
         self.ring.push(&window);
+        self.distribution.update(params, histogram);
         self.facts.idle_steps = 0;
         self.facts.observed_steps = self.facts.observed_steps.saturating_add(1);
         let quantiles_ns = histogram
@@ -226,6 +237,7 @@ impl Series {
         });
         size_of::<Self>()
             + size_of::<Histogram>()
+            + size_of::<Wasserstein>()
             + self.ring.bytes()
             + model
             + reasons

@@ -6,7 +6,7 @@ mod topic;
 
 use std::borrow::Cow;
 
-use honeyguide_models::{SeriesModel, recalibration::Recalibration};
+use honeyguide_models::{SeriesModel, recalibration::Recalibration, wasserstein::Wasserstein};
 use honeyguide_proto::{
     ServiceId,
     batch::{Batch, DecodeError, Header, SeriesRef, WINDOW_DURATION_NS, encode},
@@ -21,7 +21,7 @@ pub(crate) use topic::Claimed;
 pub use topic::StateTopic;
 
 /// Of everything here and in `models`; another is refused.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 /// Bytes of a piece, about: below what brokers accept as a record.
 pub(crate) const PIECE_LEN: usize = 800_000;
 /// Series, or routes, of one encoded batch.
@@ -72,6 +72,7 @@ pub(crate) struct StoredSeries<'a> {
     pub(crate) number: u32,
     pub(crate) facts: Facts,
     pub(crate) model: Cow<'a, SeriesModel>,
+    pub(crate) distribution: Cow<'a, Wasserstein>,
     pub(crate) reasons: Cow<'a, [Because]>,
     pub(crate) recalibrations: Cow<'a, [(String, Recalibration)]>,
 }

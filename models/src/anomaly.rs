@@ -3,31 +3,30 @@
 //! Two things are unusual: what is far from usual, and what was never seen. The
 //! score is the larger of both.
 //!
-//! Three kinds of views look at how far each window is. The distance of each target (a)
+//! Two kinds of views look at how far each window is: the distance of each target (a)
 //! from its 3-minute level or its usual level, whichever is nearer, for spikes;
-//! (b) of its 30-second level from its usual level, for shifts that last. (c) The
-//! Wasserstein-1 distance in log latency between the window and the 15-minute
-//! reference, from their quantiles, for changes of shape. The usual level is an
-//! hourly mean to which a window adds only a few standard deviations (Huber), so
-//! an incident hardly moves it, and going back to it is no anomaly. Each distance
-//! is divided by its own usual size; the largest is the window's deviation. Its
-//! score is the deviation over the threshold that an undisturbed series exceeds
-//! at the declared rate.
+//! (b) of its 30-second level from its usual level, for shifts that last. The usual
+//! level is an hourly mean to which a window adds only a few standard deviations
+//! (Huber), so an incident hardly moves it, and going back to it is no anomaly. Each
+//! distance is divided by its own usual size; the largest is the window's deviation.
+//! Its score is the deviation over the threshold that an undisturbed series exceeds
+//! at the declared rate (`anomaly/tail.rs`).
 //!
-//! That rate is far out in the tail, so the threshold is extrapolated (peaks
-//! over threshold; Siffer et al., "Anomaly detection in streams with extreme
-//! value theory", KDD 2017): excesses over the 98 % quantile are taken as
-//! generalised Pareto with a fixed shape, and their mean is tracked.
+//! Who keeps histograms has a third view of the same kind, of all of the distribution
+//! at once, with a threshold of its own ([`crate::wasserstein`]).
 //!
 //! How new a window is, p99 and rate are asked each ([`crate::detector`]).
 //! That finds what is not far off but never was, and does not find again what
 //! recurs; it speaks once and rests, while the deviation lasts as the incident does.
 
+pub(crate) mod tail;
+
 use serde::{Deserialize, Serialize};
 
+use self::tail::{Belief, Tail};
 use crate::conformal::SD_PER_MEAN_ABS;
 use crate::detector::{Fixed, Stream};
-use crate::level::{FAST, LONG, Level, MEDIUM, SLOW, SeriesLevels};
+use crate::level::{FAST, LONG, Level, MEDIUM, SeriesLevels};
 use crate::params::ValidParams;
 use crate::series::{TARGETS, Target, Window};
 
@@ -39,82 +38,27 @@ const USUAL_CLIP_SDS: f64 = 3.0;
 /// in windows: a shift is slow to show its usual size, so its belief is strong.
 const SPIKE_BELIEF: (f64, f64) = (0.2, 20.0);
 const SHIFT_BELIEF: (f64, f64) = (0.15, 90.0);
-const SHAPE_BELIEF: (f64, f64) = (0.2, 40.0);
+const TAIL_BELIEF: Belief = Belief {
+    quantile: 2.8,
+    excess: (0.5, 10.0),
+};
 /// Deviations of a constant series are measured against this, about half a
 /// histogram bucket.
 const SIZE_MIN: f64 = 0.04;
-/// Weight of p50, p90, p99 and p99.9 in the integral over the quantile
-/// function: half-way to the neighbours on each side.
-const QUANTILE_MASS: [f64; 4] = [0.7, 0.245, 0.0495, 0.0055];
 /// Targets asked how new they are: as many as memory allows. The other quantiles
 /// move with p99.
 const NOVEL: [Target; 2] = [Target::P99, Target::Rate];
 /// What is observed worse tells little about what is new: with less than about
 /// 33 samples for p99.
 const NOVEL_WEIGHT_MIN: f64 = 0.25;
-/// No score before so many windows; half of it after twice as many.
-const QUIET_WINDOWS: u32 = 6;
-
-/// The quantile of deviations above which they are excesses.
-const EXCESS_RATE: f64 = 0.02;
-/// Shape of the generalised Pareto tail: heavier than exponential, as
-/// Student's t with 7 degrees of freedom.
-const SHAPE: f64 = 0.15;
-/// Step of the quantile tracker, in ln, …
-const QUANTILE_GAIN: f64 = 0.05;
-/// … and the share of it that an anomalous window moves it by: an incident
-/// must not become normal, yet a series that turned wild must be re-learned.
-const ANOMALY_GAIN: f64 = 0.03;
-/// What an excess weighs after the next one.
-const KEEP_EXCESS: f64 = 0.98;
-/// Belief about the mean excess and its weight in excesses.
-const EXCESS_BELIEF: (f64, f64) = (0.5, 10.0);
-const QUANTILE_BELIEF: f64 = 2.8;
-
-/// The tail of a stream of deviations.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Tail {
-    quantile: f64,
-    excess: Level,
-}
-
-impl Tail {
-    /// The deviation that is exceeded at `rate`.
-    fn threshold(&self, rate: f64) -> f64 {
-        let scale = self.excess.or(EXCESS_BELIEF.0) * (1.0 - SHAPE);
-        let ratio = (EXCESS_RATE / rate).powf(SHAPE);
-        (self.quantile + scale * (ratio - 1.0) / SHAPE).max(self.quantile * 0.5)
-    }
-
-    /// Learns a deviation; what lies beyond the threshold counts as being on it.
-    fn update(&mut self, deviation: f64, threshold: f64) {
-        if deviation > self.quantile {
-            let weight = if deviation > threshold {
-                ANOMALY_GAIN
-            } else {
-                1.0
-            };
-            let excess = deviation.min(threshold.max(self.quantile)) - self.quantile;
-            let keep = 1.0 - (1.0 - KEEP_EXCESS) * weight;
-            self.excess.update(keep, excess, weight);
-            self.quantile *= (QUANTILE_GAIN * weight * (1.0 - EXCESS_RATE)).exp();
-        } else {
-            self.quantile *= (-QUANTILE_GAIN * EXCESS_RATE).exp();
-        }
-        self.quantile = self.quantile.clamp(1.0, 30.0);
-    }
-}
-
 /// The anomaly detector of one series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Detector {
     usual: [Level; TARGETS],
     spike: [Level; TARGETS],
     shift: [Level; TARGETS],
-    shape: Level,
     tail: Tail,
     novelty: [Stream<Fixed>; NOVEL.len()],
-    windows: u32,
 }
 
 impl Default for Detector {
@@ -124,13 +68,8 @@ impl Default for Detector {
             usual: [Level::default(); TARGETS],
             spike: [believe(SPIKE_BELIEF); TARGETS],
             shift: [believe(SHIFT_BELIEF); TARGETS],
-            shape: believe(SHAPE_BELIEF),
-            tail: Tail {
-                quantile: QUANTILE_BELIEF,
-                excess: believe(EXCESS_BELIEF),
-            },
+            tail: Tail::believed(TAIL_BELIEF),
             novelty: std::array::from_fn(|_| Stream::new(SIZE_MIN as f32)),
-            windows: 0,
         }
     }
 }
@@ -148,14 +87,13 @@ impl Detector {
     ) -> f64 {
         let keep = params.decays()[LONG];
         let mut deviation: f64 = 0.0;
-        let mut distance = 0.0;
         for target in Target::ALL {
             let k = target.index();
             let Some(value) = window.value(target).filter(|_| window.weight(target) > 0.0) else {
                 continue;
             };
             let usual = self.usual[k].or(value);
-            let [recent, reference] = [MEDIUM, SLOW].map(|span| before.levels[k].get(span));
+            let recent = before.levels[k].get(MEDIUM);
             let spike = (value - usual)
                 .abs()
                 .min((value - recent.unwrap_or(usual)).abs());
@@ -165,17 +103,10 @@ impl Detector {
             self.usual[k].update(keep, usual + (value - usual).clamp(-reach, reach), 1.0);
             deviation = deviation.max(unusual(&mut self.spike[k], keep, spike, extra));
             deviation = deviation.max(unusual(&mut self.shift[k], keep, shift, extra));
-            if let (Some(mass), Some(reference)) = (QUANTILE_MASS.get(k), reference) {
-                distance += mass * (value - reference).abs();
-            }
-        }
-        if distance > 0.0 {
-            let extra = extra_variance[Target::P50.index()];
-            deviation = deviation.max(unusual(&mut self.shape, keep, distance, extra));
         }
         let rate = params.get().false_alarm_rate;
         let novelty = self.novelty(window, extra_variance, rate);
-        self.score(deviation, rate).max(novelty)
+        self.tail.score(deviation, rate).max(novelty)
     }
 
     /// How new the window is; noisier than usual, it is less so.
@@ -192,22 +123,10 @@ impl Detector {
         }
         newest
     }
-
-    fn score(&mut self, deviation: f64, rate: f64) -> f64 {
-        let threshold = self.tail.threshold(rate);
-        self.tail.update(deviation, threshold);
-        self.windows = self.windows.saturating_add(1);
-        if self.windows <= QUIET_WINDOWS {
-            return 0.0;
-        }
-        let learned = f64::from(self.windows - QUIET_WINDOWS);
-        let ramp = learned / (learned + f64::from(QUIET_WINDOWS));
-        ramp * deviation / threshold
-    }
 }
 
 /// `size` over its usual size, which learns from it.
-fn unusual(usual: &mut Level, keep: f64, size: f64, extra_variance: f64) -> f64 {
+pub(crate) fn unusual(usual: &mut Level, keep: f64, size: f64, extra_variance: f64) -> f64 {
     let (mean, sd) = (usual.or(SIZE_MIN).max(SIZE_MIN), sd(usual));
     usual.update(keep, size.min(CLIP * mean), 1.0);
     size / (sd * sd + extra_variance).sqrt()

@@ -23,9 +23,9 @@
 //! residuals, with a prior that makes the very first forecast wide and honest, or that
 //! of series of the same kind ([`similar`]).
 //!
-//! How unusual a window is has two sides: how far it is from usual (`anomaly.rs`),
-//! and whether anything like it was ever seen ([`detector`], which serves any
-//! stream of values). Which service an incident comes from is told by
+//! How unusual a window is has two sides: how far it is from usual (`anomaly.rs`, and
+//! of the whole distribution [`wasserstein`]), and whether anything like it was ever
+//! seen ([`detector`], which serves any stream of values). Which service an incident comes from is told by
 //! [`attribution::services`], where calls between services are known.
 //!
 //! What this crate deliberately is not: it has no I/O, no clock, no threads, no
@@ -70,6 +70,7 @@ mod series;
 pub mod similar;
 #[cfg(test)]
 mod testing;
+pub mod wasserstein;
 
 pub use ensemble::season_steps;
 pub use error::{ObjectiveError, ParamsError};

@@ -92,6 +92,9 @@ pub struct Context<'a> {
     /// Whether an incident of it is open: what it does then is not what it usually does,
     /// unless it goes on for an hour of windows.
     pub incident: bool,
+    /// How unusual the newest window is as a whole, where its histogram is known
+    /// ([`crate::wasserstein`]); else 0.
+    pub distribution_score: f64,
 }
 
 /// The model of one series. At most 16 KB, and 8 KB for what it keeps of past
@@ -193,7 +196,7 @@ impl SeriesModel {
             self.learn(params, input.step, (input.own, &drivers), context);
         }
         let points = self.forecast(params, input.step, (input.own, &drivers), context);
-        self.answer(&input.own.window(0), &points)
+        self.answer(&input.own.window(0), &points, context.distribution_score)
     }
 
     /// Whether enough was seen since the last refit for another one, and no incident is
@@ -410,14 +413,19 @@ impl SeriesModel {
         )
     }
 
-    fn answer(&self, window: &Window, points: &[[Option<Point>; TARGETS]; HORIZONS]) -> Forecast {
+    fn answer(
+        &self,
+        window: &Window,
+        points: &[[Option<Point>; TARGETS]; HORIZONS],
+        distribution_score: f64,
+    ) -> Forecast {
         Forecast {
             points: points.map(|row| {
                 Target::ALL.map(|target| row[target.index()].map(|point| interval(target, &point)))
             }),
             quantiles: points.map(|row| row.map(|point| point.map(|point| point.quantiles))),
             y: Target::ALL.map(|target| window.value(target).map(|y| target.to_natural(y) as f32)),
-            anomaly_score: self.anomaly_score as f32,
+            anomaly_score: self.anomaly_score.max(distribution_score) as f32,
             change_point: self.change_point,
             history_windows: self.learned_windows,
             noise_sd: self.noise.map(|noise| noise.jitter_sd() as f32),

@@ -117,7 +117,7 @@ impl Group {
 /// let mut young = SeriesModel::new();
 /// let similar = groups.of(7, &young);
 /// assert!(similar.is_some() && groups.of(8, &young).is_none());
-/// young.refresh_in(&params, input(1), Context { similar, incident: false });
+/// young.refresh_in(&params, input(1), Context { similar, ..Context::default() });
 /// # Ok::<(), honeyguide_models::ParamsError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -119,6 +119,7 @@ impl Pipeline {
         let context = Context {
             similar: self.groups.of(class(series.signal), model),
             incident: series.facts.incident,
+            distribution_score: series.distribution.score(),
         };
         with_input(service, at, step, |input| {
             model.refresh_in(&self.config.params, input, context)

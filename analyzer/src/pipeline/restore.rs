@@ -133,6 +133,7 @@ impl Pipeline {
                         .as_deref()
                         .map(std::borrow::Cow::Borrowed)
                         .unwrap_or_default(),
+                    distribution: std::borrow::Cow::Borrowed(&*series.distribution),
                     reasons: series.reasons.as_slice().into(),
                     recalibrations: series.recalibrations.as_slice().into(),
                 };
@@ -238,6 +239,7 @@ impl Pipeline {
                 series.number = stored.number;
                 series.facts = stored.facts;
                 series.model = Some(Box::new(stored.model.into_owned()));
+                *series.distribution = stored.distribution.into_owned();
                 series.reasons = stored.reasons.into_owned();
             }
         }

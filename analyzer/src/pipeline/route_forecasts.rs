@@ -66,7 +66,7 @@ impl Pipeline {
                     let similar = groups.of(class(Signal::ServerRequest), model);
                     let context = Context {
                         similar,
-                        incident: false,
+                        ..Context::default()
                     };
                     model.refresh_in(params, input, context)
                 });

@@ -58,6 +58,7 @@ impl Pipeline {
             service.routes.skip(steps);
             for series in &mut service.series {
                 series.ring.skip(steps);
+                series.distribution.pass();
                 let idle = u32::try_from(steps).unwrap_or(u32::MAX);
                 series.facts.idle_steps = series.facts.idle_steps.saturating_add(idle);
             }
@@ -88,7 +89,8 @@ impl Pipeline {
         for service in self.services.values_mut() {
             service.routes.close_step(&closing, u64::from(FORGET_STEPS));
             for series in &mut service.series {
-                if series.close_step(step, empty, completeness) && keeps_rows {
+                let params = &self.config.params;
+                if series.close_step(params, step, empty, completeness) && keeps_rows {
                     use honeyguide_models::History;
                     self.rows.push(HistoryRow {
                         step,

@@ -164,6 +164,28 @@ fn an_incident_is_open_as_long_as_an_alert_fires() {
 }
 
 #[test]
+fn a_distribution_unlike_the_usual_is_an_anomaly_until_events_cease() {
+    let mut pipeline = pipeline();
+    let mut score = 0.0;
+    for step in 0..61 {
+        let latency_ns = if step == 60 { 800_000 } else { 100_000 };
+        let commands = run(&mut pipeline, &[delivery(step, step + 1, latency_ns)]);
+        let forecasts = commands.iter().filter_map(|command| match command {
+            Command::Forecasts(forecasts) => forecasts.first(),
+            _ => None,
+        });
+        score = forecasts
+            .map(|forecast| forecast.anomaly_score)
+            .fold(score, f64::max);
+        assert!(step == 60 || score < 1.0, "{step}: {score}");
+    }
+    let of = |pipeline: &Pipeline| pipeline.services[0].series[0].distribution.score();
+    assert!(of(&pipeline) > 1.0 && score >= of(&pipeline), "{score}");
+    caught_up(&mut pipeline, (EPOCH_STEP + 63) * STEP_NS);
+    assert_eq!(of(&pipeline), 0.0);
+}
+
+#[test]
 fn series_that_stopped_in_the_middle_of_trouble_is_calm() {
     let latency = |step| if step >= 30 { 40_000_000 } else { 100_000 };
     let deliveries: Vec<_> = (0..40)

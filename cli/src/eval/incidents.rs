@@ -60,6 +60,7 @@ pub fn replay(path: &Path) -> anyhow::Result<Replayed> {
     for (seen, slowly) in replayed.services.iter_mut().zip(&slowly.services) {
         for (seen, slowly) in seen.iter_mut().zip(slowly) {
             seen.risk_at_default = slowly.risk;
+            seen.anomaly_score_at_default = slowly.anomaly_score;
         }
     }
     Ok(replayed)
@@ -166,6 +167,8 @@ fn note_forecast(run: &mut Replayed, step: Duration, forecast: &v1::Forecast) ->
         p99_secs: now.latency.as_ref().map(|latency| latency.p99),
         risk: forecast.breaches.first().map(|breach| breach.probability),
         risk_at_default: None,
+        anomaly_score: Some(forecast.anomaly_score),
+        anomaly_score_at_default: None,
         judged: requests >= REQUESTS_MIN,
     };
     let breach = run.truth.services[0].breach?;

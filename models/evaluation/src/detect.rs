@@ -18,11 +18,12 @@ use std::path::Path;
 
 use honeyguide_models::detector::Stream;
 
+pub(crate) use self::baseline::{windowed_gaussian, z_score};
 pub use self::{
     events::Events,
     own::evaluate as evaluate_own,
     report::{Anchor, Category, Detection, NabRow, Share},
-    speed::us_per_point,
+    speed::{us_per_histogram, us_per_point},
 };
 use crate::{
     Error,

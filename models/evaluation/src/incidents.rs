@@ -17,6 +17,7 @@
 //! Of a bystander that was in breach nothing is quiet. *Recall* is the share of
 //! incidents with an alarm between the onset and 30 windows before the breach.
 
+mod anomaly;
 mod method;
 mod plot;
 mod score;
@@ -52,6 +53,10 @@ pub struct Seen {
     /// as many events: as if the machine were ten times as slow and everything of
     /// the default length.
     pub risk_at_default: Option<f64>,
+    /// How unusual the window was; 1.0 is the line.
+    pub anomaly_score: Option<f64>,
+    /// The same of that analyzer.
+    pub anomaly_score_at_default: Option<f64>,
     /// Whether there were enough requests ([`REQUESTS_MIN`]) to say anything.
     pub judged: bool,
 }

@@ -182,7 +182,7 @@ fn walk(
         };
         let context = Context {
             similar: groups.of(CLASS, model),
-            incident: false,
+            ..Context::default()
         };
         see(age, &model.refresh_in(params, input, context));
         if model.refit_due(params) {

@@ -37,7 +37,7 @@ fn refresh(
     };
     let context = Context {
         similar: groups.of(CLASS, model),
-        incident: false,
+        ..Context::default()
     };
     model.refresh_in(params, input, context)
 }

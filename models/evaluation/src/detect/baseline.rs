@@ -8,8 +8,12 @@ pub(super) type Baseline = fn(&Labelled) -> Vec<f64>;
 /// All, by name.
 pub(super) const ALL: [(&str, Baseline); 3] = [
     ("random", random),
-    ("static threshold on z-score", z_score),
-    ("windowed Gaussian", windowed_gaussian),
+    ("static threshold on z-score", |series| {
+        z_score(&series.values)
+    }),
+    ("windowed Gaussian", |series| {
+        windowed_gaussian(&series.values)
+    }),
 ];
 /// Values of the windowed Gaussian.
 const WINDOW: usize = 500;
@@ -60,7 +64,7 @@ fn random(series: &Labelled) -> Vec<f64> {
 }
 
 /// Distance from the mean of all before, in their standard deviations.
-fn z_score(series: &Labelled) -> Vec<f64> {
+pub(crate) fn z_score(values: &[f64]) -> Vec<f64> {
     let (mut n, mut mean, mut squares) = (0.0, 0.0, 0.0);
     let score = |value: &f64| {
         if value.is_nan() {
@@ -73,22 +77,22 @@ fn z_score(series: &Labelled) -> Vec<f64> {
         squares += deviation * (value - mean);
         if sd > 0.0 { deviation.abs() / sd } else { 0.0 }
     };
-    series.values.iter().map(score).collect()
+    values.iter().map(score).collect()
 }
 
 /// The same over the last [`WINDOW`] values.
-fn windowed_gaussian(series: &Labelled) -> Vec<f64> {
+pub(crate) fn windowed_gaussian(values: &[f64]) -> Vec<f64> {
     let score = |i: usize| {
-        let window = &series.values[i.saturating_sub(WINDOW)..i];
+        let window = &values[i.saturating_sub(WINDOW)..i];
         let known = || window.iter().filter(|value| !value.is_nan());
         let n = known().count().max(1) as f64;
         let mean = known().sum::<f64>() / n;
         let variance = known().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
-        if variance > 0.0 && !series.values[i].is_nan() {
-            (series.values[i] - mean).abs() / variance.sqrt()
+        if variance > 0.0 && !values[i].is_nan() {
+            (values[i] - mean).abs() / variance.sqrt()
         } else {
             0.0
         }
     };
-    (0..series.values.len()).map(score).collect()
+    (0..values.len()).map(score).collect()
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{
-    HORIZON, Kind, LEAD, Method, Replayed, WARM_UP, WINDOWS_PER_FALSE_ALARM, plot,
+    HORIZON, Kind, LEAD, Method, Replayed, WARM_UP, WINDOWS_PER_FALSE_ALARM, anomaly, plot,
     score::{Incident, Leads, Watched, false_alarms, line, patient},
 };
 use crate::{
@@ -162,6 +162,7 @@ pub fn evaluate(runs: &[Replayed]) -> Outcome {
     tell_parts(&mut outcome, runs, &said, &quiet);
     tell_runs(&mut outcome, runs, &said, &results);
     tell_reasons(&mut outcome, runs);
+    anomaly::tell(&mut outcome, runs, &quiet);
     if let (Some(said), Some(result)) = (said.first(), results.first()) {
         let alarms = (0..runs.len()).map(|at| {
             let incident = said.incident(runs, at, runs[at].truth.kind)?;
@@ -375,6 +376,8 @@ mod tests {
             p99_secs: Some(p99_secs),
             risk: Some(risk),
             risk_at_default: Some(risk),
+            anomaly_score: Some(p99_secs / 0.05),
+            anomaly_score_at_default: None,
             judged: true,
         };
         let risk = |at: usize| {
@@ -437,6 +440,14 @@ mod tests {
         assert_eq!(of("recall_lead5_over_best_baseline"), 0.5 - 1.0);
         assert_eq!(of("recall_lead5_held_out"), 0.0);
         assert_eq!(of("incident_cause_top1"), 1.0);
+        // From 0.05 s on, half of the way up.
+        assert_eq!(of("anomaly_found_predictable"), 1.0);
+        assert_eq!(of("anomaly_quiet_per_10000"), 0.0);
+        let table = &outcome.markdown;
+        assert!(
+            table.contains("| honeyguide | 1.00 | 0 of 1120 | 2 of 2 | 0 of 0 | 36 |"),
+            "{table}"
+        );
         assert_eq!(outcome, evaluate(&runs));
     }
 
