@@ -5,6 +5,8 @@
 #[path = "kafka/faults.rs"]
 mod faults;
 mod ports;
+#[path = "kafka/versions.rs"]
+mod versions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

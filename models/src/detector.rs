@@ -31,8 +31,8 @@ pub use self::coordinate::{Coordinate, Fixed};
 
 /// The mean of the square roots of the views' distances that is on the line.
 ///
-/// The middle of what does about as well on the public series that it was tuned
-/// on, 1.00 to 1.07 (`docs/accuracy.md`).
+/// The upper end of what does about as well on the public series that it was tuned
+/// on, 0.97 to 1.03 (`docs/accuracy.md`).
 const LINE: f64 = 1.03;
 /// Alerts per value that [`LINE`] is for, and the exponent by which rarer ones need a
 /// higher line: a tenth of the alerts 1.2 times as high, as recordings of services show

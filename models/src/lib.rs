@@ -28,9 +28,10 @@
 //! seen ([`detector`], which serves any stream of values). Which service an incident comes from is told by
 //! [`attribution::services`], where calls between services are known.
 //!
-//! What this crate deliberately is not: it has no I/O, no clock, no threads, no
-//! async and no data frames. Arrays go in, values come out; the same input gives
-//! the same output, bit for bit, on one machine. Storage of histories is the
+//! What this crate deliberately is not: it has no I/O, no clock, no threads of
+//! its own, no async and no data frames. Arrays go in, values come out; the same input
+//! gives the same output, bit for bit, on one machine, on any number of threads (linfa's
+//! k-means takes those of rayon). Storage of histories is the
 //! caller's ([`History`]); so is deciding when to refit and when to alert. Data
 //! is never an error: what cannot be used counts as missing, and what was never
 //! observed has no forecast.

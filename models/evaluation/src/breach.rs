@@ -15,6 +15,7 @@
 //! breaches are among them, and no recall of 1 is possible.
 
 mod baseline;
+mod eta;
 mod own;
 mod reliability;
 mod series;
@@ -87,6 +88,7 @@ pub fn evaluate(data: &Path, progress: impl FnMut(&str)) -> Result<Outcome, Erro
     outcome.line(title);
     tell(&mut outcome, &all, &[of_series]);
     tell_reliability(&mut outcome, &all);
+    all[0].times.tell(&mut outcome, HORIZON_SECS.into());
     let ours = all[0].reliability();
     outcome.metric("ece_15m", ours.ece);
     outcome.metric("ece_15m_open", ours.ece_open);
@@ -192,8 +194,12 @@ impl<'a> Walk<'a> {
             self.judged.iter_mut().for_each(Judged::pause);
             return;
         }
-        let means = self.recalibration.recalibrated(pool, said).probability;
-        let scores = [means, said.probability].into_iter().chain(
+        let means = self.recalibration.recalibrated(pool, said);
+        if let Some(steps) = comes_in {
+            let secs = (steps as u32 + 1) * subject.step_secs;
+            self.judged[0].times.add(&means, secs.into());
+        }
+        let scores = [means.probability, said.probability].into_iter().chain(
             BASELINES
                 .iter()
                 .map(|(_, score)| score(&subject.held[..=at], subject.threshold, ahead)),

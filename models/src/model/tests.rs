@@ -240,6 +240,51 @@ fn gaps_widen_intervals() {
 }
 
 #[test]
+fn after_an_hour_of_silence_it_goes_on() {
+    let mut windows = noisy(1400, 12);
+    let whole = run(&windows);
+    windows[600..960].fill(Window::MISSING);
+    let silent = run(&windows);
+    silent.iter().for_each(assert_sane);
+    let p99 = |f: &Forecast| f.point(0, Target::P99).copied().unwrap();
+    let width = |f: &Forecast| (p99(f).upper_80 / p99(f).lower_80).ln();
+    assert!(width(&silent[959]) > 1.5 * width(&whole[959]));
+    // It comes back as it was: nothing to be told, and soon as sure as before.
+    assert!(
+        silent[960..]
+            .iter()
+            .all(|forecast| forecast.anomaly_score < 1.0)
+    );
+    let ratio = width(&silent[1399]) / width(&whole[1399]);
+    assert!((0.7..1.5).contains(&ratio), "{ratio}");
+    assert!(
+        (p99(&silent[1399]).yhat / p99(&whole[1399]).yhat)
+            .ln()
+            .abs()
+            < 0.3
+    );
+}
+
+#[test]
+fn a_step_of_a_billion_is_followed_and_left_again() {
+    let mut windows = noisy(900, 13);
+    let step = 1e9f64.ln() as f32;
+    for window in &mut windows[500..620] {
+        window.y[..4].iter_mut().for_each(|y| *y += step);
+    }
+    let forecasts = run(&windows);
+    forecasts.iter().for_each(assert_sane);
+    let off = |at: usize| {
+        let p99 = forecasts[at].point(0, Target::P99).unwrap();
+        (f64::from(p99.yhat).ln() - f64::from(windows[at].y[2])).abs()
+    };
+    assert!(forecasts[500].anomaly_score > 1.0);
+    for at in [499, 560, 619, 700, 899] {
+        assert!(off(at) < 1.0, "{at}: {}", off(at));
+    }
+}
+
+#[test]
 fn coarser_sampling_widens_intervals() {
     let mut windows = noisy(600, 10);
     let fine = run(&windows).pop().unwrap();

@@ -58,6 +58,21 @@ fn width(interval: &Interval) -> f64 {
     f64::from(interval.upper_80 / interval.lower_80).ln()
 }
 
+/// k-means runs on as many threads as there are.
+#[test]
+fn the_number_of_threads_is_of_no_matter() {
+    let models = of_noise(&[0.05, 0.06, 0.07, 0.3, 0.35, 0.4, 0.05, 0.3]);
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build().unwrap().install(|| fit(&models))
+    };
+    let one = on(1);
+    assert!(!one.is_empty());
+    for threads in [2, 7] {
+        assert_eq!(on(threads), one, "{threads}");
+    }
+}
+
 #[test]
 fn a_new_series_begins_as_wide_as_those_of_its_kind_are() {
     let (params, windows) = (params(), noisy(500, 0.05, 99));

@@ -144,6 +144,15 @@ fn what_lasts_becomes_usual() {
 }
 
 #[test]
+fn going_back_to_usual_is_no_anomaly() {
+    let mut noise = Noise::new(7);
+    let slow = |i: usize| if (300..330).contains(&i) { -4.0 } else { -6.0 };
+    let scores = scores((0..500).map(|i| window(&mut noise, 50, slow(i), 0.5)));
+    assert!(alarms(&scores[300..330]) >= 25, "{:?}", &scores[300..330]);
+    assert_eq!(alarms(&scores[330..]), 0, "{:?}", &scores[330..350]);
+}
+
+#[test]
 fn its_state_comes_back_bit_for_bit() {
     let mut noise = Noise::new(6);
     let (params, mut usual) = (params(), Wasserstein::default());

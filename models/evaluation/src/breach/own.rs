@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    MODELS, diagram, judge_all, number,
+    HORIZON_SECS, MODELS, diagram, judge_all, number,
     reliability::{Judged, Tally},
     series::{Above, OwnSubject, Subject, of_own},
     tell, tell_reliability, together,
@@ -38,6 +38,7 @@ pub fn evaluate(all: &[Own], above: &[Above], progress: impl FnMut(&str)) -> Out
              {BLOCKS} parts of each series."
         ));
         tell_reliability(&mut outcome, &all);
+        all[0].times.tell(&mut outcome, HORIZON_SECS.into());
         let ours = all[0].reliability();
         outcome.metric("own_ece_15m", ours.ece);
         outcome.metric("own_brier_15m_skill", 1.0 - ours.brier / ours.brier_base);

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::eta::Times;
 use crate::plot::{Axis, Colour, Entry, Figure, Mark, Panel, Sign};
 
 /// Bins of equal width.
@@ -31,6 +32,8 @@ pub struct Judged {
     said: Vec<Said>,
     run: u32,
     step_secs: u32,
+    /// When it came, where that was said.
+    pub(super) times: Times,
 }
 
 /// A bin of a reliability diagram.
@@ -131,6 +134,7 @@ impl Judged {
         });
         self.said.extend(shifted);
         self.run = other.run + after;
+        self.times.append(other.times);
     }
 
     /// How many steps were judged.
