@@ -219,8 +219,10 @@ fn open_history(config: &ValidConfig) -> Result<Option<HistoryStore>, StartError
     if directory.as_os_str().is_empty() {
         return Ok(None);
     }
-    let steps = config.config.retention.as_secs() / config.config.step.as_secs().max(1);
-    let store = HistoryStore::open(directory, steps, config.config.retention_mb_max << 20)?;
+    let step_secs = config.config.step.as_secs().max(1);
+    let steps = config.config.retention.as_secs() / step_secs;
+    let bytes_max = config.config.retention_mb_max << 20;
+    let store = HistoryStore::open(directory, step_secs, steps, bytes_max)?;
     Ok(Some(store))
 }
 

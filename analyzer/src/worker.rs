@@ -295,9 +295,18 @@ impl Worker {
         let first_step = step_now.saturating_sub(HISTORY_STEPS as u64);
         let mut rows = BTreeMap::<PartitionId, Vec<HistoryRow>>::new();
         if let Some(store) = &self.stores.history {
-            let (all, errors) = store.read(first_step);
+            let (mut all, errors) = store.read(first_step);
             for error in errors {
-                warn!(%error, "part of the history is damaged and left out");
+                warn!(%error, "part of the history is left out");
+            }
+            // Of a clock that was ahead: nothing would come after it for as long.
+            let before = all.len();
+            all.retain(|row| row.step <= step_now);
+            if all.len() < before {
+                warn!(
+                    rows = before - all.len(),
+                    "history of the future is left out"
+                );
             }
             for row in all {
                 let partition = partition_of(row.service.as_bytes(), self.stores.partitions);
