@@ -316,11 +316,7 @@ impl Config {
             let expected = "0.0001 to 1 of a node's CPUs";
             return Err(range("hints.budget", &self.hints.budget, expected));
         }
-        let params = Params {
-            step_secs: step_secs as u32,
-            ..Params::default()
-        };
-        let params = params
+        let params = Params::for_step(step_secs as u32)
             .validate()
             .map_err(|_| range("step", &self.step, "whole seconds, 1s to 300s"))?;
         let objectives = self.objectives.iter().map(check_objective);

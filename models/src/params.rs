@@ -15,7 +15,8 @@ pub struct Params {
     /// Length of a window in seconds, 1..=300. Default 10.
     pub step_secs: u32,
     /// Share of windows of an undisturbed series whose anomaly score may
-    /// exceed 1.0, in [1e-6, 0.1]. Default 1e-4: one in 28 h at 10 s windows.
+    /// exceed 1.0, in [1e-6, 0.1]. Default 1e-4: one in 28 h at 10 s windows
+    /// ([`Params::for_step`] for others).
     pub false_alarm_rate: f64,
     /// Windows between two refits of a series, 6..=8640. Default 60.
     pub refit_windows: u32,
@@ -38,7 +39,24 @@ impl Default for Params {
     }
 }
 
+/// Alarms a window of 10 s that are worth having, and windows of minutes.
+const FALSE_ALARMS: std::ops::RangeInclusive<f64> = 1e-4..=1e-3;
+const FALSE_ALARMS_STEP_SECS: f64 = 10.0;
+
 impl Params {
+    /// The defaults for windows of a length. Of longer windows there are fewer a day, so
+    /// that more of them may be false alarms: one in 10,000 up to 10 s, in 1,000 from
+    /// 100 s on, and one in 28 h between.
+    pub fn for_step(step_secs: u32) -> Self {
+        let (least, most) = FALSE_ALARMS.into_inner();
+        let rate = least * f64::from(step_secs) / FALSE_ALARMS_STEP_SECS;
+        Params {
+            step_secs,
+            false_alarm_rate: rate.clamp(least, most),
+            ..Params::default()
+        }
+    }
+
     /// Checks every range.
     ///
     /// # Errors
@@ -134,6 +152,16 @@ mod tests {
             params.validate().unwrap().horizon_windows(),
             &[1, 1, 3, 6, 12]
         );
+    }
+
+    #[test]
+    fn longer_windows_may_be_false_alarms_more_often() {
+        let rate = |step_secs| Params::for_step(step_secs).false_alarm_rate;
+        assert_eq!(Params::for_step(10), Params::default());
+        assert_eq!(rate(1), 1e-4);
+        assert!((rate(60) - 6e-4).abs() < 1e-12);
+        assert_eq!((rate(100), rate(300)), (1e-3, 1e-3));
+        assert!((1..=300).all(|secs| Params::for_step(secs).validate().is_ok()));
     }
 
     proptest! {

@@ -212,11 +212,7 @@ impl<'a> Walk<'a> {
 
 /// Walks through all subjects of one step side by side, as an analyzer would.
 fn judge(mut walks: Vec<Walk<'_>>, step_secs: u32) -> Vec<Vec<Judged>> {
-    let params = Params {
-        step_secs,
-        ..Params::default()
-    };
-    let Ok(params) = params.validate() else {
+    let Ok(params) = Params::for_step(step_secs).validate() else {
         return walks.into_iter().map(|walk| walk.judged).collect();
     };
     let paths = Paths::new(&params);

@@ -68,10 +68,7 @@ pub fn evaluate(
     let mut of_sets = Vec::new();
     for (name, step_secs, series) in load(folder)? {
         progress(&name);
-        let params = Params {
-            step_secs,
-            ..Params::default()
-        };
+        let params = Params::for_step(step_secs);
         if let (Ok(params), true) = (params.validate(), series.len() >= SERIES_MIN) {
             of_sets.push((name, judge(&params, &series)));
         }

@@ -1,14 +1,17 @@
 //! Scores of a breach within the next steps that need no model.
 
+use crate::bootstrap::SplitMix64;
+
 /// A score, 0..=1 where it is a probability: of the values so far, the
 /// threshold and the steps ahead.
 pub(super) type Baseline = fn(&[f64], f64, usize) -> f64;
 
 /// By name.
-pub(super) const BASELINES: [(&str, Baseline); 3] = [
+pub(super) const BASELINES: [(&str, Baseline); 4] = [
     ("static threshold at 80 %", static_threshold),
     ("predict_linear over 15 min", predict_linear),
     ("past frequency near this value", naive),
+    ("random", random),
 ];
 
 /// Values that a frequency is read from.
@@ -69,6 +72,12 @@ pub(crate) fn naive(values: &[f64], threshold: f64, ahead: usize) -> f64 {
     (came + 0.05) / (all + 1.0)
 }
 
+/// Evenly in 0..1; the same every time.
+fn random(values: &[f64], threshold: f64, _ahead: usize) -> f64 {
+    let seed = threshold.to_bits() ^ (values.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    SplitMix64(seed).uniform()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +88,14 @@ mod tests {
         assert_eq!(predict_linear(&rising, 30.0, 15), 1.0);
         assert!(predict_linear(&rising, 40.0, 15) < 1.0);
         assert_eq!(predict_linear(&[3.0], 2.0, 15), 1.0);
+    }
+
+    #[test]
+    fn random_numbers_are_spread_evenly() {
+        let values = [1.0; 2000];
+        let numbers = (1..=2000).map(|len| random(&values[..len], 7.0, 15));
+        let mean = numbers.sum::<f64>() / 2000.0;
+        assert!((mean - 0.5).abs() < 0.03, "{mean}");
     }
 
     #[test]

@@ -2,11 +2,11 @@
 //!
 //! Every window is asked alone, without rests. A window is quiet as for alarms; an
 //! incident is found where a window exceeds the line from the onset until the breach is
-//! complete. Baselines see ln p99 of each window and have, like the score, the line that
+//! complete. Baselines see p99 of each window and have, like the score, the line that
 //! one in [`WINDOWS_PER_EXCESS`] quiet windows exceeds: the rate of false alarms that an
 //! analyzer declares by default.
 
-use super::{BREACH_RUN, Kind, Replayed, Seen};
+use super::{BREACH_RUN, Kind, Method, Replayed, Seen};
 use crate::{
     detect::{windowed_gaussian, z_score},
     report::{Outcome, row},
@@ -15,28 +15,38 @@ use crate::{
 /// See the module.
 const WINDOWS_PER_EXCESS: f64 = 10_000.0;
 
-/// Who scores the windows of a service.
-type Scorer = fn(&[Seen]) -> Vec<f64>;
+/// Who scores the windows of a service of a run.
+type Scorer = fn(&Replayed, usize) -> Vec<f64>;
 
-const SCORERS: [(&str, Scorer); 4] = [
-    ("honeyguide", |seen| scores(seen, |seen| seen.anomaly_score)),
-    ("honeyguide, as if at 10 s", |seen| {
-        scores(seen, |seen| seen.anomaly_score_at_default)
+/// Ours first.
+const SCORERS: [(&str, Scorer); 6] = [
+    ("honeyguide", |run, service| {
+        scores(run, service, |seen| seen.anomaly_score)
     }),
-    ("z-score of ln p99", |seen| z_score(&log_p99(seen))),
-    ("windowed Gaussian of ln p99", |seen| {
-        windowed_gaussian(&log_p99(seen))
+    ("honeyguide, as if at 10 s", |run, service| {
+        scores(run, service, |seen| seen.anomaly_score_at_default)
     }),
+    ("z-score of ln p99", |run, service| {
+        z_score(&log_p99(run, service))
+    }),
+    ("windowed Gaussian of ln p99", |run, service| {
+        windowed_gaussian(&log_p99(run, service))
+    }),
+    ("p99 over the objective", |run, service| {
+        Method::Static(1).say(run, service)
+    }),
+    ("random", |run, service| Method::Random.say(run, service)),
 ];
+const OURS: usize = 2;
 
 /// Of what was not scored, NaN.
-fn scores(seen: &[Seen], score: fn(&Seen) -> Option<f64>) -> Vec<f64> {
-    let scores = seen.iter().map(|seen| score(seen).unwrap_or(f64::NAN));
-    scores.collect()
+fn scores(run: &Replayed, service: usize, score: fn(&Seen) -> Option<f64>) -> Vec<f64> {
+    let seen = run.services[service].iter();
+    seen.map(|seen| score(seen).unwrap_or(f64::NAN)).collect()
 }
 
-fn log_p99(seen: &[Seen]) -> Vec<f64> {
-    scores(seen, |seen| seen.p99_secs.map(f64::ln))
+fn log_p99(run: &Replayed, service: usize) -> Vec<f64> {
+    scores(run, service, |seen| seen.p99_secs.map(f64::ln))
 }
 
 /// What a line finds.
@@ -99,7 +109,7 @@ pub(super) fn tell(outcome: &mut Outcome, runs: &[Replayed], quiet: &[Vec<Vec<bo
     outcome.line("| score | line | quiet windows above | predictable: found by the breach | sudden | median windows after the onset |");
     outcome.line("|---|---|---|---|---|---|");
     for (at, (name, scorer)) in SCORERS.into_iter().enumerate() {
-        let of_run = |run: &Replayed| run.services.iter().map(|seen| scorer(seen)).collect();
+        let of_run = |run: &Replayed| (0..run.services.len()).map(|of| scorer(run, of)).collect();
         let scored = Scored {
             runs,
             scores: runs.iter().map(of_run).collect(),
@@ -110,7 +120,7 @@ pub(super) fn tell(outcome: &mut Outcome, runs: &[Replayed], quiet: &[Vec<Vec<bo
         let Some(line) = of_quiet.get(allowed) else {
             continue;
         };
-        let is_ours = at < 2;
+        let is_ours = at < OURS;
         for line in is_ours.then_some(1.0).into_iter().chain([*line]) {
             let found = scored.found(line);
             if at == 0 && line == 1.0 {
