@@ -38,6 +38,7 @@ const USUAL_CLIP_SDS: f64 = 3.0;
 /// in windows: a shift is slow to show its usual size, so its belief is strong.
 const SPIKE_BELIEF: (f64, f64) = (0.2, 20.0);
 const SHIFT_BELIEF: (f64, f64) = (0.15, 90.0);
+/// Belief about the tail: the largest of ten deviations is often a large one.
 const TAIL_BELIEF: Belief = Belief {
     quantile: 2.8,
     excess: (0.5, 10.0),
@@ -51,6 +52,7 @@ const NOVEL: [Target; 2] = [Target::P99, Target::Rate];
 /// What is observed worse tells little about what is new: with less than about
 /// 33 samples for p99.
 const NOVEL_WEIGHT_MIN: f64 = 0.25;
+
 /// The anomaly detector of one series.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Detector {
