@@ -4,6 +4,8 @@
 
 mod programs;
 
+use std::collections::BTreeMap;
+
 use std::{sync::Arc, time::Duration};
 
 use honeyguide_bus::{
@@ -58,6 +60,18 @@ fn count(batches: &[Batch], signal: Signal, name: &str) -> u64 {
         })
         .map(|(_, series)| series.count)
         .sum()
+}
+
+/// Events of a signal by whom they are charged to.
+fn by_service(batches: &[Batch], signal: Signal) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for batch in batches {
+        for series in batch.series.iter().filter(|of| of.signal == signal) {
+            let key = batch.services[series.service as usize].key();
+            *counts.entry(key).or_default() += series.count;
+        }
+    }
+    counts
 }
 
 /// A copy of an executable under a name of its own, so that its events are its own.
@@ -142,7 +156,13 @@ async fn block_requests_are_counted_exactly_and_charged_to_the_submitter() {
     assert!(made.len() >= REQUESTS, "{}", made.len());
     for signal in [Signal::BlockIo, Signal::BlockIoDevice] {
         let counted = count(&batches, signal, "/hg-block-dd");
-        assert_eq!(counted, made.len() as u64, "{signal}\n{}", made.join("\n"));
+        let all = by_service(&batches, signal);
+        assert_eq!(
+            counted,
+            made.len() as u64,
+            "{signal}, counted {all:?}\n{}",
+            made.join("\n")
+        );
     }
 }
 
