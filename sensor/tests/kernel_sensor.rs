@@ -4,7 +4,7 @@
 
 mod programs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use std::{sync::Arc, time::Duration};
 
@@ -103,31 +103,60 @@ async fn system_calls_are_counted_exactly_from_the_first() {
     assert_eq!(count(&batches, Signal::SyscallWrite, "/hg-exact-dd"), CALLS);
 }
 
-/// Requests made by tasks of one name, counted by the kernel's tracing
-/// (`block_getrq`: one per request, in the context of whoever makes it).
-struct MadeRequests(std::path::PathBuf);
+/// Requests made by tasks of one name, as the kernel's own tracing tells of them.
+struct MadeRequests {
+    instance: std::path::PathBuf,
+    comm: String,
+}
 
 impl MadeRequests {
     fn trace(comm: &str) -> Self {
         let instance = format!("/sys/kernel/tracing/instances/hg-{}", std::process::id());
-        let traced = Self(instance.into());
-        std::fs::create_dir(&traced.0).unwrap();
-        let event = traced.0.join("events/block/block_getrq");
-        std::fs::write(event.join("filter"), format!("comm == \"{comm}\"")).unwrap();
-        std::fs::write(event.join("enable"), "1").unwrap();
+        let traced = Self {
+            instance: instance.into(),
+            comm: comm.to_owned(),
+        };
+        std::fs::create_dir(&traced.instance).unwrap();
+        // One of the first per request, in the context of whoever makes it.
+        for event in ["block_getrq", "block_rq_complete"] {
+            let enable = format!("events/block/{event}/enable");
+            std::fs::write(traced.instance.join(enable), "1").unwrap();
+        }
         traced
     }
 
-    fn lines(&self) -> Vec<String> {
-        let trace = std::fs::read_to_string(self.0.join("trace")).unwrap();
-        let requests = trace.lines().filter(|line| line.contains("block_getrq:"));
-        requests.map(str::to_owned).collect()
+    /// What is told of their making, and how many completions of them interrupted
+    /// process 1. The kernels of some virtual machines run no BPF program while
+    /// their own agent, which is that process, has the CPU; tracing tells of what
+    /// happens then all the same.
+    fn lines(&self) -> (Vec<String>, usize) {
+        let trace = std::fs::read_to_string(self.instance.join("trace")).unwrap();
+        let of = |event| trace.lines().filter(move |line| line.contains(event));
+        let by_comm = format!("[{}]", self.comm);
+        let made = of("block_getrq:").filter(|line| line.ends_with(&by_comm));
+        let made: Vec<_> = made.map(str::to_owned).collect();
+        // "254,0 RS 181933696 + 8 [comm]" is made, "254,0 RS () 181933696 + 8 be,0,4
+        // [0]" completes: the sector is before the sign.
+        let sector = |line: &str| {
+            let before = line.split(" + ").next().unwrap_or_default();
+            before.rsplit(' ').next().map(str::to_owned)
+        };
+        let sectors: BTreeSet<_> = made.iter().map(|line| sector(line)).collect();
+        let threads = std::fs::read_dir("/proc/1/task").unwrap();
+        let threads: Vec<_> = threads
+            .map(|thread| format!("-{} ", thread.unwrap().file_name().to_string_lossy()))
+            .collect();
+        let interrupted = of("block_rq_complete:").filter(|line| {
+            let task = line.split('[').next().unwrap_or_default();
+            sectors.contains(&sector(line)) && threads.iter().any(|thread| task.contains(thread))
+        });
+        (made, interrupted.count())
     }
 }
 
 impl Drop for MadeRequests {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.0);
+        let _ = std::fs::remove_dir(&self.instance);
     }
 }
 
@@ -152,15 +181,15 @@ async fn block_requests_are_counted_exactly_and_charged_to_the_submitter() {
     };
     let batches = batches_during(config(vec![Probe::Blkio]), work).await;
     // The blocks read, and whatever the file system or the loader had to read.
-    let made = made.lines();
+    let (made, may_be_unseen) = made.lines();
     assert!(made.len() >= REQUESTS, "{}", made.len());
+    let expected = (made.len() - may_be_unseen) as u64..=made.len() as u64;
     for signal in [Signal::BlockIo, Signal::BlockIoDevice] {
         let counted = count(&batches, signal, "/hg-block-dd");
         let all = by_service(&batches, signal);
-        assert_eq!(
-            counted,
-            made.len() as u64,
-            "{signal}, counted {all:?}\n{}",
+        assert!(
+            expected.contains(&counted),
+            "{signal}, {counted} of {expected:?}, counted {all:?}\n{}",
             made.join("\n")
         );
     }
