@@ -109,6 +109,22 @@ pub fn description() -> (String, String) {
     )
 }
 
+/// Whole GB free where this folder is, if `df` tells.
+pub fn free_disk_gb() -> Option<u64> {
+    gb_of_df(&answer("df", &["--output=avail", "--block-size=GB", "."])?)
+}
+
+/// From a line like ` 73GB` under a heading.
+fn gb_of_df(output: &str) -> Option<u64> {
+    output
+        .lines()
+        .nth(1)?
+        .trim()
+        .strip_suffix("GB")?
+        .parse()
+        .ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,5 +141,13 @@ mod tests {
         ] {
             assert_eq!(may_use_bpf(mask), expected, "{mask}");
         }
+    }
+
+    #[test]
+    fn free_disk_is_what_df_says() {
+        assert_eq!(gb_of_df("Avail\n 73GB\n"), Some(73));
+        assert_eq!(gb_of_df("Avail\n  0GB\n"), Some(0));
+        assert_eq!(gb_of_df("df: no such file\n"), None);
+        assert!(free_disk_gb().is_some());
     }
 }

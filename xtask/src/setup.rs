@@ -43,6 +43,9 @@ pub fn run(args: &Args) -> Result<()> {
     prepare(args.purpose, benches)
 }
 
+/// What a whole build for tests takes of disk, in GB.
+const BUILD_GB: u64 = 10;
+
 /// The bench, and the tests, that need a broker.
 pub const KAFKA: &str = "kafka";
 
@@ -96,6 +99,9 @@ pub fn prepare(purpose: Purpose, benches: &[&str]) -> Result<()> {
         python::NOTEBOOKS.fetch()?;
     }
     mounts::ensure(privilege);
+    if let Some(free) = machine::free_disk_gb().filter(|free| *free < BUILD_GB) {
+        println!("· only {free} GB of disk are free here: a whole build takes about {BUILD_GB}");
+    }
     println!("· this machine is ready ({})", seconds(start.elapsed()));
     Ok(())
 }
