@@ -101,7 +101,7 @@ pub struct RunStats {
     /// Runs counted.
     pub runs: u64,
     /// Runs the kernel left out because the program was running on that CPU
-    /// already; counted always.
+    /// already; counted always (Linux 5.12).
     pub missed_runs: u64,
 }
 
@@ -126,6 +126,32 @@ pub struct Kernel {
     unseen_tls: openssl::Unseen,
     /// Where the files are of probes without programs.
     places: Places,
+    missed: MissedRuns,
+}
+
+/// Runs that the kernel left out, of programs that are loaded and of those that
+/// were: the kernel forgets its count with the program.
+#[derive(Debug, Default)]
+struct MissedRuns {
+    by_program: BTreeMap<String, u64>,
+    sum: u64,
+}
+
+impl MissedRuns {
+    /// Takes what the programs that are loaded `now` have missed since they were
+    /// loaded.
+    fn take(&mut self, now: BTreeMap<String, RunStats>) {
+        let now = now
+            .into_iter()
+            .map(|(name, stats)| (name, stats.missed_runs));
+        let now: BTreeMap<_, _> = now.collect();
+        for (name, missed) in &now {
+            // Fewer than before: it was loaded anew.
+            let before = self.by_program.get(name).filter(|before| *before <= missed);
+            self.sum += missed - before.copied().unwrap_or_default();
+        }
+        self.by_program = now;
+    }
 }
 
 impl Kernel {
@@ -219,6 +245,7 @@ impl Kernel {
             peers,
             unseen_tls,
             places: Places::of(hierarchy),
+            missed: MissedRuns::default(),
         };
         kernel.fill_syscall_tables()?;
         kernel.fill_listening_ports()?;
@@ -245,7 +272,8 @@ impl Kernel {
     ///
     /// # Errors
     /// [`KernelError::Map`] if the counters cannot be read.
-    pub fn losses(&self) -> Result<[u64; Loss::ALL.len()], KernelError> {
+    pub fn losses(&mut self) -> Result<[u64; Loss::ALL.len()], KernelError> {
+        self.take_missed_runs();
         let map = self.ebpf.map("LOSSES").ok_or(KernelError::NoObject)?;
         let counters: PerCpuArray<_, u64> =
             PerCpuArray::try_from(map).map_err(map_error("LOSSES"))?;
@@ -256,7 +284,12 @@ impl Kernel {
                 .map_err(map_error("LOSSES"))?;
             *loss = by_cpu.iter().sum();
         }
+        losses[Loss::RunMissed as usize] = self.missed.sum;
         Ok(losses)
+    }
+
+    fn take_missed_runs(&mut self) {
+        self.missed.take(self.run_stats());
     }
 
     /// Forgets `service`: its key leads nowhere from now on, and what tasks
@@ -487,4 +520,30 @@ fn map_error(name: &'static str) -> impl Fn(aya::maps::MapError) -> KernelError 
 fn stripes() -> usize {
     let cpus = aya::util::nr_cpus().unwrap_or(1);
     cpus.next_power_of_two().min(STRIPES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missed_runs_are_kept_when_their_program_is_unloaded_or_loaded_anew() {
+        let mut missed = MissedRuns::default();
+        let mut sum_after = |programs: &[(&str, u64)]| {
+            let stats = programs.iter().map(|(name, missed_runs)| {
+                let stats = RunStats {
+                    missed_runs: *missed_runs,
+                    ..RunStats::default()
+                };
+                ((*name).to_owned(), stats)
+            });
+            missed.take(stats.collect());
+            missed.sum
+        };
+        assert_eq!(sum_after(&[("a", 3)]), 3);
+        assert_eq!(sum_after(&[("a", 5), ("b", 1)]), 6);
+        assert_eq!(sum_after(&[("b", 1)]), 6);
+        assert_eq!(sum_after(&[("a", 2), ("b", 1)]), 8);
+        assert_eq!(sum_after(&[("a", 1), ("b", 4)]), 12);
+    }
 }

@@ -4,15 +4,19 @@
 
 mod cgroups;
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use honeyguide_sensor::{
     identity::Hierarchy,
     program::{
         Kernel, Sizes,
-        probe::{Probe, ProbeState},
+        probe::{Probe, ProbeState, ProgramSpec},
     },
 };
+use sensor_common::record::Loss;
 
 fn kernel() -> Kernel {
     let hierarchy = Hierarchy::find(Path::new("/sys/fs/cgroup"));
@@ -61,4 +65,31 @@ fn kernel_index_equals_user_space_index() {
         let expected = sensor_common::histogram::position(value_ns) as u32;
         assert_eq!(kernel.bucket_position(value_ns), Ok(expected), "{value_ns}");
     }
+}
+
+/// The memory of closed files is freed in batches, by interrupts: those that find
+/// the CPU in the program are not counted by it, and are not lost silently.
+#[test]
+fn runs_that_the_kernel_leaves_out_are_counted_also_when_the_program_is_gone() {
+    const PROGRAM: ProgramSpec = ProgramSpec {
+        program: "empty_sched_switch",
+        tracepoint: "kmem_cache_free",
+        offsets: &[],
+    };
+    let mut kernel = kernel();
+    kernel.attach_programs(&[PROGRAM]).unwrap();
+    let missed = |kernel: &mut Kernel| kernel.losses().unwrap()[Loss::RunMissed as usize];
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while missed(&mut kernel) == 0 {
+        assert!(Instant::now() < give_up, "no interrupt found the program");
+        for _ in 0..20_000 {
+            std::fs::File::open("/dev/null").unwrap();
+        }
+    }
+    let before = missed(&mut kernel);
+    kernel.unload(&[PROGRAM]);
+    let after = missed(&mut kernel);
+    assert!(after >= before, "{after} of {before}");
+    kernel.attach_programs(&[PROGRAM]).unwrap();
+    assert!(missed(&mut kernel) >= after);
 }

@@ -146,11 +146,15 @@ pub enum Loss {
     /// a status line did, or the error code of a response is out of reach: the
     /// outcome is not known.
     RequestIncomplete = 8,
+    /// The kernel left out a run of a program that the same CPU was in the midst
+    /// of, as an interrupt may find it: whatever the program would have counted is
+    /// lost. The kernel's own count, which user space reads.
+    RunMissed = 9,
 }
 
 impl Loss {
     /// Every reason, ordered by number.
-    pub const ALL: [Loss; 9] = [
+    pub const ALL: [Loss; 10] = [
         Loss::ServicesFull,
         Loss::RowsFull,
         Loss::UnmatchedEnd,
@@ -160,6 +164,7 @@ impl Loss {
         Loss::RoutesFull,
         Loss::BufferUnknown,
         Loss::RequestIncomplete,
+        Loss::RunMissed,
     ];
 
     /// The reason as a metric label.
@@ -174,6 +179,7 @@ impl Loss {
             Loss::RoutesFull => "routes_full",
             Loss::BufferUnknown => "buffer_unknown",
             Loss::RequestIncomplete => "request_incomplete",
+            Loss::RunMissed => "run_missed",
         }
     }
 }

@@ -154,6 +154,7 @@ impl Kernel {
 
     /// Detaches and unloads programs by name.
     pub fn unload(&mut self, programs: &[ProgramSpec]) {
+        self.take_missed_runs();
         for spec in programs {
             if let Some(Program::BtfTracePoint(program)) = self.ebpf.program_mut(spec.program) {
                 // Not loaded is what is wanted.
