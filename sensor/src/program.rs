@@ -9,9 +9,10 @@ pub mod btf;
 pub mod openssl;
 pub mod peers;
 pub mod probe;
+mod runs;
 pub mod tables;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -25,10 +26,12 @@ use sensor_common::{
     route::{EVERY_SERVICE, LessonKey, ROUTE_ROWS_MAX, ROUTES_MAX, RouteKey, lesson_bit},
 };
 
+pub use self::runs::{RunStats, enable_run_stats, run_stats_by_id};
 use self::{
     btf::{TypeError, TypeFormat},
     peers::{Answering, Peers},
     probe::{OFFSETS, Probe, ProbeState},
+    runs::MissedRuns,
     tables::Tables,
 };
 use crate::{identity::Hierarchy, routes::Lessons, stalls::Places, syscall_buffer, syscall_class};
@@ -93,18 +96,6 @@ pub enum KernelError {
     },
 }
 
-/// BPF run time of one program since it was loaded, while statistics are on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RunStats {
-    /// Nanoseconds, including the kernel's own two clock reads.
-    pub run_time_ns: u64,
-    /// Runs counted.
-    pub runs: u64,
-    /// Runs the kernel left out because the program was running on that CPU
-    /// already; counted always (Linux 5.12).
-    pub missed_runs: u64,
-}
-
 /// The loaded kernel programs and their maps.
 pub struct Kernel {
     ebpf: Ebpf,
@@ -127,31 +118,6 @@ pub struct Kernel {
     /// Where the files are of probes without programs.
     places: Places,
     missed: MissedRuns,
-}
-
-/// Runs that the kernel left out, of programs that are loaded and of those that
-/// were: the kernel forgets its count with the program.
-#[derive(Debug, Default)]
-struct MissedRuns {
-    by_program: BTreeMap<String, u64>,
-    sum: u64,
-}
-
-impl MissedRuns {
-    /// Takes what the programs that are loaded `now` have missed since they were
-    /// loaded.
-    fn take(&mut self, now: BTreeMap<String, RunStats>) {
-        let now = now
-            .into_iter()
-            .map(|(name, stats)| (name, stats.missed_runs));
-        let now: BTreeMap<_, _> = now.collect();
-        for (name, missed) in &now {
-            // Fewer than before: it was loaded anew.
-            let before = self.by_program.get(name).filter(|before| *before <= missed);
-            self.sum += missed - before.copied().unwrap_or_default();
-        }
-        self.by_program = now;
-    }
 }
 
 impl Kernel {
@@ -284,12 +250,8 @@ impl Kernel {
                 .map_err(map_error("LOSSES"))?;
             *loss = by_cpu.iter().sum();
         }
-        losses[Loss::RunMissed as usize] = self.missed.sum;
+        losses[Loss::RunMissed as usize] = self.missed.sum();
         Ok(losses)
-    }
-
-    fn take_missed_runs(&mut self) {
-        self.missed.take(self.run_stats());
     }
 
     /// Forgets `service`: its key leads nowhere from now on, and what tasks
@@ -364,20 +326,6 @@ impl Kernel {
             let _ = self.free_route_rows.push(*row, 0);
         }
         let _ = self.free_routes.push(slot, 0);
-    }
-
-    /// Run-time statistics by program name, of the programs that are loaded.
-    /// They only grow while statistics are on (see [`enable_run_stats`]).
-    pub fn run_stats(&self) -> BTreeMap<String, RunStats> {
-        let mut stats = BTreeMap::new();
-        for (name, program) in self.ebpf.programs() {
-            if let Ok(fd) = program.fd()
-                && let Some(run) = tables::run_stats(fd)
-            {
-                stats.insert(name.to_owned(), run);
-            }
-        }
-        stats
     }
 
     /// The bucket that the kernel's build of the index gives, by `BPF_PROG_TEST_RUN`.
@@ -460,25 +408,6 @@ impl Kernel {
     }
 }
 
-/// While the returned value lives the kernel measures the run time of BPF
-/// programs, which costs each run about two clock reads.
-///
-/// # Errors
-/// The system call's (CAP_SYS_ADMIN is needed).
-pub fn enable_run_stats() -> std::io::Result<std::os::fd::OwnedFd> {
-    aya::sys::enable_stats(aya::sys::Stats::RunTime).map_err(|error| error.io_error)
-}
-
-/// Run-time statistics by id of those BPF programs of the machine, whoever
-/// loaded them, whose id is `wanted`.
-pub fn run_stats_by_id(wanted: &BTreeSet<u32>) -> BTreeMap<u32, RunStats> {
-    aya::programs::loaded_programs()
-        .flatten()
-        .filter(|program| wanted.contains(&program.id()))
-        .filter_map(|program| Some((program.id(), tables::run_stats(&program.fd().ok()?)?)))
-        .collect()
-}
-
 fn typed<T>(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -520,30 +449,4 @@ fn map_error(name: &'static str) -> impl Fn(aya::maps::MapError) -> KernelError 
 fn stripes() -> usize {
     let cpus = aya::util::nr_cpus().unwrap_or(1);
     cpus.next_power_of_two().min(STRIPES_MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missed_runs_are_kept_when_their_program_is_unloaded_or_loaded_anew() {
-        let mut missed = MissedRuns::default();
-        let mut sum_after = |programs: &[(&str, u64)]| {
-            let stats = programs.iter().map(|(name, missed_runs)| {
-                let stats = RunStats {
-                    missed_runs: *missed_runs,
-                    ..RunStats::default()
-                };
-                ((*name).to_owned(), stats)
-            });
-            missed.take(stats.collect());
-            missed.sum
-        };
-        assert_eq!(sum_after(&[("a", 3)]), 3);
-        assert_eq!(sum_after(&[("a", 5), ("b", 1)]), 6);
-        assert_eq!(sum_after(&[("b", 1)]), 6);
-        assert_eq!(sum_after(&[("a", 2), ("b", 1)]), 8);
-        assert_eq!(sum_after(&[("a", 1), ("b", 4)]), 12);
-    }
 }

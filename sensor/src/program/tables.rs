@@ -5,8 +5,7 @@
 //! the count of a row is the sum of its buckets and the next drain has the rest.
 
 use std::{
-    io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd},
     ptr,
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
@@ -20,7 +19,7 @@ use sensor_common::{
 };
 
 use self::{cumulative::Counters, parts::Parts};
-use super::{KernelError, RunStats, Sizes};
+use super::{KernelError, Sizes};
 
 mod cumulative;
 mod parts;
@@ -305,50 +304,4 @@ pub(super) fn share<T>(
 fn page_size() -> usize {
     // SAFETY: no preconditions.
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
-}
-
-/// Run-time statistics of a program: `BPF_OBJ_GET_INFO_BY_FD`, fields of
-/// `struct bpf_prog_info` (include/uapi/linux/bpf.h) that aya does not expose.
-pub(super) fn run_stats(program: &aya::programs::ProgramFd) -> Option<RunStats> {
-    const INFO_LEN: usize = 232;
-    const RUN_TIME_NS: usize = 192;
-    const RUN_CNT: usize = 200;
-    const RECURSION_MISSES: usize = 208;
-    let mut info = [0u8; INFO_LEN];
-    object_info(program.as_fd(), &mut info).ok()?;
-    let field = |at: usize| info[at..at + 8].try_into().map(u64::from_ne_bytes).ok();
-    Some(RunStats {
-        run_time_ns: field(RUN_TIME_NS)?,
-        runs: field(RUN_CNT)?,
-        missed_runs: field(RECURSION_MISSES)?,
-    })
-}
-
-fn object_info(fd: BorrowedFd<'_>, info: &mut [u8]) -> io::Result<()> {
-    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
-    #[repr(C)]
-    struct Attributes {
-        fd: u32,
-        info_len: u32,
-        info: u64,
-    }
-    let attributes = Attributes {
-        fd: fd.as_raw_fd() as u32,
-        info_len: info.len() as u32,
-        info: info.as_mut_ptr() as u64,
-    };
-    // SAFETY: the attributes describe a buffer that lives through the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_OBJ_GET_INFO_BY_FD,
-            &raw const attributes,
-            size_of::<Attributes>(),
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
