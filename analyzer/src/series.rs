@@ -94,7 +94,8 @@ pub struct Facts {
     pub observed_steps: u32,
     /// Whether an alert of it fires.
     pub incident: bool,
-    /// The usual value of each target that an objective needs, and its age in steps.
+    /// The usual value of each target that an objective needs, and in the how
+    /// many-eth step they are kept.
     usual: [Option<f64>; TARGETS],
     usual_age: u32,
 }
@@ -172,6 +173,10 @@ impl Series {
         empty: Window,
         completeness: f64,
     ) -> bool {
+        self.facts.usual_age = match self.facts.usual_age {
+            USUAL_KEEP_STEPS.. => 1,
+            age => age + 1,
+        };
         // Steps that were skipped after a pause go unused.
         let closed = self.open.partition_point(|(open, _)| *open <= step);
         let last = self.open.drain(..closed).next_back();
@@ -208,12 +213,10 @@ impl Series {
     /// the newest windows. Kept for a minute, and as long as `frozen`.
     pub fn usual(&mut self, target: Target, frozen: bool) -> Option<f64> {
         let index = target.index();
-        self.facts.usual_age = self.facts.usual_age.saturating_add(1);
-        if self.facts.usual[index].is_some() && (frozen || self.facts.usual_age < USUAL_KEEP_STEPS)
-        {
+        let is_kept = self.facts.usual_age < USUAL_KEEP_STEPS;
+        if self.facts.usual[index].is_some() && (frozen || is_kept) {
             return self.facts.usual[index];
         }
-        self.facts.usual_age = 0;
         let windows =
             (RECENT_STEPS..RECENT_STEPS + USUAL_STEPS).take_while(|ago| *ago < self.ring.len());
         let mut values: Vec<f64> = windows
@@ -291,6 +294,25 @@ mod tests {
         collected.cover(0, 10);
         collected.cover(10, 20);
         assert_eq!(collected.covered_ns, 20);
+    }
+
+    /// Also where several objectives ask for different ones.
+    #[test]
+    fn every_target_s_usual_value_follows_what_lasts() {
+        let params = honeyguide_models::Params::default().validate().unwrap();
+        let mut series = Series::new(Signal::RunQueue, 0);
+        let mut usual = [None; 2];
+        for step in 0..60 {
+            let ns = if step < 10 { 1_000_000 } else { 10_000_000 };
+            let open = series.open(step);
+            (0..100).for_each(|_| open.histogram.record(ns));
+            open.cover(step * 1_000_000_000, (step + 1) * 1_000_000_000);
+            assert!(series.close_step(&params, step, Window::MISSING, 1.0));
+            usual = [Target::P50, Target::P99].map(|target| series.usual(target, false));
+        }
+        for usual in usual {
+            assert!(usual.is_some_and(|secs| secs > 0.009), "{usual:?}");
+        }
     }
 
     #[test]
