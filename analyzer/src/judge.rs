@@ -4,8 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use honeyguide_proto::v1;
 
+use crate::series::IDLE_STEPS_MAX;
+
 /// Resolved alerts remembered.
 const RESOLVED_MAX: usize = 100;
+/// Steps without evidence, as of a series or an objective that is no more, after
+/// which an alert resolves.
+const UNASKED_STEPS_MAX: u32 = IDLE_STEPS_MAX;
 /// An alert stays while the probability exceeds this share of what fires it.
 const RESOLVE_SHARE: f64 = 0.75;
 
@@ -43,6 +48,8 @@ pub struct Patience {
 struct Watched {
     steps_at_risk: u32,
     calm_steps: u32,
+    /// Steps since there was evidence.
+    unasked_steps: u32,
     alert: Option<v1::Alert>,
 }
 
@@ -66,6 +73,7 @@ impl Judge {
             return None;
         }
         let watched = self.watched.entry(id.clone()).or_default();
+        watched.unasked_steps = 0;
         match &mut watched.alert {
             None if at_risk => {
                 watched.steps_at_risk += 1;
@@ -120,6 +128,20 @@ impl Judge {
             .is_some_and(|watched| watched.alert.is_some())
     }
 
+    /// Resolves the alerts for which there was no evidence for long: their
+    /// objective is not configured any more, or their series was not told of.
+    pub fn end_step(&mut self, at_ns: u64) -> Vec<v1::Alert> {
+        let mut unasked = Vec::new();
+        for (id, watched) in &mut self.watched {
+            watched.unasked_steps += 1;
+            if watched.unasked_steps > UNASKED_STEPS_MAX {
+                unasked.push(id.clone());
+            }
+        }
+        let resolved = unasked.iter().filter_map(|id| self.resolve(id, at_ns));
+        resolved.collect()
+    }
+
     /// Resolves all alerts of a series that ended, e.g. with its process.
     pub fn series_ended(&mut self, key: &v1::SeriesKey, at_ns: u64) -> Vec<v1::Alert> {
         let of_series = self.watched.iter().filter(|(_, watched)| {
@@ -162,6 +184,7 @@ impl Judge {
             let watched = Watched {
                 steps_at_risk: series.steps_at_risk,
                 calm_steps: series.calm_steps,
+                unasked_steps: 0,
                 alert: series.alert,
             };
             self.watched.insert(series.id, watched);
@@ -256,6 +279,33 @@ mod tests {
             "-f-----r",
         );
         check(&[(0.0, true), (0.0, true), calm, calm, calm], "-f--r");
+    }
+
+    /// Of whatever nobody asks about: an objective that was removed, a series that
+    /// was not told of while steps were skipped. Nothing is remembered of it.
+    #[test]
+    fn alerts_without_evidence_resolve() {
+        let mut judge = Judge::default();
+        judge.consider(evidence(1.0, true));
+        judge.consider(evidence(1.0, true));
+        let (watched, resolved) = judge.snapshot();
+        let mut judge = Judge::default();
+        judge.restore(watched, resolved);
+        for step in 0..UNASKED_STEPS_MAX {
+            assert_eq!(judge.end_step(u64::from(step)), []);
+        }
+        let resolved = judge.end_step(99);
+        assert_eq!(resolved.len(), 1);
+        assert_eq!(resolved[0].state(), v1::AlertState::Resolved);
+        assert!(judge.watched.is_empty());
+
+        judge.consider(evidence(1.0, true));
+        judge.end_step(0);
+        judge.consider(evidence(1.0, true));
+        assert!((0..UNASKED_STEPS_MAX - 1).all(|_| judge.end_step(0).is_empty()));
+        judge.consider(evidence(1.0, true));
+        assert_eq!(judge.end_step(0), []);
+        assert!(judge.is_firing("o", &evidence(1.0, true).key));
     }
 
     #[test]

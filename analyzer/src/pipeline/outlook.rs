@@ -103,6 +103,9 @@ impl Pipeline {
         }
         self.services = services;
         self.breach_pool.learn();
+        for alert in self.judge.end_step((step + 1) * self.config.step_ns()) {
+            self.commands.push_back(Command::Alert(Box::new(alert)));
+        }
         self.commands.push_back(Command::Forecasts(forecasts));
         self.refit_step = Some(step);
     }
