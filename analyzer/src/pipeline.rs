@@ -443,7 +443,9 @@ impl Pipeline {
             }
         };
         self.counters.batches += 1;
-        self.counters.batches_missing += missing;
+        // A number may be anything.
+        let batches_missing = &mut self.counters.batches_missing;
+        *batches_missing = batches_missing.saturating_add(missing);
         if let Some(policy) = &mut self.policy {
             policy.take(&batch.header, batch.cost.as_ref(), &batch.services);
         }
@@ -467,7 +469,7 @@ impl Pipeline {
         for step in steps.clone() {
             let open = self.open.entry(step).or_default();
             open.batches += 1;
-            open.missing += missing;
+            open.missing = open.missing.saturating_add(missing);
         }
         self.collect(&batch, steps.clone());
         self.addresses.learn(&batch);

@@ -71,7 +71,7 @@ impl Pipeline {
         self.counters.steps += 1;
         let open = self.open.remove(&step);
         let completeness = open.as_ref().map_or(0.0, |open| {
-            open.batches as f64 / (open.batches + open.missing).max(1) as f64
+            open.batches as f64 / open.batches.saturating_add(open.missing).max(1) as f64
         });
         self.recent_steps.close(step, open.is_some());
         if step.is_multiple_of(FORGET_ADDRESSES_STEPS) {

@@ -72,6 +72,30 @@ fn of_run_queues(header: &Header, services: &[ServiceId], histograms: &[Histogra
     }
 }
 
+/// Numbers that jump to the end, of two sensors, twice in one step.
+#[test]
+fn a_batch_may_have_any_number() {
+    let mut pipeline = pipeline();
+    let mut deliveries = vec![delivery(0, 1, 1_000_000), delivery(1, u64::MAX, 1_000_000)];
+    for (step, seq) in [(0, 1), (1, u64::MAX)] {
+        let header = Header {
+            sensor_id: "other".to_owned(),
+            seq,
+            window_start_ns: (EPOCH_STEP + step) * STEP_NS,
+            ..header()
+        };
+        let services = [ServiceId::named(ServiceKind::Process, "x")];
+        deliveries.push(of_run_queues(&header, &services, &[Histogram::new()]));
+    }
+    deliveries.sort_by_key(|delivery| delivery.record.timestamp_ns);
+    for (offset, delivery) in (0..).zip(&mut deliveries) {
+        delivery.offset = offset;
+    }
+    run(&mut pipeline, &deliveries);
+    assert_eq!(pipeline.counters.batches, 4);
+    assert_eq!(pipeline.counters.batches_missing, u64::MAX);
+}
+
 /// Runs deliveries at the end of their windows, and ticks until all are closed.
 fn run(pipeline: &mut Pipeline, deliveries: &[Delivery]) -> Vec<Command> {
     let mut commands = Vec::new();
