@@ -88,12 +88,13 @@ impl Detector {
         extra_variance: &[f64; TARGETS],
     ) -> f64 {
         let keep = params.decays()[LONG];
-        let mut deviation: f64 = 0.0;
+        let (mut deviation, mut is_observed) = (0.0f64, false);
         for target in Target::ALL {
             let k = target.index();
             let Some(value) = window.value(target).filter(|_| window.weight(target) > 0.0) else {
                 continue;
             };
+            is_observed = true;
             let usual = self.usual[k].or(value);
             let recent = before.levels[k].get(MEDIUM);
             let spike = (value - usual)
@@ -105,6 +106,10 @@ impl Detector {
             self.usual[k].update(keep, usual + (value - usual).clamp(-reach, reach), 1.0);
             deviation = deviation.max(unusual(&mut self.spike[k], keep, spike, extra));
             deviation = deviation.max(unusual(&mut self.shift[k], keep, shift, extra));
+        }
+        // What was not seen does not deviate, and says nothing of how far is usual.
+        if !is_observed {
+            return 0.0;
         }
         let rate = params.get().false_alarm_rate;
         let novelty = self.novelty(window, extra_variance, rate);
@@ -186,6 +191,28 @@ mod tests {
             let count = alarms(&scores(levels));
             assert!(count <= 12, "{name}: {count} alarms");
         }
+    }
+
+    /// A declared rate is of windows that were seen.
+    #[test]
+    fn windows_that_are_missing_teach_nothing() {
+        let params = Params::default().validate().unwrap();
+        let (mut detector, mut after) = (Detector::default(), SeriesLevels::default());
+        let mut noise = Noise::new(33);
+        for _ in 0..500 {
+            let (window, before) = (window_of(0.3 * noise.normal()), after);
+            after.update(params.decays(), &window);
+            detector.update(&params, &window, (&before, &after), &[0.0; TARGETS]);
+        }
+        let known = format!("{detector:?}");
+        for _ in 0..360 {
+            let before = after;
+            after.update(params.decays(), &Window::MISSING);
+            let around = (&before, &after);
+            let score = detector.update(&params, &Window::MISSING, around, &[0.0; TARGETS]);
+            assert_eq!(score, 0.0);
+        }
+        assert_eq!(format!("{detector:?}"), known);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::change_point::{ChangePoint, Runs, Usual, WATCHED};
 use crate::conformal::SD_PER_MEAN_ABS;
 use crate::features::{Ahead, DRIVERS, Structure, Tracks};
 use crate::forecast::{Forecast, Interval};
-use crate::level::{FAST, LONG, Level, MEDIUM, SLOW};
+use crate::level::{FAST, LONG, Level, MEDIUM, SLOW, SPAN_SECS};
 use crate::outlook::{Outlook, Point};
 use crate::params::ValidParams;
 use crate::refit::{Regressions, refit};
@@ -379,8 +379,10 @@ impl SeriesModel {
 
     fn change(&self, params: &ValidParams, target: Target, windows_ago: u32) -> ChangePoint {
         let levels = self.tracks.own.levels[target.index()].means();
-        // Both levels have taken part of the change by now.
-        let kept = |span: usize| params.decays()[span].powi(windows_ago as i32 + 1);
+        // Both levels have taken part of the change by now. When the slow one has most
+        // of it, what is left between them is noise.
+        let windows = (windows_ago as usize).min(params.windows_in(SPAN_SECS[SLOW] as u32));
+        let kept = |span: usize| params.decays()[span].powi(windows as i32 + 1);
         ChangePoint {
             target,
             windows_ago,

@@ -320,6 +320,31 @@ fn a_lasting_rise_is_reported_as_a_change_point() {
     );
 }
 
+/// Where windows are so long that the levels have long met, noise between them is no
+/// huge change.
+#[test]
+fn a_change_long_ago_is_measured_with_care() {
+    let params = Params {
+        step_secs: 300,
+        ..Params::default()
+    };
+    let params = params.validate().unwrap();
+    let windows = noisy(300, 5);
+    let mut model = SeriesModel::new();
+    for n in 1..=windows.len() {
+        let input = SeriesInput {
+            step: n as u64,
+            own: &windows[..n],
+            drivers: &[],
+        };
+        model.refresh(&params, input);
+    }
+    for windows_ago in [1, 5, 20, 1000] {
+        let change = model.change(&params, Target::P99, windows_ago);
+        assert!(change.log_change.abs() < 2.0, "{windows_ago}: {change:?}");
+    }
+}
+
 #[test]
 fn a_stored_model_goes_on_as_if_it_had_never_stopped() {
     let (params, windows) = (params(), noisy(400, 12));
