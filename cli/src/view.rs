@@ -9,7 +9,8 @@ pub mod table;
 use std::fmt::Write;
 
 use honeyguide_proto::v1::{
-    Alert, AlertState, BreachForecast, Forecast, ForecastPoint, Reason, SeriesKey, Target,
+    Alert, AlertState, BreachForecast, ChangePoint, Forecast, ForecastPoint, Reason, SeriesKey,
+    Target,
 };
 
 /// The horizon the live table and the lines show, in seconds.
@@ -166,6 +167,9 @@ pub fn report(forecast: &Forecast) -> String {
             ),
         );
     }
+    if let Some(change) = &forecast.change_point {
+        let _ = writeln!(text, "\n  {}", change_text(change, forecast));
+    }
     for breach in &forecast.breaches {
         let _ = writeln!(
             text,
@@ -185,6 +189,23 @@ pub fn report(forecast: &Forecast) -> String {
             reason(entry, forecast.key.as_ref()),
             entry.contribution * 100.0
         );
+    }
+    text
+}
+
+/// `lasting change: p99 ×1.80, 12 min ago`.
+fn change_text(change: &ChangePoint, forecast: &Forecast) -> String {
+    let mut text = format!(
+        "lasting change: {} ×{}",
+        target_name(change.target()),
+        three_digits(change.ratio)
+    );
+    if let (Some(at), Some(made_at)) = (&change.at, &forecast.made_at) {
+        let ago = prost_types::Duration {
+            seconds: made_at.seconds - at.seconds,
+            nanos: 0,
+        };
+        let _ = write!(text, ", {} ago", time_to(&ago));
     }
     text
 }
@@ -298,6 +319,18 @@ pub mod tests {
                 ratio_to_usual: 31.0,
                 peer: String::new(),
             }],
+            made_at: Some(prost_types::Timestamp {
+                seconds: 1_700_000_720,
+                nanos: 0,
+            }),
+            change_point: Some(ChangePoint {
+                target: Target::P99.into(),
+                at: Some(prost_types::Timestamp {
+                    seconds: 1_700_000_000,
+                    nanos: 0,
+                }),
+                ratio: 1.8,
+            }),
             ..Default::default()
         }
     }
@@ -335,6 +368,10 @@ pub mod tests {
         );
         assert!(
             report.contains("1. runq ×31.0 (leads by 4 min)  share +70 %"),
+            "{report}"
+        );
+        assert!(
+            report.contains("lasting change: p99 ×1.80, 12 min ago"),
             "{report}"
         );
     }

@@ -38,13 +38,22 @@ pub(super) fn points(forecast: &Forecast) -> Vec<v1::ForecastPoint> {
     points
 }
 
-/// A forecast as it is published, still without risks and reasons.
+/// A forecast as it is published, of a step that ended at `at_ns`, still without risks
+/// and reasons.
 pub(super) fn message(
     key: &v1::SeriesKey,
     series: &Series,
-    at_ns: u64,
+    (at_ns, step_ns): (u64, u64),
     forecast: &Forecast,
 ) -> v1::Forecast {
+    let change_point = forecast.change_point.map(|change| {
+        let windows = u64::from(change.windows_ago) + 1;
+        v1::ChangePoint {
+            target: target_number(change.target),
+            at: Some(timestamp(at_ns.saturating_sub(windows * step_ns))),
+            ratio: f64::from(change.log_change).exp(),
+        }
+    });
     v1::Forecast {
         key: Some(key.clone()),
         made_at: Some(timestamp(at_ns)),
@@ -54,6 +63,7 @@ pub(super) fn message(
         breaches: Vec::new(),
         reasons: Vec::new(),
         history_windows: series.ring.len() as u32,
+        change_point,
     }
 }
 

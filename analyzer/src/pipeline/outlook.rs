@@ -254,7 +254,7 @@ impl Pipeline {
     ) -> v1::Forecast {
         let key = series_key(service, at);
         let series = &mut service.series[at];
-        let mut message = message(&key, series, at_ns, forecast);
+        let mut message = message(&key, series, (at_ns, self.config.step_ns()), forecast);
         for risk in risks {
             let recalibration = series.recalibration(&risk.objective.config.name);
             let breach = recalibration.recalibrated(&self.breach_pool, risk.breach);

@@ -72,6 +72,30 @@ fn of_run_queues(header: &Header, services: &[ServiceId], histograms: &[Histogra
     }
 }
 
+#[test]
+fn a_level_that_changed_and_stayed_is_told_with_its_time() {
+    let mut pipeline = pipeline();
+    let deliveries: Vec<_> = (0..200)
+        .map(|step| {
+            let level_ns = if step < 150 { 1_000_000 } else { 4_000_000 };
+            delivery(step, step + 1, level_ns + step * 7919 % 31 * 3_000)
+        })
+        .collect();
+    let commands = run(&mut pipeline, &deliveries);
+    let changes = commands.iter().filter_map(|command| match command {
+        Command::Forecasts(forecasts) => Some(forecasts.first()?.change_point),
+        _ => None,
+    });
+    let changes: Vec<_> = changes.collect();
+    assert!(changes[..150].iter().all(Option::is_none), "{changes:?}");
+    let change = changes.last().unwrap().unwrap();
+    assert_eq!(change.target(), v1::Target::P99);
+    assert!((3.0..5.5).contains(&change.ratio), "{change:?}");
+    let at_ns = crate::judge::nanoseconds(&change.at.unwrap());
+    let step = at_ns / STEP_NS - EPOCH_STEP;
+    assert!((148..=152).contains(&step), "{step}");
+}
+
 /// Numbers that jump to the end, of two sensors, twice in one step.
 #[test]
 fn a_batch_may_have_any_number() {

@@ -23,6 +23,11 @@ pub fn forecast(forecast: &Forecast) -> Value {
         "breaches": forecast.breaches.iter().map(breach).collect::<Vec<_>>(),
         "reasons": forecast.reasons.iter().map(reason).collect::<Vec<_>>(),
         "history_windows": forecast.history_windows,
+        "change_point": forecast.change_point.as_ref().map(|change| json!({
+            "target": target_name(change.target()),
+            "at": change.at.as_ref().map(|at| at.seconds),
+            "ratio": change.ratio,
+        })),
     })
 }
 
