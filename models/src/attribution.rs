@@ -42,8 +42,9 @@ const NOW_WITHIN: usize = 6;
 const YOUNG_WINDOWS: usize = 60;
 /// Fewer windows than this tell nothing.
 const WINDOWS_MIN: usize = 4;
-/// Drivers looked at, in the order of their ids.
-const DRIVERS_CONSIDERED: usize = 32;
+/// Drivers looked at, in the order of their ids: all signals of a service, and all
+/// addresses that it is told of.
+const DRIVERS_CONSIDERED: usize = 64;
 /// Reasons given at most.
 const REASONS_MAX: usize = 8;
 /// Smaller shares are not worth a line.

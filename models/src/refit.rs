@@ -12,7 +12,7 @@ use crate::params::ValidParams;
 use crate::regression::{Coefficients, Example, fit};
 use crate::saturation::Saturation;
 use crate::season;
-use crate::series::{DriverId, HORIZONS, History, SeriesInput, TARGETS, Target, Window};
+use crate::series::{Driver, HORIZONS, History, Role, SeriesInput, TARGETS, Target, Window};
 
 /// Windows that a refit reads: two days at 10 s, so that a day can be a season.
 const HISTORY_WINDOWS_MAX: usize = 17_280 + 360;
@@ -35,7 +35,8 @@ const CLIP_QUANTILE: f64 = 0.98;
 /// … at this multiple of it, which also bounds every forecast change.
 const CLIP_MARGIN: f64 = 1.25;
 
-/// Drivers looked at, in the order of their ids.
+/// Drivers looked at: what waits for something before what works, which has less to
+/// tell in advance, and each in the order of their ids.
 const DRIVERS_CONSIDERED: usize = 16;
 /// Leads in windows at which a driver is compared.
 pub(crate) const LEADS: [usize; 10] = [0, 1, 2, 3, 6, 9, 12, 18, 24, 30];
@@ -110,21 +111,17 @@ fn choose_drivers<H: History + ?Sized>(
     input: &SeriesInput<'_, H>,
 ) -> [Option<ChosenDriver>; DRIVERS] {
     let effect = values(own, Target::P99);
-    let mut candidates: Vec<(DriverId, &H)> = input
-        .drivers
-        .iter()
-        .map(|driver| (driver.id, driver.history))
-        .collect();
-    candidates.sort_by_key(|(id, _)| *id);
+    let mut candidates = input.drivers.to_vec();
+    candidates.sort_by_key(|driver| (driver.role == Role::Work, driver.id));
     let mut found: Vec<(f64, ChosenDriver)> = Vec::new();
-    for (id, history) in candidates.into_iter().take(DRIVERS_CONSIDERED) {
+    for Driver { id, history, .. } in candidates.into_iter().take(DRIVERS_CONSIDERED) {
         let cause = values(&decode(history, own.len()), Target::P99);
         if let Some((strength, lead)) = best_lead(&cause, &effect) {
             found.push((strength, ChosenDriver { id, lead }));
         }
     }
-    // Stable: equally strong drivers keep the order of their ids.
-    found.sort_by(|a, b| b.0.total_cmp(&a.0));
+    // Of equally strong drivers the one with the lower id.
+    found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.id.cmp(&b.1.id)));
     std::array::from_fn(|i| found.get(i).map(|(_, chosen)| *chosen))
 }
 
@@ -250,7 +247,7 @@ fn worth(fitted: &Coefficients, examples: &[Example]) -> f64 {
 mod tests {
     use super::*;
     use crate::testing::{Noise, window_of};
-    use crate::{Driver, Params, Role};
+    use crate::{DriverId, Params};
 
     /// A driver, and a series that follows it after `lag` windows.
     fn led(n: usize, lag: usize) -> (Vec<Window>, Vec<Window>) {
@@ -296,6 +293,32 @@ mod tests {
                 "{drivers:?}"
             );
         }
+    }
+
+    /// A service has more signals than are looked at.
+    #[test]
+    fn what_waits_is_looked_at_before_much_that_works() {
+        let params = Params::default().validate().unwrap();
+        let (own, cause) = led(1200, 12);
+        let noise: Vec<Window> = led(1200, 0).0.into_iter().rev().collect();
+        let works = (0..27).map(|id| Driver {
+            id: DriverId(id),
+            role: Role::Work,
+            history: &noise[..],
+        });
+        let waits = Driver {
+            id: DriverId(27),
+            role: Role::Saturation,
+            history: &cause[..],
+        };
+        let drivers: Vec<_> = works.chain([waits]).collect();
+        let input = SeriesInput {
+            step: 50_000,
+            own: &own[..],
+            drivers: &drivers,
+        };
+        let chosen = refit(&params, input).structure.drivers[0];
+        assert_eq!(chosen.map(|driver| driver.id), Some(DriverId(27)));
     }
 
     #[test]
