@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// What a whole build for tests takes of disk, in GB.
-const BUILD_GB: u64 = 10;
+const BUILD_GB: u64 = 12;
 
 /// The bench, and the tests, that need a broker.
 pub const KAFKA: &str = "kafka";
