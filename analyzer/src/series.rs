@@ -94,8 +94,8 @@ pub struct Facts {
     pub observed_steps: u32,
     /// Whether an alert of it fires.
     pub incident: bool,
-    /// The usual value of each target that an objective needs, and in the how
-    /// many-eth step they are kept.
+    /// The usual value of each target that an objective needs, and for how many steps
+    /// they have been kept.
     usual: [Option<f64>; TARGETS],
     usual_age: u32,
 }

@@ -154,3 +154,6 @@ fn without_events(completeness: f64) -> Window {
         completeness: completeness as f32,
     }
 }
+
+#[cfg(test)]
+mod tests;

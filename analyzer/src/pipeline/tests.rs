@@ -9,12 +9,12 @@ use proptest::prelude::*;
 use super::{storing::ROWS_KEPT_MAX, *};
 use crate::config::Config;
 
-const STEP_NS: u64 = 10_000_000_000;
+pub(super) const STEP_NS: u64 = 10_000_000_000;
 /// 2023, at the begin of a step.
-const EPOCH_STEP: u64 = 170_000_000;
+pub(super) const EPOCH_STEP: u64 = 170_000_000;
 
 /// With a history on this machine, so that rows are asked to be stored.
-fn pipeline() -> Pipeline {
+pub(super) fn pipeline() -> Pipeline {
     let config = Config {
         data_dir: "history".into(),
         ..Config::default()
@@ -23,7 +23,7 @@ fn pipeline() -> Pipeline {
 }
 
 /// Of a window that fills a step.
-fn header() -> Header {
+pub(super) fn header() -> Header {
     Header {
         sensor_id: "node".to_owned(),
         boot_id: [1; 16],
@@ -37,7 +37,7 @@ fn header() -> Header {
 
 /// The batch of the window that fills step number `step` after the epoch:
 /// `latency_ns` for 1000 events of the run queue of one service.
-fn delivery(step: u64, seq: u64, latency_ns: u64) -> Delivery {
+pub(super) fn delivery(step: u64, seq: u64, latency_ns: u64) -> Delivery {
     let mut histogram = Histogram::new();
     for event in 0..1000 {
         histogram.record(latency_ns + event * latency_ns / 1000);
@@ -72,56 +72,8 @@ fn of_run_queues(header: &Header, services: &[ServiceId], histograms: &[Histogra
     }
 }
 
-#[test]
-fn a_level_that_changed_and_stayed_is_told_with_its_time() {
-    let mut pipeline = pipeline();
-    let deliveries: Vec<_> = (0..200)
-        .map(|step| {
-            let level_ns = if step < 150 { 1_000_000 } else { 4_000_000 };
-            delivery(step, step + 1, level_ns + step * 7919 % 31 * 3_000)
-        })
-        .collect();
-    let commands = run(&mut pipeline, &deliveries);
-    let changes = commands.iter().filter_map(|command| match command {
-        Command::Forecasts(forecasts) => Some(forecasts.first()?.change_point),
-        _ => None,
-    });
-    let changes: Vec<_> = changes.collect();
-    assert!(changes[..150].iter().all(Option::is_none), "{changes:?}");
-    let change = changes.last().unwrap().unwrap();
-    assert_eq!(change.target(), v1::Target::P99);
-    assert!((3.0..5.5).contains(&change.ratio), "{change:?}");
-    let at_ns = crate::judge::nanoseconds(&change.at.unwrap());
-    let step = at_ns / STEP_NS - EPOCH_STEP;
-    assert!((148..=152).contains(&step), "{step}");
-}
-
-/// Numbers that jump to the end, of two sensors, twice in one step.
-#[test]
-fn a_batch_may_have_any_number() {
-    let mut pipeline = pipeline();
-    let mut deliveries = vec![delivery(0, 1, 1_000_000), delivery(1, u64::MAX, 1_000_000)];
-    for (step, seq) in [(0, 1), (1, u64::MAX)] {
-        let header = Header {
-            sensor_id: "other".to_owned(),
-            seq,
-            window_start_ns: (EPOCH_STEP + step) * STEP_NS,
-            ..header()
-        };
-        let services = [ServiceId::named(ServiceKind::Process, "x")];
-        deliveries.push(of_run_queues(&header, &services, &[Histogram::new()]));
-    }
-    deliveries.sort_by_key(|delivery| delivery.record.timestamp_ns);
-    for (offset, delivery) in (0..).zip(&mut deliveries) {
-        delivery.offset = offset;
-    }
-    run(&mut pipeline, &deliveries);
-    assert_eq!(pipeline.counters.batches, 4);
-    assert_eq!(pipeline.counters.batches_missing, u64::MAX);
-}
-
 /// Runs deliveries at the end of their windows, and ticks until all are closed.
-fn run(pipeline: &mut Pipeline, deliveries: &[Delivery]) -> Vec<Command> {
+pub(super) fn run(pipeline: &mut Pipeline, deliveries: &[Delivery]) -> Vec<Command> {
     let mut commands = Vec::new();
     for delivery in deliveries {
         let now_ns = delivery.record.timestamp_ns;
@@ -138,7 +90,7 @@ fn run(pipeline: &mut Pipeline, deliveries: &[Delivery]) -> Vec<Command> {
     commands
 }
 
-fn caught_up(pipeline: &mut Pipeline, as_of_ns: u64) {
+pub(super) fn caught_up(pipeline: &mut Pipeline, as_of_ns: u64) {
     pipeline.handle(Input::CaughtUp { as_of_ns }, as_of_ns);
 }
 
@@ -151,7 +103,7 @@ fn drain(pipeline: &mut Pipeline, commands: &mut Vec<Command>) {
     }
 }
 
-fn alerts(commands: &[Command]) -> Vec<&v1::Alert> {
+pub(super) fn alerts(commands: &[Command]) -> Vec<&v1::Alert> {
     let alerts = commands.iter().filter_map(|command| match command {
         Command::Alert(alert) => Some(alert.as_ref()),
         _ => None,
@@ -159,7 +111,7 @@ fn alerts(commands: &[Command]) -> Vec<&v1::Alert> {
     alerts.collect()
 }
 
-fn history(pipeline: &Pipeline) -> usize {
+pub(super) fn history(pipeline: &Pipeline) -> usize {
     outlook::history_len(&pipeline.services.values().next().unwrap().series[0])
 }
 
@@ -231,6 +183,30 @@ fn a_distribution_unlike_the_usual_is_an_anomaly_until_events_cease() {
     assert!(of(&pipeline) > 1.0 && score >= of(&pipeline), "{score}");
     caught_up(&mut pipeline, (EPOCH_STEP + 63) * STEP_NS);
     assert_eq!(of(&pipeline), 0.0);
+}
+
+#[test]
+fn a_level_that_changed_and_stayed_is_told_with_its_time() {
+    let mut pipeline = pipeline();
+    let deliveries: Vec<_> = (0..200)
+        .map(|step| {
+            let level_ns = if step < 150 { 1_000_000 } else { 4_000_000 };
+            delivery(step, step + 1, level_ns + step * 7919 % 31 * 3_000)
+        })
+        .collect();
+    let commands = run(&mut pipeline, &deliveries);
+    let changes = commands.iter().filter_map(|command| match command {
+        Command::Forecasts(forecasts) => Some(forecasts.first()?.change_point),
+        _ => None,
+    });
+    let changes: Vec<_> = changes.collect();
+    assert!(changes[..150].iter().all(Option::is_none), "{changes:?}");
+    let change = changes.last().unwrap().unwrap();
+    assert_eq!(change.target(), v1::Target::P99);
+    assert!((3.0..5.5).contains(&change.ratio), "{change:?}");
+    let at_ns = crate::judge::nanoseconds(&change.at.unwrap());
+    let step = at_ns / STEP_NS - EPOCH_STEP;
+    assert!((148..=152).contains(&step), "{step}");
 }
 
 #[test]
@@ -360,23 +336,35 @@ fn undecodable_payload_is_counted_and_nothing_else_is_lost() {
 }
 
 #[test]
-fn late_and_skewed_windows_are_counted_and_left_out() {
-    let mut pipeline = pipeline();
-    let deliveries: Vec<_> = (0..5).map(|step| delivery(step, step + 1, 1000)).collect();
-    run(&mut pipeline, &deliveries);
-    let now_ns = (EPOCH_STEP + 6) * STEP_NS;
-    pipeline.handle(Input::Delivery(&delivery(1, 6, 1000)), now_ns);
-    pipeline.handle(Input::Delivery(&delivery(100_000, 7, 1000)), now_ns);
-    assert_eq!(pipeline.counters().dropped[&Drop::Late], 1);
-    assert_eq!(pipeline.counters().dropped[&Drop::ClockSkew], 1);
-}
-
-#[test]
 fn missing_batches_lower_completeness() {
     let mut pipeline = pipeline();
     run(&mut pipeline, &[delivery(0, 1, 1000), delivery(1, 5, 1000)]);
     let series = &pipeline.services.values().next().unwrap().series[0];
     assert_eq!(series.facts.last.completeness, 0.25);
+}
+
+/// Numbers that jump to the end, of two sensors, twice in one step.
+#[test]
+fn a_batch_may_have_any_number() {
+    let mut pipeline = pipeline();
+    let mut deliveries = vec![delivery(0, 1, 1_000_000), delivery(1, u64::MAX, 1_000_000)];
+    for (step, seq) in [(0, 1), (1, u64::MAX)] {
+        let header = Header {
+            sensor_id: "other".to_owned(),
+            seq,
+            window_start_ns: (EPOCH_STEP + step) * STEP_NS,
+            ..header()
+        };
+        let services = [ServiceId::named(ServiceKind::Process, "x")];
+        deliveries.push(of_run_queues(&header, &services, &[Histogram::new()]));
+    }
+    deliveries.sort_by_key(|delivery| delivery.record.timestamp_ns);
+    for (offset, delivery) in (0..).zip(&mut deliveries) {
+        delivery.offset = offset;
+    }
+    run(&mut pipeline, &deliveries);
+    assert_eq!(pipeline.counters.batches, 4);
+    assert_eq!(pipeline.counters.batches_missing, u64::MAX);
 }
 
 #[test]
@@ -400,116 +388,6 @@ fn series_beyond_the_bound_are_counted() {
     run(&mut pipeline, &[second]);
     assert_eq!(pipeline.counters().dropped[&Drop::SeriesFull], 1);
     assert_eq!(pipeline.series_count(), 1);
-}
-
-#[test]
-fn long_window_fills_the_steps_it_covers() {
-    let mut pipeline = pipeline();
-    let mut long = delivery(0, 1, 1000);
-    let batch = Batch::decode(&long.record.payload).unwrap();
-    let header = Header {
-        window_duration_ns: 3 * STEP_NS,
-        ..batch.header.clone()
-    };
-    let histogram = batch.histogram(&batch.series[0]);
-    let series = vec![SeriesRef {
-        service: 0,
-        signal: Signal::RunQueue,
-        histogram: &histogram,
-    }];
-    long.record.payload = encode(&header, &batch.services, series, &[], None);
-    long.record.timestamp_ns = header.window_end_ns();
-    run(&mut pipeline, &[long]);
-    let series = &pipeline.services.values().next().unwrap().series[0];
-    assert_eq!(history(&pipeline), 3);
-    assert!(
-        (series.facts.last.rate - 1000.0 / 30.0).abs() < 0.01,
-        "{}",
-        series.facts.last.rate
-    );
-}
-
-/// The batch of one of two sensors.
-fn of_sensor(sensor: &str, step: u64) -> Delivery {
-    let mut delivery = delivery(step, step + 1, 100_000);
-    let batch = Batch::decode(&delivery.record.payload).unwrap();
-    let header = Header {
-        sensor_id: sensor.to_owned(),
-        ..batch.header.clone()
-    };
-    let histogram = batch.histogram(&batch.series[0]);
-    let series = vec![SeriesRef {
-        service: 0,
-        signal: Signal::RunQueue,
-        histogram: &histogram,
-    }];
-    delivery.record.payload = encode(&header, &batch.services, series, &[], None);
-    delivery
-}
-
-#[test]
-fn a_step_closes_when_the_last_sensor_has_sent_it_and_not_for_one_that_is_gone() {
-    let mut pipeline = pipeline();
-    let mut steps = |delivery: Option<&Delivery>, now_ns| {
-        if let Some(delivery) = delivery {
-            pipeline.handle(Input::Delivery(delivery), now_ns);
-        }
-        caught_up(&mut pipeline, now_ns);
-        pipeline.counters().steps
-    };
-    let end_ns = |step: u64| (EPOCH_STEP + step + 1) * STEP_NS;
-    assert_eq!(
-        steps(Some(&of_sensor("a", 0)), end_ns(0)),
-        1,
-        "nobody else is known"
-    );
-    assert_eq!(
-        steps(Some(&of_sensor("b", 1)), end_ns(1)),
-        1,
-        "a is to come"
-    );
-    assert_eq!(steps(Some(&of_sensor("a", 1)), end_ns(1)), 2);
-    assert_eq!(
-        steps(Some(&of_sensor("a", 2)), end_ns(2)),
-        2,
-        "b is to come"
-    );
-    // Half a window and the lateness of 2 s after it was due.
-    assert_eq!(steps(None, end_ns(2) + STEP_NS / 2 + 2_000_000_000), 2);
-    assert_eq!(steps(None, end_ns(2) + STEP_NS / 2 + 2_000_000_001), 3);
-    assert_eq!(steps(Some(&of_sensor("a", 3)), end_ns(3)), 4, "b is gone");
-}
-
-#[test]
-fn what_was_open_before_a_long_pause_is_closed_with_its_data() {
-    let mut pipeline = pipeline();
-    for step in [0, 1, 2000] {
-        let delivery = delivery(step, step + 1, 100_000);
-        pipeline.handle(Input::Delivery(&delivery), delivery.record.timestamp_ns);
-    }
-    assert_eq!(pipeline.counters().dropped, BTreeMap::new());
-    assert_eq!(history(&pipeline), 2001);
-    let series = &pipeline.services.values().next().unwrap().series[0];
-    use honeyguide_models::History;
-    for (ago, events) in [(0, 1000.0), (1, 0.0), (1998, 0.0), (1999, 1000.0)] {
-        let samples = series.ring.window(ago).samples;
-        assert!((samples - events).abs() < 2.0, "{ago}: {samples}");
-    }
-}
-
-#[test]
-fn a_sensor_with_a_clock_ahead_makes_nobody_late() {
-    let mut pipeline = pipeline();
-    for step in 0..20 {
-        let now_ns = (EPOCH_STEP + step + 1) * STEP_NS;
-        for delivery in [of_sensor("ahead", step + 30), of_sensor("right", step)] {
-            pipeline.handle(Input::Delivery(&delivery), now_ns);
-            caught_up(&mut pipeline, now_ns);
-        }
-    }
-    // Only the first step was over before the other sensor was known.
-    let dropped = &pipeline.counters().dropped;
-    assert_eq!(*dropped, BTreeMap::from([(Drop::Late, 1)]));
 }
 
 #[test]
