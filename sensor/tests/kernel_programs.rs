@@ -78,15 +78,17 @@ fn runs_that_the_kernel_leaves_out_are_counted_also_when_the_program_is_gone() {
         tracepoint: "kmem_cache_alloc",
         offsets: &[],
     };
-    const LOAD: &str = "$SIG{ALRM} = sub {}; setitimer(ITIMER_REAL, 5e-5, 5e-5); \
-        while (1) { open(F, '<', '/dev/null'); close(F) }";
+    const LOAD: &str = "
+import os, signal
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 5e-5, 5e-5)
+while True:
+    os.close(os.open('/dev/null', os.O_RDONLY))
+";
     let mut kernel = kernel();
     kernel.attach_programs(&[PROGRAM]).unwrap();
     let missed = |kernel: &mut Kernel| kernel.losses().unwrap()[Loss::RunMissed as usize];
-    let mut load = Command::new("perl")
-        .args(["-MTime::HiRes=setitimer,ITIMER_REAL", "-e", LOAD])
-        .spawn()
-        .unwrap();
+    let mut load = Command::new("python3").args(["-c", LOAD]).spawn().unwrap();
     let give_up = Instant::now() + Duration::from_secs(60);
     while missed(&mut kernel) == 0 && Instant::now() < give_up {
         std::thread::sleep(Duration::from_millis(10));

@@ -128,7 +128,9 @@ impl MadeRequests {
     /// What is told of their making, and how many completions of them interrupted
     /// process 1. The kernels of some virtual machines run no BPF program while
     /// their own agent, which is that process, has the CPU; tracing tells of what
-    /// happens then all the same.
+    /// happens then all the same. (Of 216,001 completions on such a machine 37
+    /// interrupted it, and an empty program ran 215,964 times, with none missed by the
+    /// kernel's count.)
     fn lines(&self) -> (Vec<String>, usize) {
         let trace = std::fs::read_to_string(self.instance.join("trace")).unwrap();
         let of = |event| trace.lines().filter(move |line| line.contains(event));
